@@ -1,0 +1,71 @@
+"""The annotations CSV: one row an image, with header ``image,label,class_name,split``.
+
+``image`` is a path below the image folder (or inside the ZIP), ``label`` counts from 0, ``split`` is train, val or
+test. Other columns are left alone, so people may keep notes in theirs.
+"""
+
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from stages.lib.errors import StageError
+
+COLUMNS = ["image", "label", "class_name", "split"]
+SPLITS = ["train", "val", "test"]
+
+
+def write(path: Path, annotations: pd.DataFrame) -> None:
+    """Write rows sorted by image, with the same line ends on every system."""
+    annotations.sort_values("image")[COLUMNS].to_csv(path, index=False, lineterminator="\n")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read and check an annotations file; ``label`` is an integer column.
+
+    Raises:
+        StageError: a column is missing, or a row has an empty, duplicate or impossible value; the line names the row
+            as an editor counts it, the header being row 1.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; `dvc repro annotate` makes it") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: no CSV file in UTF-8: {str(error).strip()}") from None
+
+    missing = [column for column in COLUMNS if column not in rows.columns]
+    if missing:
+        raise StageError(f"{path}: has no column {missing[0]!r}; its header must hold {','.join(COLUMNS)}")
+    if rows.empty:
+        raise StageError(f"{path}: has a header and no row")
+
+    def refuse(bad: pd.Series, column: str, wanted: str) -> None:
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise StageError(f"{path}, row {row + 2}: {column} {rows[column].iloc[row]!r} {wanted}")
+
+    for column in COLUMNS:
+        refuse(rows[column].str.strip() == "", column, "is empty")
+    refuse(~rows["split"].isin(SPLITS), "split", f"must be one of {', '.join(SPLITS)}")
+    refuse(~rows["label"].str.fullmatch("[0-9]{1,9}"), "label", "must be a whole number from 0")
+    refuse(rows["image"].duplicated(), "image", "stands there twice")
+    refuse(rows["image"].map(_leaves_the_folder), "image", "must be a path below the image folder, with /")
+
+    rows["label"] = rows["label"].astype(int)
+    first_name = rows.groupby("label")["class_name"].transform("first")
+    refuse(rows["class_name"] != first_name, "class_name", "differs from an earlier row of the same label")
+    first_label = rows.groupby("class_name")["label"].transform("first")
+    refuse(rows["label"] != first_label, "class_name", "had another label in an earlier row")
+    classes = rows["label"].nunique()
+    refuse(rows["label"] >= classes, "label", f"is out of range: {classes} classes are numbered 0 to {classes - 1}")
+    return rows
+
+
+def class_names(annotations: pd.DataFrame) -> list[str]:
+    """The names of classes 0, 1, ... in that order."""
+    return annotations.drop_duplicates("label").sort_values("label")["class_name"].tolist()
+
+
+def _leaves_the_folder(image: str) -> bool:
+    parts = PurePosixPath(image).parts
+    return "\\" in image or ":" in parts[0] or ".." in parts or PurePosixPath(image).is_absolute()

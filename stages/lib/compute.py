@@ -1,0 +1,48 @@
+"""The machine's part: device, threads, determinism, and what the last bits depend on."""
+
+import platform
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from stages.lib.errors import StageError
+
+if TYPE_CHECKING:
+    from stages.lib.params import Compute
+
+
+def prepare(compute: "Compute") -> torch.device:
+    """Fix threads and algorithms, and choose the device.
+
+    Raises:
+        StageError: the device that was asked for is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = compute.device if compute.device != "auto" else next(device for device, usable in there.items() if usable)
+    if not there[name]:
+        raise StageError(f"compute.device: this machine has no usable {name}; auto takes what there is")
+    torch.set_num_threads(compute.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it would choose by time, and so not always the same
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a model or an augmentation could draw from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002: it is the global one that libraries use
+    random.seed(seed)
+
+
+def environment(device: torch.device) -> dict[str, str | int]:
+    """What decides the last bits of a result beyond params and inputs."""
+    return {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+    }

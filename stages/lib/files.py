@@ -1,0 +1,87 @@
+"""Hashing, and writing that leaves the old file, the new file or none, never a part."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """The file itself, or every file below a folder, in an order that does not depend on the file system."""
+    if path.is_dir():
+        yield from sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    else:
+        yield path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files below a folder.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    total = hashlib.sha256()
+    for file in files_below(path):
+        total.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file is written before it gets its name: same folder (a rename must not copy), same suffix."""
+    return path.with_name(f".tmp.{path.name}")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there. A hard link into DVC's cache loses only its name here."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Force one file, or the names in one folder, to the disk."""
+    posix = os.name == "posix"
+    if posix or path.is_file():  # elsewhere a folder cannot be opened, and a file only for writing
+        descriptor = os.open(path, os.O_RDONLY if posix else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name, replacing what had it.
+
+    The rights are what a plain ``open`` would have given; safetensors and tempfile leave 0600, which
+    other users of a shared clone could not read.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in files_below(temporary):
+        file.chmod(0o666 & ~umask)
+        _sync(file)
+    if temporary.is_dir():
+        _sync(temporary)
+        remove(path)  # a folder cannot replace one that has something in it
+    os.replace(temporary, path)
+    _sync(path.parent)  # the name is in the folder, not in the file
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader, or a crash, sees the old content or the new.
+
+    Raises:
+        OSError: the disk is full or the folder read-only; the old content stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        temporary.write_bytes(content)
+        publish(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise

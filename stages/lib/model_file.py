@@ -1,0 +1,121 @@
+"""The trained model as one safetensors file: weights, and one JSON entry that says how to rebuild and feed it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from stages.lib import models
+from stages.lib.errors import StageError
+
+if TYPE_CHECKING:
+    from stages.lib.dataset import AnnotatedImages
+
+KEY = "model"  # one metadata key: safetensors writes several in random order
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is needed beside the weights.
+
+    Attributes:
+        architecture: a key of ``models.ARCHITECTURES``.
+        arguments: of its constructor, after the three that the data decide.
+        class_names: of classes 0, 1, ...
+        channels, height, width: of the images.
+        mean, std: of the training pixels by channel, on the scale 0 to 1.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    class_names: list[str]
+    channels: int
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+
+    def build(self) -> nn.Module:
+        """The architecture, with fresh weights."""
+        size = (self.height, self.width)
+        return models.build(self.architecture, self.arguments, self.channels, size, len(self.class_names))
+
+    def check_fits(self, path: Path, data: "AnnotatedImages") -> None:
+        """Refuse data that the model at ``path`` was not trained for.
+
+        Raises:
+            StageError: other classes, or images of another size.
+        """
+        if data.class_names != self.class_names:
+            mine, other = ", ".join(self.class_names), ", ".join(data.class_names)
+            raise StageError(f"{path}: was trained for the classes {mine}; the annotations have {other}")
+        shape = (self.channels, self.height, self.width)
+        if tuple(data.images.shape[1:]) != shape:
+            wanted, got = ("x".join(map(str, size)) for size in (shape, data.images.shape[1:]))
+            raise StageError(f"{path}: takes images of {wanted} (channels x height x width); the images are {got}")
+
+
+class Normalise(nn.Module):
+    """From pixels to what the network takes: ``(N, C, H, W) uint8`` to float32 of mean 0 and deviation 1.
+
+    Training, evaluation and the exported file all use this one.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, card: ModelCard):
+        super().__init__()
+        mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (card.mean, card.std))
+        std = std.clamp(min=1 / 255)  # a constant channel
+        self.register_buffer("scale", (1 / (255 * std)).float())
+        self.register_buffer("shift", (-mean / std).float())
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.float() * self.scale + self.shift
+
+
+def save(path: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write weights and card; the bytes depend on nothing else."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={KEY: json.dumps(asdict(card), sort_keys=True)})
+
+
+def load(path: Path) -> tuple[nn.Module, ModelCard]:
+    """Rebuild a model, in evaluation mode.
+
+    Raises:
+        StageError: the file is missing, no safetensors, has no card, or its weights do not fit the architecture.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; `dvc repro train` makes it") from None
+    except SafetensorError as error:
+        raise StageError(f"{path}: no safetensors file ({error}); `dvc repro train` makes one") from None
+    try:
+        card = ModelCard(**json.loads(metadata[KEY]))
+        model = card.build()
+    except (KeyError, TypeError, ValueError) as error:
+        raise StageError(f"{path}: its metadata do not describe a model of this pipeline ({error})") from None
+    problems = []
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors:
+            problems.append(f"{name} is missing")
+        elif name not in wanted:
+            problems.append(f"{name} is unknown")
+        elif wanted[name].shape != tensors[name].shape:
+            problems.append(f"{name} is {list(tensors[name].shape)}, not {list(wanted[name].shape)}")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StageError(f"{path}: the weights do not fit the architecture {card.architecture}: {problems[0]}{more}")
+    model.load_state_dict(tensors)
+    return model.eval(), card

@@ -1,0 +1,86 @@
+"""The models that ``train.model`` can name. Each takes normalised images and returns logits.
+
+Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor's arguments are the section
+``models.<name>`` of params.yaml after the three that the data decide.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Mlp(nn.Sequential):
+    """A multilayer perceptron; ``hidden: [512, 512]`` is the network of PyTorch's quickstart tutorial."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, hidden: list[int]):
+        layers: list[nn.Module] = [nn.Flatten()]
+        inputs = channels * size[0] * size[1]
+        for width in hidden:
+            layers += [nn.Linear(inputs, width), nn.ReLU()]
+            inputs = width
+        super().__init__(*layers, nn.Linear(inputs, classes))
+
+
+class LeNet(nn.Sequential):
+    """Two 5x5 convolutions with pooling, three linear layers: the network of PyTorch's 60-minute blitz.
+
+    The first linear layer is as wide as the image size makes it (16 x 4 x 4 for 28x28).
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int):
+        height, width = (((side - 4) // 2 - 4) // 2 for side in size)
+        super().__init__(
+            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * height * width, 120), nn.ReLU(),
+            nn.Linear(120, 84), nn.ReLU(),
+            nn.Linear(84, classes),
+        )  # fmt: skip
+
+
+class Cnn(nn.Sequential):
+    """A small convolutional network made for the CPU.
+
+    A strided 4x4 stem quarters the map before anything expensive happens; each block is two 3x3 convolutions with a
+    pooling between. Every BatchNorm directly follows a convolution, so that it folds into it at export.
+    After airbench (github.com/KellerJordan/cifar10-airbench), with fewer operations.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, widths: list[int]):
+        stem, *blocks = widths
+        layers: list[nn.Module] = [nn.Conv2d(channels, stem, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(stem)]
+        layers += [nn.GELU()]
+        inputs = stem
+        for width in blocks:
+            for _ in range(2):
+                layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.GELU()]
+                inputs = width
+            layers += [nn.MaxPool2d(2)]
+        super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"mlp": Mlp, "lenet": LeNet, "cnn": Cnn}
+
+
+def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+    """A model with fresh weights from torch's global generator.
+
+    Args:
+        name: a key of ``ARCHITECTURES``.
+        arguments: the section ``models.<name>``.
+        channels: of the images.
+        size: height and width of the images, in pixels.
+        classes: how many.
+
+    Raises:
+        ValueError: the images are too small for the model.
+    """
+    model = ARCHITECTURES[name](channels, size, classes, **arguments)
+    try:  # a forward pass without arithmetic finds any size that does not fit
+        with torch.device("meta"):
+            ARCHITECTURES[name](channels, size, classes, **arguments).eval()(torch.empty(2, channels, *size))
+    except RuntimeError:
+        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for the model {name}") from None
+    return model

@@ -1,0 +1,196 @@
+"""The schema of params.yaml: what may stand there, and the one line that says what is wrong.
+
+It holds no defaults and computes nothing: it only refuses. Every stage validates the whole file, so a typo in
+``export`` stops ``download``, not a run that has trained for an hour.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stages.lib.errors import ParamsError
+from stages.lib.yaml12 import Yaml12Loader
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Pixels = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no missing key, no text where a number belongs, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Download(Section):
+    dataset: Literal["fashion-mnist", "mnist", "kmnist"]
+    timeout_seconds: Positive
+    retries: Annotated[int, Field(ge=0, le=10)]
+    sources: dict[str, list[str]]
+
+    @model_validator(mode="after")
+    def _has_sources(self) -> "Download":
+        if self.dataset not in self.sources:
+            raise ValueError(f"sources: has no list for {self.dataset}")
+        return self
+
+
+class Annotate(Section):
+    validation_fraction: Fraction
+    seed: Seed
+
+
+class Compute(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Augment(Section):
+    flip: bool
+    shift_pixels: Pixels
+    erase_pixels: Pixels
+
+
+class Train(Section):
+    model: str
+    optimizer: str
+    epochs: Count
+    batch_size: Count
+    shuffle: bool
+    schedule: Literal["constant", "cosine", "one-cycle"]
+    warmup_fraction: Fraction
+    label_smoothing: Fraction
+    precision: Literal["fp32", "bf16"]
+    average_decay: Fraction
+    augment: Augment
+    seed: Seed
+
+
+class Mlp(Section):
+    hidden: Annotated[list[Count], Field(min_length=1)]
+
+
+class LeNet(Section):
+    pass
+
+
+class Cnn(Section):
+    widths: Annotated[list[Count], Field(min_length=1)]
+
+
+class Models(Section):
+    mlp: Mlp
+    lenet: LeNet
+    cnn: Cnn
+
+
+class Sgd(Section):
+    lr: Positive
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: NotNegative
+
+
+class Adam(Section):
+    lr: Positive
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: Positive
+    weight_decay: NotNegative
+
+
+class Optimizers(Section):
+    sgd: Sgd
+    adam: Adam
+
+
+class Evaluate(Section):
+    batch_size: Count
+
+
+class Export(Section):
+    opset: Annotated[int, Field(ge=18, le=24)]
+    tolerance: Positive
+    batch_size: Count
+
+
+class Runtime(Section):
+    checkpoint_seconds: NotNegative
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    download: Download
+    annotate: Annotate
+    compute: Compute
+    train: Train
+    models: Models
+    optimizers: Optimizers
+    evaluate: Evaluate
+    export: Export
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _names_have_a_section(self) -> "Params":
+        for key, group in (("model", Models), ("optimizer", Optimizers)):
+            name = getattr(self.train, key)
+            if name not in group.model_fields:
+                raise ValueError(f"train.{key}: must be one of {', '.join(group.model_fields)}; it is {name!r}")
+        return self
+
+
+def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
+    """The validated parameters, and the same as plain data.
+
+    Raises:
+        ParamsError: the file is missing or no YAML, or a key is unknown, missing, mistyped or out of range.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # noqa: S506: a safe loader
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 text: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ParamsError(f"{path}{where}: no valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: must hold sections such as `train:`; it holds {content!r}")
+    try:
+        return Params.model_validate(content), content
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors(include_url=False)]
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise ParamsError(f"{path}: {lines[0]}{more}") from None
+
+
+def _explain(detail: Any) -> str:
+    """One of pydantic's findings as ``section.key: what is wrong``."""
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_of(location[:-1])
+            close = difflib.get_close_matches(location[-1], known, n=1)
+            return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
+        case "missing":
+            return f"{key}: missing"
+        case "value_error":
+            return f"{key}.{detail['ctx']['error']}".lstrip(".")
+    wanted = detail["msg"].replace("Input should be ", "must be ")
+    return f"{key}: {wanted}; it is {detail['input']!r}"
+
+
+def _keys_of(location: list[str]) -> list[str]:
+    """The keys that the schema knows in a section, given by its path from the top."""
+    section: type[BaseModel] = Params
+    for part in location:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    return list(section.model_fields)
