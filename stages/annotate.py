@@ -83,11 +83,11 @@ def main(run: Run) -> None:
     annotations.write(run.out("data/annotations.csv"), rows)
 
     (mean,), (std,) = images.mean_and_std(train_pixels[train["split"] == "train"][:, None])
-    counts = rows.groupby(["split", "class_name"]).size()
+    counts = pd.crosstab(rows["split"], rows["class_name"])
     run.write_json(
         "metrics/annotate.json",
         {
-            "rows": {split: {"total": int(n.sum()), **n[split].to_dict()} for split, n in counts.groupby(level=0)},
+            "rows": {str(split): {"total": int(row.sum()), **row.to_dict()} for split, row in counts.iterrows()},
             "training_pixels": {"mean": round(mean, 6), "std": round(std, 6)},
         },
     )
@@ -98,7 +98,7 @@ def main(run: Run) -> None:
             for label, name in enumerate(class_names)
         ],
     )
-    sizes = ", ".join(f"{split} {n:,}" for split, n in counts.groupby(level=0).sum().items())
+    sizes = ", ".join(f"{split} {n:,}" for split, n in counts.sum(axis="columns").items())
     run.say(f"wrote data/images.zip and data/annotations.csv: {len(rows):,} images ({sizes})")
 
 

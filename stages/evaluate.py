@@ -24,16 +24,16 @@ def main(run: Run) -> None:
     import torch
 
     from stages.lib import compute, model_file
-    from stages.lib.dataset import load_split
+    from stages.lib.dataset import load_splits
     from stages.lib.scoring import logits_by_batch, loss_and_accuracy
 
     device = compute.prepare(run.param("compute"))
     model_path = run.dep("models/classifier.safetensors")
     model, card = model_file.load(model_path)
-    test = load_split(run.dep("data/annotations.csv"), run.dep("data/images.zip"), split="test")
+    (test,) = load_splits(run.dep("data/annotations.csv"), run.dep("data/images.zip"), "test")
     card.check_fits(model_path, test)
 
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     normalise = model_file.Normalise(card).to(device)
     batch_size = run.param("evaluate").batch_size
     logits = torch.cat([*logits_by_batch(model, normalise, test.images, batch_size, device)])

@@ -24,20 +24,20 @@ def main(run: Run) -> None:
     import torch
 
     from stages.lib import compute, model_file, onnx_file, onnx_session
-    from stages.lib.dataset import load_split
+    from stages.lib.dataset import load_splits
     from stages.lib.scoring import logits_by_batch
 
     params, threads = run.param("export"), run.param("compute").threads
     compute.prepare(run.param("compute"))
     model_path = run.dep("models/classifier.safetensors")
     model, card = model_file.load(model_path)
-    test = load_split(run.dep("data/annotations.csv"), run.dep("data/images.zip"), split="test")
+    (test,) = load_splits(run.dep("data/annotations.csv"), run.dep("data/images.zip"), "test")
     card.check_fits(model_path, test)
 
     path = run.out("models/classifier.onnx")
     onnx_file.write(path, model, card, params.opset)
 
-    batches = test.images.split(params.batch_size)
+    batches = torch.split(test.images, params.batch_size)
     cpu = torch.device("cpu")  # the file is compared with PyTorch where onnxruntime runs it
     expected = torch.cat([*logits_by_batch(model, model_file.Normalise(card), test.images, params.batch_size, cpu)])
     session = onnx_session.session(path, threads)

@@ -29,7 +29,7 @@ def main(run: Run) -> None:
 
     from stages.lib import compute, images, model_file
     from stages.lib.checkpoint import Checkpoint
-    from stages.lib.dataset import AnnotatedImages, load_split
+    from stages.lib.dataset import load_splits
     from stages.lib.optimisation import make_optimizer
     from stages.lib.seeds import derive
     from stages.lib.training import fit
@@ -41,20 +41,19 @@ def main(run: Run) -> None:
     environment = compute.environment(device)
     tell_difference(run, environment)
 
-    files_of_data = run.dep("data/annotations.csv"), run.dep("data/images.zip")
-    training = load_split(*files_of_data, split="train")
-    validation = AnnotatedImages(*files_of_data, split="val")
+    annotations_file = run.dep("data/annotations.csv")
+    training, validation = load_splits(annotations_file, run.dep("data/images.zip"), "train", optional="val")
     absent = set(range(len(training.class_names))) - set(training.labels.tolist())
     if absent:
         names = ", ".join(training.class_names[label] for label in sorted(absent))
-        raise StageError(f"{files_of_data[0]}: no training row for the class {names}")
+        raise StageError(f"{annotations_file}: no training row for the class {names}")
 
     channels, height, width = training.images.shape[1:]
     mean, std = images.mean_and_std(training.images.numpy())
     card = model_file.ModelCard(recipe.model, arguments, training.class_names, channels, height, width, mean, std)
     compute.seed_everything(derive(recipe.seed, "init"))
     try:
-        model = card.build().to(device, memory_format=torch.channels_last)
+        model = card.build().to(device).to(memory_format=torch.channels_last)
     except ValueError as error:
         raise StageError(str(error)) from None
     weights = sum(p.numel() for p in model.parameters())

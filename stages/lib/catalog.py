@@ -30,7 +30,7 @@ NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 
 
 def _entry(gzip: str, content: str, class_names: str, homepage: str) -> Catalogued:
-    contents = content.split() or [None] * len(NAMES)
+    contents: list[str | None] = [*content.split()] or [None] * len(NAMES)
     raw = (RawFile(*row) for row in zip(NAMES, gzip.split(), contents, strict=True))
     return Catalogued(tuple(raw), tuple(class_names.split(", ")), homepage)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
@@ -23,7 +24,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
     instead: one index operation a batch, where a loader would call ``__getitem__`` for each image.
 
     Args:
-        annotations_file: CSV, see ``annotations.py``.
+        annotations_file: CSV, see ``annotations.py``; or the frame that ``annotations.read`` made of it.
         img_dir: the folder or ZIP that its ``image`` column is relative to.
         transform: applied to an image, ``(C, H, W) uint8``.
         target_transform: applied to a label, ``int``.
@@ -41,13 +42,15 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
 
     def __init__(
         self,
-        annotations_file: str | Path,
+        annotations_file: str | Path | pd.DataFrame,
         img_dir: str | Path,
         transform: Callable[[torch.Tensor], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
         split: str | None = None,
     ):
-        rows = annotations.read(annotations_file)
+        rows = annotations_file
+        if not isinstance(rows, pd.DataFrame):
+            rows = annotations.read(rows)
         self.class_names = annotations.class_names(rows)
         if split is not None:
             rows = rows[rows["split"] == split]
@@ -68,13 +71,14 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         )
 
 
-def load_split(annotations_file: Path, img_dir: Path, split: str) -> AnnotatedImages:
-    """A split that must have rows.
+def load_splits(annotations_file: Path, img_dir: Path, *required: str, optional: str = "") -> list[AnnotatedImages]:
+    """Several splits, reading the annotations once; the required ones must have rows, the optional one comes last.
 
     Raises:
-        StageError: no row has that split.
+        StageError: a required split has no row.
     """
-    data = AnnotatedImages(annotations_file, img_dir, split=split)
-    if not len(data):
-        raise StageError(f"{annotations_file}: has no row with the split {split}")
-    return data
+    rows = annotations.read(annotations_file)
+    for split in required:
+        if not (rows["split"] == split).any():
+            raise StageError(f"{annotations_file}: has no row with the split {split}")
+    return [AnnotatedImages(rows, img_dir, split=split) for split in (*required, optional) if split]

@@ -77,6 +77,7 @@ class Normalise(nn.Module):
         self.register_buffer("shift", (-mean / std).float())
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(N, C, H, W)`` uint8 to float32."""
         return pixels.float() * self.scale + self.shift
 
 
@@ -95,7 +96,7 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro train` makes it") from None
     except SafetensorError as error:

@@ -50,13 +50,14 @@ def write(path: Path, model: nn.Module, card: ModelCard, opset: int) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise AssertionError("torch.onnx.export returned no program")
     proto = _without_traces(program.model_proto)
     contract = {
         "class_names": card.class_names,
         "input": f"{INPUT}: (batch, {card.channels}, {card.height}, {card.width}) uint8, 0 to 255; "
         + ("greyscale" if card.channels == 1 else "RGB"),
-        "outputs": f"{', '.join(OUTPUTS)}: (batch, {len(card.class_names)}) float32, classes in the order of class_names",
+        "outputs": f"{', '.join(OUTPUTS)}: (batch, {len(card.class_names)}) float32, in the order of class_names",
     }
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in contract.items()})
     onnx.checker.check_model(proto, full_check=True)

@@ -16,8 +16,9 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torc
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-    kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name]
-    return kind([group for group in groups if group["params"]], **options)
+    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    optimizer: torch.optim.Optimizer = kinds[name]([group for group in groups if group["params"]], **options)
+    return optimizer
 
 
 def learning_rate(schedule: str, peak: float, warmup_fraction: float, step: int, steps: int) -> float:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stages.lib import yaml12
 from stages.lib.errors import ParamsError
-from stages.lib.yaml12 import Yaml12Loader
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
@@ -152,7 +152,7 @@ def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
         ParamsError: the file is missing or no YAML, or a key is unknown, missing, mistyped or out of range.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)  # noqa: S506: a safe loader
+        content = yaml12.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing; `git checkout {path}` brings it back") from None
     except UnicodeDecodeError as error:

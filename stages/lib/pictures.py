@@ -26,7 +26,9 @@ def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
     columns = max(len(images) for _, images in rows)
     figure = Figure(figsize=(1.6 + 0.62 * columns, 0.64 * len(rows)), dpi=120, facecolor="white")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    figure.subplots_adjust(left=1.5 / (1.6 + 0.62 * columns), right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.05)
+    figure.subplots_adjust(
+        left=1.5 / (1.6 + 0.62 * columns), right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.05
+    )
     for (name, images), row in zip(rows, axes, strict=True):
         row[0].text(-0.2, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
         for axis in row:

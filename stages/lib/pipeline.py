@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from stages.lib import yaml12
 from stages.lib.errors import StageError
-from stages.lib.yaml12 import Yaml12Loader
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def declaration(stage: str, params: dict[str, Any], path: Path = Path("dvc.yaml"
         StageError: dvc.yaml is missing or has no such stage.
     """
     try:
-        stages = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)["stages"]  # noqa: S506: a safe loader
+        stages = yaml12.load(path.read_text(encoding="utf-8"))["stages"]
         entry = stages[stage]
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `git checkout {path}` brings it back") from None

@@ -13,7 +13,7 @@ def logits_by_batch(
     model: nn.Module, normalise: Normalise, images: torch.Tensor, batch_size: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
     """Logits ``(n, classes) float32`` on the CPU for each batch of ``(N, C, H, W) uint8`` images, in their order."""
-    for batch in images.split(batch_size):
+    for batch in torch.split(images, batch_size):
         inputs = normalise(batch.to(device)).contiguous(memory_format=torch.channels_last)
         yield model(inputs).float().cpu()
 

@@ -133,6 +133,7 @@ class Run:
     # --- what run_stage calls ----------------------------------------------------------------------------------
 
     def start(self) -> None:
+        """Clear the way for new outs and remember what the inputs are."""
         for path in self._declared.outs:
             files.remove(Path(path))
             files.remove(files.temporary_name(Path(path)))

@@ -58,17 +58,19 @@ def fit(
     steps = recipe.epochs * steps_per_epoch
     peak = optimizer.param_groups[0]["lr"]
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
+    ema = get_ema_multi_avg_fn(recipe.average_decay)
+    average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
     kept = average.module if recipe.average_decay else model
     autocast: Any = contextlib.nullcontext()
     if recipe.precision == "bf16":
         autocast = torch.autocast(device.type, dtype=torch.bfloat16)
 
-    step, curve = 0, []
-    loss_sum, correct = 0.0, 0  # of the epoch so far
+    step, loss_sum, correct = 0, 0.0, 0  # the two sums are of the epoch so far
+    curve: list[Row] = []
     saved = checkpoint.load()
     if saved:
-        step, curve, loss_sum, correct = saved["step"], saved["curve"], saved["loss_sum"], saved["correct"]
+        step, loss_sum, correct = saved["step"], saved["loss_sum"], saved["correct"]
+        curve = saved["curve"]
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average.load_state_dict(saved["average"])
@@ -149,9 +151,11 @@ class Progress:
         )
 
     def step(self, loss: float) -> None:
+        """One batch is done."""
         self.bar.update()
 
     def epoch(self, row: Row) -> None:
+        """One epoch is done."""
         self.bar.clear()
         validation = f", validation {row['val_loss']:.4f}, {row['val_accuracy']:.2%}" if "val_loss" in row else ""
         self.run.say(

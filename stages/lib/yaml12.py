@@ -14,9 +14,10 @@ import yaml
 class Yaml12Loader(yaml.SafeLoader):
     """A safe loader that also refuses a key that stands twice, where PyYAML keeps the last one in silence."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (as PyYAML has it; none of those of YAML 1.1)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a dictionary."""
         seen = set()
         for key_node, _ in node.value:
             if key_node.value in seen:
@@ -24,6 +25,15 @@ class Yaml12Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+def load(text: str) -> Any:
+    """The content of a YAML document.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=Yaml12Loader)
 
 
 def _int(loader: Yaml12Loader, node: yaml.ScalarNode) -> int:
