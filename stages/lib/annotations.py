@@ -4,6 +4,7 @@
 test. Other columns are left alone, so people may keep notes in theirs.
 """
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -28,10 +29,12 @@ def read(path: str | Path) -> pd.DataFrame:
             as an editor counts it, the header being row 1.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more fields than the header
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro annotate` makes it") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise StageError(f"{path}: no CSV file in UTF-8: {str(error).strip()}") from None
 
     missing = [column for column in COLUMNS if column not in rows.columns]
@@ -43,7 +46,7 @@ def read(path: str | Path) -> pd.DataFrame:
     def refuse(bad: pd.Series, column: str, wanted: str) -> None:
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            raise StageError(f"{path}, row {row + 2}: {column} {rows[column].iloc[row]!r} {wanted}")
+            raise StageError(f"{path}, row {row + 2}: {column} '{rows[column].iloc[row]}' {wanted}")
 
     for column in COLUMNS:
         refuse(rows[column].str.strip() == "", column, "is empty")

@@ -166,7 +166,9 @@ def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
     try:
         return Params.model_validate(content), content
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors(include_url=False)]
+        # A misspelt key is unknown under one name and missing under another: the first says more.
+        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing")
+        lines = [_explain(detail) for detail in details]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ParamsError(f"{path}: {lines[0]}{more}") from None
 

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import shutil
 import subprocess
 import tempfile
@@ -105,22 +106,21 @@ def _read(url: str, timeout_seconds: float) -> bytes:
     bar = TqdmCallback(
         tqdm_kwargs={"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None, "delay": 1}
     )
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "file"
-        try:
-            filesystem, path = fsspec.url_to_fs(url, **options)
-            filesystem.get_file(path, str(local), callback=bar)
-            return local.read_bytes()
-        except FileNotFoundError:
-            raise
-        except (FSTimeoutError, TimeoutError):
-            raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
-        except ClientResponseError as error:
-            raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None
-        except (ClientError, OSError) as error:
-            raise SourceError(f"{name}: {type(error).__name__}: {error}", again=True) from None
-        except ValueError as error:  # fsspec: a protocol that it does not know
-            raise SourceError(f"{error}") from None
+    content = io.BytesIO()
+    try:
+        filesystem, path = fsspec.url_to_fs(url, **options)
+        filesystem.get_file(path, content, callback=bar)
+    except FileNotFoundError:
+        raise
+    except (FSTimeoutError, TimeoutError):
+        raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
+    except ClientResponseError as error:
+        raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None
+    except (ClientError, OSError) as error:
+        raise SourceError(f"{name}: {type(error).__name__}: {error}", again=True) from None
+    except ValueError as error:  # fsspec: a protocol that it does not know
+        raise SourceError(f"{error}") from None
+    return content.getvalue()
 
 
 def _unpack_debian(package: str, folder: Path) -> Path:

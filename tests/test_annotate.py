@@ -1,0 +1,105 @@
+"""annotate on good and bad raw files."""
+
+import json
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.lib import annotations, idx, images
+from tests.conftest import TEST_IMAGES, TRAINING_IMAGES, Project
+
+
+def test_one_row_an_image_and_the_pixels_of_the_raw_files(finished: Project) -> None:
+    rows = annotations.read(finished.root / "data/annotations.csv")
+    assert finished.read("data/annotations.csv").startswith(b"image,label,class_name,split\ntest/00000.png,")
+    assert rows["image"].is_monotonic_increasing
+    assert len(rows) == TRAINING_IMAGES + TEST_IMAGES
+    for part, folder in (("train", "train"), ("t10k", "test")):
+        raw = idx.read(finished.raw / f"{part}-images-idx3-ubyte", 3)
+        labels = idx.read(finished.raw / f"{part}-labels-idx1-ubyte", 1)
+        mine = rows[rows["image"].str.startswith(folder)]
+        assert (images.stack(mine["image"].tolist(), finished.root / "data/images.zip")[:, 0] == raw).all()
+        assert (mine["label"] == labels).all()
+
+
+def test_validation_rows_are_stratified_and_drawn_by_the_seed(finished: Project) -> None:
+    def drawn() -> set[str]:
+        rows = pd.read_csv(finished.root / "data/annotations.csv")
+        assert not rows[rows["split"] == "val"]["image"].str.startswith("test/").any()
+        by_class = rows[rows["split"] == "val"].groupby("class_name").size()
+        assert (by_class == TRAINING_IMAGES / 10 * 0.1).all()
+        return set(rows[rows["split"] == "val"]["image"])
+
+    first = drawn()
+    finished.set(annotate__seed=1)
+    finished.stage("annotate")
+    assert drawn() != first
+
+
+def test_no_validation_rows_at_all(finished: Project) -> None:
+    finished.set(annotate__validation_fraction=0.0)
+    finished.dvc("repro", "train")
+    assert set(pd.read_csv(finished.root / "data/annotations.csv")["split"]) == {"train", "test"}
+    assert "val_loss" not in json.loads(finished.read("metrics/train.json"))
+    assert json.loads(finished.read("metrics/annotate.json"))["rows"].keys() == {"train", "test"}
+
+
+def test_the_metrics_describe_the_training_rows(finished: Project) -> None:
+    metrics = json.loads(finished.read("metrics/annotate.json"))
+    rows = pd.read_csv(finished.root / "data/annotations.csv")
+    assert metrics["rows"]["train"]["total"] == (rows["split"] == "train").sum()
+    used = images.stack(rows[rows["split"] == "train"]["image"].tolist(), finished.root / "data/images.zip") / 255
+    assert metrics["training_pixels"]["mean"] == pytest.approx(used.mean(), abs=1e-6)
+    assert metrics["training_pixels"]["std"] == pytest.approx(used.std(), abs=1e-6)
+
+
+def bad_raw(case: str, content: bytes) -> bytes:
+    match case:
+        case "too short":
+            return content[:-1]
+        case "too long":
+            return content + b"\0"
+        case "header only":
+            return content[:10]
+        case "no IDX":
+            return b"\x1f\x8b" + content[2:]
+    raise AssertionError(case)
+
+
+@pytest.mark.parametrize("case", ["too short", "too long", "header only", "no IDX"])
+def test_raw_files_of_the_wrong_length_are_named(finished: Project, case: str) -> None:
+    path = finished.root / "data/raw/train-images-idx3-ubyte"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(bad_raw(case, content))
+    done = finished.stage("annotate", status=1)
+    assert "data/raw/train-images-idx3-ubyte: " in done.stderr
+    assert "download" in done.stderr
+    assert done.stderr.count("\n") == 1
+    for out in ("data/images.zip", "data/annotations.csv", "metrics/annotate.json", "data/.tmp.images.zip"):
+        assert not (finished.root / out).exists(), out
+
+
+def test_labels_must_fit_images_and_classes(finished: Project) -> None:
+    path = finished.root / "data/raw/t10k-labels-idx1-ubyte"
+    labels = idx.read(path, 1)
+    path.unlink()
+    idx.write(path, labels[:-1])
+    assert f"{TEST_IMAGES} images but {TEST_IMAGES - 1} labels" in finished.stage("annotate", status=1).stderr
+    idx.write(path, np.where(labels == 3, 10, labels))
+    assert "test has the label 10; the classes are 0 to 9" in finished.stage("annotate", status=1).stderr
+
+
+def test_missing_raw_files_say_how_to_get_them(fresh: Project) -> None:
+    done = fresh.stage("annotate", status=1)
+    assert done.stderr == "annotate: error: data/raw is missing; `dvc repro annotate` makes what this stage needs\n"
+
+
+def test_idx_is_the_published_format(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("idx") / "file"
+    path.write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
+    assert idx.read(path, 3).tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+    idx.write(path, idx.read(path, 3))
+    assert path.read_bytes()[:4] == b"\0\0\x08\x03"
