@@ -11,6 +11,7 @@ for a photograph on a light background use --invert.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ def read_image(path: Path, channels: int, height: int, width: int, invert: bool)
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             if upright.has_transparency_data:  # what is transparent counts as black
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
             converted = upright.convert("L" if channels == 1 else "RGB")
@@ -44,9 +47,14 @@ def read_image(path: Path, channels: int, height: int, width: int, invert: bool)
     except FileNotFoundError:
         raise StageError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise StageError(f"{path}: no readable image: {str(error).partition(' <')[0]}") from None
+        raise StageError(f"{path}: no readable image: {_reason(error)}") from None
     pixels = np.asarray(ImageOps.invert(converted) if invert else converted)
     return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words without the name of the file, which the line names already."""
+    return re.split(" ['<]", str(error))[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,11 +68,19 @@ class Project:
         for name in ("DVC_STAGE", "DVC_ROOT", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
             self.environment.pop(name, None)
 
-    def run(self, *command: str, status: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone, as a person would, and expect an exit status (None: any)."""
-        options = {"cwd": self.root, "env": self.environment, "timeout": 300} | options
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-        assert status in (None, done.returncode), f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    def run(
+        self,
+        *command: str,
+        status: int = 0,
+        cwd: Path | None = None,
+        preexec_fn: Callable[[], None] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone, as a person would, and expect an exit status."""
+        done = subprocess.run(
+            command, cwd=cwd or self.root, env=self.environment, preexec_fn=preexec_fn,
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     def dvc(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

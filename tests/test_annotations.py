@@ -77,7 +77,7 @@ def test_dots_inside_a_name_are_fine(tmp_path: Path) -> None:
 def test_what_is_no_csv_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "annotations.csv"
     path.write_bytes(content)
-    with pytest.raises(StageError, match="annotations.csv"):
+    with pytest.raises(StageError, match=r"annotations\.csv"):
         annotations.read(path)
     with pytest.raises(StageError, match="is missing"):
         annotations.read(tmp_path / "no.csv")

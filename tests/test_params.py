@@ -62,8 +62,14 @@ def test_debug_shows_the_traceback(fresh: Project) -> None:
     assert "Traceback" in fresh.stage("download", "--debug", status=2).stderr
 
 
-SCALARS = """1e-3 1E5 -1e3 010 -010 08 0o10 0x1F 0x yes no on off y n True TRUE tRue true null ~ Null .5 1. +1 1.5e3
-    12:30 1:30:20.5 .inf -.INF +.inf .nan .NaN . e5 1e '1e-3' "1" _1 0o + ..5 1.2.3 text 1_000 0b11 2001-01-01""".split()
+# fmt: off
+SCALARS = [
+    "1e-3", "1E5", "-1e3", "010", "-010", "08", "0o10", "0x1F", "0x", "yes", "no", "on", "off", "y", "n", "True",
+    "TRUE", "tRue", "true", "null", "~", "Null", ".5", "1.", "+1", "1.5e3", "12:30", "1:30:20.5", ".inf", "-.INF",
+    "+.inf", ".nan", ".NaN", ".", "e5", "1e", "'1e-3'", '"1"', "_1", "0o", "+", "..5", "1.2.3", "text", "1_000", "0b11",
+    "2001-01-01",
+]
+# fmt: on
 
 
 def same_or_refused(scalar: str) -> None:
