@@ -28,6 +28,7 @@ SMALL_PARAMS: dict[str, Any] = {
     "download.sources.fashion-mnist": [],
     "compute.threads": 1,
     "train.model": "mlp",
+    "train.optimizer": "sgd",
     "train.epochs": 6,
     "train.augment.flip": False,  # the classes are sides of the image
     "train.batch_size": 40,

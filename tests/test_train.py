@@ -18,11 +18,16 @@ from stages.lib import models
 from stages.lib.augment import erase, flip, shift
 from stages.lib.checkpoint import Checkpoint
 from stages.lib.model_file import ModelCard, Normalise, load, save
+from stages.lib.muon import Muon, orthogonal
 from stages.lib.optimisation import learning_rate, make_optimizer
 from stages.lib.seeds import derive
 from tests.conftest import SMALL_PARAMS, Project, kill_group, wait_for
 
-MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "lenet": {}, "cnn": {"widths": [8, 16, 16]}}
+MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": [32]},
+    "lenet": {},
+    "cnn": {"stem": 4, "widths": [8, 16, 16]},
+}
 
 
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
@@ -35,10 +40,12 @@ def test_every_model_learns(finished: Project, name: str, precision: str) -> Non
     assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.8  # chance is 0.1
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
-def test_every_optimizer_and_schedule_learns(finished: Project, optimizer: str, schedule: str) -> None:
-    finished.set(train__optimizer=optimizer, train__schedule=schedule)
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "model"),
+    [("sgd", "constant", "mlp"), ("adam", "cosine", "mlp"), ("muon", "one-cycle", "cnn")],
+)
+def test_every_optimizer_and_schedule_learns(finished: Project, optimizer: str, schedule: str, model: str) -> None:
+    finished.set(train__optimizer=optimizer, train__schedule=schedule, train__model=model)
     finished.stage("train")
     assert json.loads(finished.read("metrics/train.json"))["val_accuracy"] > 0.6
 
@@ -65,8 +72,9 @@ def test_another_seed_is_another_model_and_the_same_seed_the_same(finished: Proj
 
 # --- the exact resume -----------------------------------------------------------------------------------------------
 
-LONG = {"train.epochs": 30, "train.model": "cnn", "models.cnn.widths": [4, 8, 8], "runtime.checkpoint_seconds": 0}
-LONG |= {"train.average_decay": 0.9, "train.augment.erase_pixels": 4, "train.optimizer": "adam"}
+LONG: dict[str, Any] = {"train.epochs": 30, "train.model": "cnn", "runtime.checkpoint_seconds": 0}
+LONG |= {"models.cnn.stem": 4, "models.cnn.widths": [4, 8, 8]}
+LONG |= {"train.average_decay": 0.9, "train.augment.erase_pixels": 4, "train.optimizer": "muon"}
 
 
 @pytest.fixture
@@ -130,7 +138,7 @@ def test_a_checkpoint_of_other_params_is_not_taken(finished: Project) -> None:
     process = finished.start("python", "-m", "stages.train")
     wait_for(lambda: bool(checkpoints(finished)))
     kill_group(process)
-    finished.set_all({"optimizers.adam.lr": 0.002, "train.epochs": 1})
+    finished.set_all({"optimizers.muon.lr": 0.002, "train.epochs": 1})
     assert "resuming" not in finished.stage("train").stdout
 
 
@@ -249,13 +257,13 @@ def test_erase_blanks_one_square() -> None:
 
 def test_learning_rates_rise_and_fall_as_they_say() -> None:
     for schedule in ("constant", "cosine", "one-cycle"):
-        rates = [learning_rate(schedule, 0.5, 0.2, step, 100) for step in range(100)]
-        np.testing.assert_allclose(rates[:20], np.arange(1, 21) * 0.5 / 20)
-        assert max(rates) == 0.5
-        assert (rates[-1] == 0.5) if schedule == "constant" else (0 < rates[-1] < 0.01)
-        assert [learning_rate(schedule, 0.5, 0, 0, 10)] == [pytest.approx(0.5, rel=0.1)]
+        rates = [learning_rate(schedule, 0.2, step, 100) for step in range(100)]
+        np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
+        assert max(rates) == 1
+        assert (rates[-1] == 1) if schedule == "constant" else (0 < rates[-1] < 0.02)
+        assert learning_rate(schedule, 0, 0, 10) == pytest.approx(1, rel=0.1)
     # one-cycle falls in a straight line
-    falls = np.diff([learning_rate("one-cycle", 1, 0.2, step, 100) for step in range(20, 100)])
+    falls = np.diff([learning_rate("one-cycle", 0.2, step, 100) for step in range(20, 100)])
     np.testing.assert_allclose(falls, falls[0])
 
 
@@ -265,6 +273,35 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
     decayed, spared = make_optimizer("sgd", options, model).param_groups
     assert (decayed["weight_decay"], [p.ndim for p in decayed["params"]]) == (0.5, [4])
     assert (spared["weight_decay"], [p.ndim for p in spared["params"]]) == (0, [1, 1, 1])
+
+
+def test_muons_updates_are_orthogonal_and_only_for_filters() -> None:
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(8, 40)))
+    assert 0.6 < singular.min() < singular.max() < 1.3
+    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6, 3))
+    options = {"lr": 0.1, "momentum": 0.6, "sgd_lr": 0.2, "sgd_momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = make_optimizer("muon", options, model)
+    shapes = [[tuple(p.shape) for p in group["params"] if p.ndim > 1] for group in optimizer.param_groups]
+    assert shapes == [[(6, 4, 3, 3)], [(4, 1, 2, 2), (3, 6)], []]
+
+
+def test_muons_other_half_is_torchs_sgd() -> None:
+    torch.manual_seed(0)
+    mine, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
+    theirs.load_state_dict(mine.state_dict())
+    options: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    optimizers = [
+        Muon([{"params": list(mine.parameters()), **options}]),
+        torch.optim.SGD(theirs.parameters(), nesterov=True, **options),
+    ]
+    for _ in range(5):
+        batch = torch.randn(8, 5)
+        for layer, optimizer in zip((mine, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(batch).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(mine.weight, theirs.weight)
 
 
 def test_derived_seeds_do_not_meet() -> None:

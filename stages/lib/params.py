@@ -81,6 +81,7 @@ class LeNet(Section):
 
 
 class Cnn(Section):
+    stem: Count
     widths: Annotated[list[Count], Field(min_length=1)]
 
 
@@ -104,9 +105,18 @@ class Adam(Section):
     weight_decay: NotNegative
 
 
+class Muon(Section):
+    lr: Positive
+    momentum: Fraction
+    sgd_lr: Positive
+    sgd_momentum: Fraction
+    weight_decay: NotNegative
+
+
 class Optimizers(Section):
     sgd: Sgd
     adam: Adam
+    muon: Muon
 
 
 class Evaluate(Section):

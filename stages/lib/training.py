@@ -56,7 +56,7 @@ def fit(
         raise StageError(f"train.batch_size: {recipe.batch_size} is more than the {len(images):,} training images")
     steps_per_epoch = -(-len(images) // recipe.batch_size)  # the last batch may be smaller
     steps = recipe.epochs * steps_per_epoch
-    peak = optimizer.param_groups[0]["lr"]
+    peaks = [group["lr"] for group in optimizer.param_groups]
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     ema = get_ema_multi_avg_fn(recipe.average_decay)
     average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
@@ -91,9 +91,9 @@ def fit(
             batch = order[position * recipe.batch_size :][: recipe.batch_size]
             pixels, targets = images[batch].to(device), labels[batch].to(device)
             inputs = normalise(augment(pixels, recipe.augment)).contiguous(memory_format=torch.channels_last)
-            lr = learning_rate(recipe.schedule, peak, recipe.warmup_fraction, step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            fraction = learning_rate(recipe.schedule, recipe.warmup_fraction, step, steps)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = fraction * peak
 
             model.train()
             with autocast:
@@ -113,7 +113,7 @@ def fit(
                 raise StageError(f"the loss is {loss.item()} at step {step}; a smaller optimizers.*.lr would help")
 
             if position + 1 == steps_per_epoch:
-                row = {"epoch": epoch + 1, "lr": lr}
+                row = {"epoch": epoch + 1, "lr": fraction * peaks[0]}
                 row |= {"train_loss": loss_sum / len(images), "train_accuracy": correct / len(images)}
                 if len(validation):
                     batches = logits_by_batch(kept.eval(), normalise, validation.images, VALIDATION_BATCH, device)
