@@ -1,7 +1,7 @@
 """Apply the trained model to the test images and say how good it is.
 
 reads   models/classifier.safetensors, data/images.zip, data/annotations.csv; params.yaml: evaluate, compute
-writes  metrics/evaluate.json, metrics/predictions.csv (one row a test image)
+writes  metrics/evaluate.json, metrics/predictions.csv (one row a test image), metrics/evaluate/classes.csv
 run     dvc repro evaluate, or: python -m stages.evaluate
 expect  a few seconds; see the README for the accuracy of the default recipe
 
@@ -48,6 +48,8 @@ def main(run: Run) -> None:
     frame.to_csv(run.out("metrics/predictions.csv"), index=False, float_format="%.6f", lineterminator="\n")
 
     correct = pd.Series(labels == predicted).groupby(names[labels]).mean()
+    by_class = correct.sort_values().rename_axis("class").rename("accuracy").round(6)
+    by_class.to_csv(run.out("metrics/evaluate/classes.csv"), lineterminator="\n")
     run.write_json(
         "metrics/evaluate.json",
         {

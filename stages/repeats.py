@@ -41,17 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = runs.dropna(subset=[ACCURACY, SEED]) if ACCURACY in runs else runs[:0]
     runs[recipe] = runs[recipe].astype(str)
     for name in recipe:
-        group, _, rest = name.partition(".")
-        if group in VARIANTS:
-            runs.loc[runs[VARIANTS[group]] != rest.partition(".")[0], name] = ""
+        section, _, rest = name.partition(".")
+        if section in VARIANTS:
+            runs.loc[runs[VARIANTS[section]] != rest.partition(".")[0], name] = ""
     runs = runs.drop_duplicates([*recipe, SEED])
     different = [name for name in recipe if name.startswith(PARAMS) and runs[name].nunique() > 1]
     shown = False
-    for _, group in runs.groupby(recipe, sort=False):
-        if len(group) > 1:
-            chosen = ", ".join(f"{name}={group[name].iloc[0]}" for name in dict.fromkeys(["train.model", *different]))
-            accuracy = group[ACCURACY]
-            print(f"{chosen}: test accuracy {accuracy.mean():.2%} ± {accuracy.std():.2%} (n = {len(group)} seeds)")
+    for _, seeds in runs.groupby(recipe, sort=False):
+        if len(seeds) > 1:
+            named = dict.fromkeys(["train.model", *different])
+            chosen = ", ".join(f"{name}={seeds[name].iloc[0]}" for name in named)
+            mean, deviation = seeds[ACCURACY].agg(["mean", "std"])
+            print(f"{chosen}: test accuracy {mean:.2%} ± {deviation:.2%} (n = {len(seeds)} seeds)")
             shown = True
     if not shown:
         print("repeats: error: no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue", file=sys.stderr)

@@ -16,7 +16,7 @@ OUTS = {
     "download": ["data/raw"],
     "annotate": ["data/images.zip", "data/annotations.csv", "metrics/annotate.json", "metrics/annotate/samples.png"],
     "train": ["models/classifier.safetensors", "metrics/train.json", "metrics/train/curves.csv"],
-    "evaluate": ["metrics/evaluate.json", "metrics/predictions.csv"],
+    "evaluate": ["metrics/evaluate.json", "metrics/predictions.csv", "metrics/evaluate/classes.csv"],
     "export": ["models/classifier.onnx", "metrics/export.json"],
 }
 
