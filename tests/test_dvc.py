@@ -152,6 +152,7 @@ def test_artifacts_can_be_fetched_by_name(finished: Project, webdav: str, tmp_pa
     finished.dvc("remote", "add", "--default", "shared", webdav)
     finished.commit("a remote")
     finished.dvc("push")
+    finished.run("git", "tag", "-a", "-m", "first", "classifier-onnx@v1.0.0")  # how a version is registered
     out = tmp_path / "fetched.onnx"
     finished.dvc("artifacts", "get", str(finished.root), "classifier-onnx", "--out", str(out))
     assert out.read_bytes() == finished.read("models/classifier.onnx")
