@@ -1,158 +1,11 @@
-"""What the tests share: a small learnable data set, and clones of this repository that run the real pipeline on it."""
+"""Fixtures: clones of this repository on the small data set, before and after a ``dvc repro``."""
 
-import hashlib
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from stages.lib import idx, yaml12
-from stages.lib.catalog import CATALOG, NAMES
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-STAGES = ["download", "annotate", "train", "evaluate", "export"]
-TRAINING_IMAGES, TEST_IMAGES = 400, 100
-
-# Small and quick, but every part of a recipe is in use.
-SMALL_PARAMS: dict[str, Any] = {
-    "download.retries": 1,
-    "download.timeout_seconds": 2,
-    "download.sources.fashion-mnist": [],
-    "compute.threads": 1,
-    "train.model": "mlp",
-    "train.optimizer": "sgd",
-    "train.epochs": 6,
-    "train.augment.flip": False,  # the classes are sides of the image
-    "train.batch_size": 40,
-    "train.precision": "fp32",
-    "models.mlp.hidden": [32],
-    "optimizers.sgd.lr": 0.05,
-}
-
-
-def make_raw(folder: Path, seed: int = 0) -> Path:
-    """Write four IDX files: each class lights another patch of a noisy image, so that a model can learn it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    for part, count in (("train", TRAINING_IMAGES), ("t10k", TEST_IMAGES)):
-        labels = np.arange(count) % 10
-        random.shuffle(labels)
-        pixels = random.integers(0, 60, (count, 28, 28))
-        for row, label in zip(pixels, labels, strict=True):
-            y, x = divmod(int(label), 5)
-            row[2 + 13 * y : 13 + 13 * y, 2 + 5 * x : 6 + 5 * x] += random.integers(80, 190)
-        idx.write(folder / f"{part}-images-idx3-ubyte", pixels.astype(np.uint8))
-        idx.write(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
-    return folder
-
-
-class Project:
-    """A clone of this repository, with its own git history, that runs on the small data set."""
-
-    def __init__(self, root: Path, raw: Path):
-        self.root, self.raw = root, raw
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.environment = {
-            **os.environ,
-            "PATH": path,
-            "FASHION_MNIST_SOURCES": str(raw),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        for name in ("DVC_STAGE", "DVC_ROOT", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
-            self.environment.pop(name, None)
-
-    def run(
-        self,
-        *command: str,
-        status: int = 0,
-        cwd: Path | None = None,
-        preexec_fn: Callable[[], None] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone, as a person would, and expect an exit status."""
-        done = subprocess.run(
-            command, cwd=cwd or self.root, env=self.environment, preexec_fn=preexec_fn,
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    def dvc(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("dvc", *words, **options)
-
-    def stage(self, name: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("python", "-m", f"stages.{name}", *words, **options)
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command as the leader of a process group of its own."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, cwd=self.root, env=self.environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-        )
-
-    def repro(self, *words: str, **options: Any) -> list[str]:
-        """Run ``dvc repro`` and return the stages whose command ran."""
-        return ran(self.dvc("repro", *words, **options).stdout)
-
-    def set(self, **values: Any) -> None:
-        self.set_all({key.replace("__", "."): value for key, value in values.items()})
-
-    def set_all(self, values: dict[str, Any]) -> None:
-        """Change params by dotted key, as a person does in an editor."""
-        import yaml
-
-        path = self.root / "params.yaml"
-        content = yaml12.load(path.read_text())
-        for key, value in values.items():
-            *sections, last = key.split(".")
-            section = content
-            for name in sections:
-                section = section[name]
-            assert last in section, f"no such param: {key}"
-            section[last] = value
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-
-    def edit(self, path: str, old: str, new: str) -> None:
-        text = (self.root / path).read_text()
-        assert old in text, f"{path} has no {old!r}"
-        (self.root / path).write_text(text.replace(old, new, 1))
-
-    def commit(self, message: str = "change") -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-qm", message)
-
-    def copy(self, root: Path) -> "Project":
-        """The same state in another folder: files, DVC cache and git history."""
-        shutil.copytree(self.root, root, symlinks=True)
-        return Project(root, self.raw)
-
-    def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
-
-
-def ran(output: str) -> list[str]:
-    """The stages whose command a ``dvc repro`` ran, from what it printed."""
-    return [line.removeprefix("> python -m stages.") for line in output.splitlines() if line.startswith("> python")]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something has happened; fail if it does not."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def kill_group(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> None:
-    os.killpg(process.pid, signum)
-    process.wait(60)
+from tests.project import STAGES, Project, make_project, make_raw
 
 
 @pytest.fixture(scope="session")
@@ -162,28 +15,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fresh_template(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Project:
-    """A clone of the working tree as git sees it, on the small data set, before any stage has run."""
-    root = tmp_path_factory.mktemp("fresh") / "project"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, listed):
-        if name != "dvc.lock" and (REPOSITORY / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, root / name)
-    project = Project(root, raw)
-    for entry, name in zip(CATALOG["fashion-mnist"].files, NAMES, strict=True):
-        content = hashlib.md5((raw / name).read_bytes()).hexdigest()
-        assert entry.content_md5
-        project.edit("stages/lib/catalog.py", entry.content_md5, content)
-    project.set_all(SMALL_PARAMS)
-    project.run("git", "init", "-q", "-b", "main")
-    project.run("git", "config", "user.name", "Test")
-    project.run("git", "config", "user.email", "test@example.org")
-    project.run("git", "config", "gc.auto", "0")
-    project.commit("the pipeline on a small data set")
-    return project
+    """A clone before any stage has run."""
+    return make_project(tmp_path_factory.mktemp("fresh") / "project", raw)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from stages.lib import annotations, idx, images
-from tests.conftest import TEST_IMAGES, TRAINING_IMAGES, Project
+from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
 
 
 def test_one_row_an_image_and_the_pixels_of_the_raw_files(finished: Project) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.lib.catalog import CATALOG, NAMES
-from tests.conftest import Project
+from tests.project import Project
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from stages.compare import compare
 from stages.lib import yaml12
 from stages.lib.errors import StageError
-from tests.conftest import REPOSITORY, STAGES, Project, ran, wait_for
+from tests.project import REPOSITORY, STAGES, Project, ran, wait_for
 
 # --- minimal and sufficient reruns ----------------------------------------------------------------------------------
 
@@ -308,3 +308,31 @@ def test_the_drawing_of_the_stages_is_true(finished: Project) -> None:
         *itertools.product(["annotate"], ["train", "evaluate", "export"]),
         *itertools.product(["train"], ["evaluate", "export"]),
     }
+
+
+# --- the README -----------------------------------------------------------------------------------------------------
+
+
+def cookbook(part: str) -> list[str]:
+    """The commands of one part of the README's cookbook."""
+    readme = (REPOSITORY / "README.md").read_text()
+    block = re.search(rf"<!-- cookbook: {part} -->\n```console\n(.*?)```", readme, re.DOTALL)
+    assert block, part
+    return [line.removeprefix("$ ") for line in block[1].splitlines() if line.startswith("$ ")]
+
+
+def test_the_cookbook_works_as_the_readme_says(finished: Project) -> None:
+    def type_in(part: str) -> dict[str, str]:
+        return {line: finished.run("sh", "-c", line).stdout for line in cookbook(part)}
+
+    changed = type_in("change")
+    assert "train.label_smoothing" in changed["dvc params diff"]
+    assert ran(changed["dvc repro"]) == ["train", "evaluate", "export"]
+    assert "metrics/evaluate.json" in changed["dvc metrics diff"]
+    back = type_in("back")
+    assert ran(back["dvc repro"]) == []
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+    experiments = type_in("experiments")
+    assert "exact McNemar p = " in experiments["python -m stages.compare lenet-0 lenet-1"]
+    assert "(n = 2 seeds)" in experiments["python -m stages.repeats"]
+    assert finished.run("git", "status", "--porcelain").stdout == ""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from stages.lib.model_file import KEY
-from tests.conftest import TEST_IMAGES, Project
+from tests.project import TEST_IMAGES, Project
 
 
 def test_the_metrics_are_those_of_scikit_learn(finished: Project) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from stages.lib import models, onnx_file
 from stages.lib.model_file import ModelCard, Normalise
-from tests.conftest import TEST_IMAGES, Project
+from tests.project import TEST_IMAGES, Project
 from tests.test_train import MODEL_ARGUMENTS
 
 

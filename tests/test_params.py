@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.lib import yaml12
-from tests.conftest import STAGES, Project
+from tests.project import STAGES, Project
 
 
 @pytest.mark.parametrize(

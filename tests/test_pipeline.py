@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.lib import pipeline, yaml12
-from tests.conftest import REPOSITORY, STAGES, Project
+from tests.project import REPOSITORY, STAGES, Project
 
 
 def test_repro_runs_all_stages_and_writes_every_out(finished: Project) -> None:

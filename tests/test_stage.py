@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.lib import files
-from tests.conftest import Project, kill_group, wait_for
+from tests.project import Project, kill_group, wait_for
 
 OUTS = {
     "download": ["data/raw"],

@@ -21,7 +21,7 @@ from stages.lib.model_file import ModelCard, Normalise, load, save
 from stages.lib.muon import Muon, orthogonal
 from stages.lib.optimisation import learning_rate, make_optimizer
 from stages.lib.seeds import derive
-from tests.conftest import SMALL_PARAMS, Project, kill_group, wait_for
+from tests.project import SMALL_PARAMS, Project, kill_group, wait_for
 
 MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [32]},
