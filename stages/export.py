@@ -34,6 +34,7 @@ def main(run: Run) -> None:
     (test,) = load_splits(run.dep("data/annotations.csv"), run.dep("data/images.zip"), "test")
     card.check_fits(model_path, test)
 
+    run.say(f"converting {card.architecture} to ONNX, then comparing it with PyTorch on {len(test):,} images")
     path = run.out("models/classifier.onnx")
     onnx_file.write(path, model, card, params.opset)
 

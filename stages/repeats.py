@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for _, seeds in runs.groupby(recipe, sort=False):
         if len(seeds) > 1:
             named = dict.fromkeys(["train.model", *different])
-            chosen = ", ".join(f"{name}={seeds[name].iloc[0]}" for name in named)
+            values = {name: str(seeds[name].iloc[0]) for name in named}
+            chosen = ", ".join(f"{name}={value}" for name, value in values.items() if value)  # less the other variants
             mean, deviation = seeds[ACCURACY].agg(["mean", "std"])
             print(f"{chosen}: test accuracy {mean:.2%} ± {deviation:.2%} (n = {len(seeds)} seeds)")
             shown = True
