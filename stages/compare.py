@@ -56,11 +56,12 @@ class Comparison:
     def in_words(self) -> str:
         """What the numbers say."""
         if self.p_value >= SIGNIFICANT:
-            return f"No difference is shown: equally good models would differ this much in {self.p_value:.1%} of cases."
+            chance = f"equally good models differ this much with a probability of {self.p_value:.2g}"
+            return f"No difference is shown: {chance}."
         better, worse = (self.a, self.b) if self.a.only_right > self.b.only_right else (self.b, self.a)
         return (
             f"{better.revision} is better than {worse.revision}: "
-            f"equally good models would differ this much in {self.p_value:.2g} of cases."
+            f"equally good models differ this much with a probability of only {self.p_value:.2g}."
         )
 
 
