@@ -52,6 +52,7 @@ class Run:
         self._deferred = 0
         self._after_success: list[Callable[[], None]] = []
         self._guardians = _guardians()
+        self._orphaned = False  # once true, it stays true
         self._looked_after_them = time.monotonic()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._on_signal)
@@ -198,12 +199,13 @@ class Run:
         return hashes
 
     def _is_orphan(self) -> bool:
-        if not self._guardians or time.monotonic() < self._looked_after_them + 1:  # a look costs 0.1 ms: once a second
-            return False
+        if self._orphaned or not self._guardians or time.monotonic() < self._looked_after_them + 1:
+            return self._orphaned  # a look costs 0.1 ms, so there is one a second
         import psutil
 
         self._looked_after_them = time.monotonic()
-        return any(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in self._guardians)
+        self._orphaned = any(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in self._guardians)
+        return self._orphaned
 
 
 def _guardians() -> list[Any]:
