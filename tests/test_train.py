@@ -120,12 +120,13 @@ def test_killed_and_interrupted_runs_end_with_the_same_bytes(finished: Project, 
 
 
 def test_a_trainer_whose_dvc_was_killed_saves_and_stops_at_once(finished: Project) -> None:
-    finished.set_all({**LONG, "train.epochs": 100_000})
+    # Many steps an epoch and no timed checkpoint: only the look at the parent can end it between two epochs.
+    finished.set_all({**LONG, "train.epochs": 100_000, "train.batch_size": 2, "runtime.checkpoint_seconds": 1000})
     process = finished.start("dvc", "repro", "train")
     wait_for(lambda: bool(checkpoints(finished)))
     process.kill()  # dvc alone: its child runs on
     process.wait(60)
-    _, errors = process.communicate(timeout=60)  # until the child, too, has closed its output
+    _, errors = process.communicate(timeout=20)  # until the child, too, has closed its output
     assert "train: error: the `dvc` that started this stage is gone; step" in errors
     assert "is saved; the same command goes on from there" in errors
     assert not (finished.root / "models/classifier.safetensors").exists()
