@@ -3,11 +3,13 @@
 Ratios from one run, so that they hold on a noisy machine: the commands of a pair run in turn, medians of 9.
 
 1. `dvc status` and `dvc repro` with nothing to do, against a DVC repository with one trivial stage;
-2. a whole stage on a tiny data set, against a bare `python -c "import ..."` of what it cannot do without.
+2. a stage's own part: from its start to its first useful work, and from the end of its work to the end of the process
+   (hashing the inputs again, publishing), against a bare `python -c "import ..."` of what it cannot do without.
 
 Run it from the root of a clone that `make repro` has finished: python benchmarks/overhead.py
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,38 @@ from tests.project import make_project, make_raw
 
 ROUNDS = 9
 
+# Runs a stage and prints the seconds that are not its work: up to the first call of the function that is (argument 3),
+# and from publishing on. CLOCK_MONOTONIC is one clock for all processes, so the start is the parent's.
+OWN_PART = """
+import importlib, sys, time
+start, stage, first = float(sys.argv[1]), sys.argv[2], sys.argv[3]
+from stages.lib import stage as runner
+script = importlib.import_module(f"stages.{stage}")
+work_ends = []
+publish = runner.Run.publish
+runner.Run.publish = lambda run: (work_ends.append(time.monotonic()), publish(run))[1]
+def main(run):
+    holder, _, name = first.rpartition(".")
+    module = importlib.import_module(holder)
+    function = getattr(module, name)
+    def stop_the_clock(*arguments, **options):
+        work_starts.append(time.monotonic())
+        return function(*arguments, **options)
+    setattr(module, name, stop_the_clock)
+    script.main(run)
+work_starts = []
+status = runner.run_stage(stage, main, None, [])
+print(work_starts[0] - start + time.monotonic() - work_ends[0])
+sys.exit(status)
+"""
+FIRST_WORK = {  # stage: the function in which its work begins, and the imports that it cannot do without
+    "download": ("stages.download.opened", "fsspec, aiohttp"),
+    "annotate": ("stages.lib.idx.read", "pandas, PIL.Image, matplotlib.figure"),
+    "train": ("stages.lib.dataset.load_splits", "torch, pandas"),
+    "evaluate": ("stages.lib.dataset.load_splits", "torch, pandas"),
+    "export": ("stages.lib.dataset.load_splits", "torch, pandas, onnx, onnxruntime"),
+}
+
 
 def seconds(command: list[str], cwd: Path) -> float:
     """Wall time of one run."""
@@ -33,10 +67,25 @@ def seconds(command: list[str], cwd: Path) -> float:
 def pair(name: str, a: list[str], a_cwd: Path, b: list[str], b_cwd: Path) -> None:
     """Print the medians of two commands that ran in turn, and of their ratios."""
     seconds(a, a_cwd), seconds(b, b_cwd)  # warm caches
-    rows = [(seconds(a, a_cwd), seconds(b, b_cwd)) for _ in range(ROUNDS)]
+    report(name, [(seconds(a, a_cwd), seconds(b, b_cwd)) for _ in range(ROUNDS)])
+
+
+def report(name: str, rows: list[tuple[float, float]]) -> None:
+    """Print the medians of both columns, and the median of the ratios."""
     mine, theirs = (statistics.median(column) for column in zip(*rows, strict=True))
     ratio = statistics.median(x / y for x, y in rows)
-    print(f"{name:<58} {mine:6.2f} s {theirs:6.2f} s   ratio {ratio:5.2f}   difference {mine - theirs:5.2f} s")
+    print(f"{name:<92} {mine:6.2f} s {theirs:6.2f} s   ratio {ratio:5.2f}   difference {mine - theirs:5.2f} s")
+
+
+def own_part(stage: str, first: str, needs: str, root: Path) -> None:
+    """Print the medians of a stage's own part and of bare imports, run in turn."""
+    rows = []
+    for _ in range(ROUNDS):
+        imports = seconds([sys.executable, "-c", f"import {needs}"], root)
+        command = [sys.executable, "-c", OWN_PART, str(time.monotonic()), stage, first]
+        done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
+        rows.append((float(done.stdout.splitlines()[-1]), imports))
+    report(f"{stage}, its own part: against python -c 'import {needs}'", rows)
 
 
 def trivial_repository(root: Path) -> Path:
@@ -54,7 +103,7 @@ def main() -> None:
         trivial = Path(folder) / "trivial"
         trivial.mkdir()
         trivial_repository(trivial)
-        print(f"{'':<58} {'mine':>8} {'other':>8}")
+        print(f"{'':<92} {'mine':>8} {'other':>8}")
         pair(
             "dvc status: this repository against a trivial one",
             ["dvc", "status"],
@@ -67,17 +116,9 @@ def main() -> None:
         raw = make_raw(Path(folder) / "raw")
         project = make_project(Path(folder) / "project", raw)
         project.repro()
-        python = sys.executable
-        for stage, needs in {
-            "download": "fsspec, aiohttp",
-            "annotate": "pandas, PIL.Image, matplotlib.figure",
-            "train": "torch, pandas",
-            "evaluate": "torch, pandas",
-        }.items():
-            env = ["env", f"FASHION_MNIST_SOURCES={raw}"]
-            other = [python, "-c", f"import {needs}"]
-            name = f"{stage}, 500 images: against python -c 'import {needs}'"
-            pair(name, [*env, python, "-m", f"stages.{stage}"], project.root, other, project.root)
+        os.environ["FASHION_MNIST_SOURCES"] = str(raw)
+        for stage, (first, needs) in FIRST_WORK.items():
+            own_part(stage, first, needs, project.root)
 
 
 if __name__ == "__main__":
