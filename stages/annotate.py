@@ -82,7 +82,7 @@ def main(run: Run) -> None:
     )
     annotations.write(run.out("data/annotations.csv"), rows)
 
-    (mean,), (std,) = images.mean_and_std(train_pixels[train["split"] == "train"][:, None])
+    (mean,), (std,) = images.mean_and_std([train_pixels[train["split"] == "train"][:, None]])
     counts = pd.crosstab(rows["split"], rows["class_name"])
     run.write_json(
         "metrics/annotate.json",

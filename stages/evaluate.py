@@ -36,7 +36,7 @@ def main(run: Run) -> None:
     model = model.to(device).to(memory_format=torch.channels_last)
     normalise = model_file.Normalise(card).to(device)
     batch_size = run.param("evaluate").batch_size
-    logits = torch.cat([*logits_by_batch(model, normalise, test.images, batch_size, device)])
+    logits = torch.cat([*logits_by_batch(model, normalise, test, batch_size, device)])
 
     loss, accuracy = loss_and_accuracy(logits, test.labels)
     labels, predicted = test.labels.numpy(), logits.argmax(1).numpy()

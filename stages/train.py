@@ -1,7 +1,9 @@
 """Train the classifier that params.yaml describes on the annotated images.
 
-reads   data/images.zip, data/annotations.csv; params.yaml: train, compute, the chosen model and optimizer
-writes  models/classifier.safetensors, metrics/train.json, metrics/train/curves.csv; models/environment.json (untracked)
+reads   data/images.zip, data/annotations.csv, a file of models/pretrained/ for a warm start; params.yaml: train,
+        compute, the chosen model, loss, optimizer and schedule
+writes  models/classifier.safetensors, metrics/train.json, metrics/train/curves.csv (anew at every epoch);
+        untracked: models/environment.json, logs/ for TensorBoard
 run     dvc repro train, or: python -m stages.train
 expect  a line an epoch; see the README for accuracy and time of the default recipe
 
@@ -11,6 +13,7 @@ Stop it with Ctrl-C, or pull the plug: the same command goes on where it was, to
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as `python stages/train.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -18,6 +21,12 @@ if not __package__:  # run as `python stages/train.py`
 from stages.lib import files
 from stages.lib.errors import StageError
 from stages.lib.stage import SCRATCH, Run, run_stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from stages.lib.dataset import AnnotatedImages
+    from stages.lib.params import Train
 
 ENVIRONMENT = Path("models/environment.json")
 
@@ -27,60 +36,136 @@ def main(run: Run) -> None:
     import pandas as pd
     import torch
 
-    from stages.lib import compute, images, model_file
+    from stages.lib import compute, images, model_file, warm_start
     from stages.lib.checkpoint import Checkpoint
     from stages.lib.dataset import load_splits
-    from stages.lib.optimisation import make_optimizer
+    from stages.lib.losses import make_loss
+    from stages.lib.models import takes_batch
+    from stages.lib.optimisation import Schedule, make_optimizer
     from stages.lib.seeds import derive
-    from stages.lib.training import fit
+    from stages.lib.training import Row, fit
 
-    recipe = run.param("train")
-    arguments = run.param(f"models.{recipe.model}").model_dump()
-    options = run.param(f"optimizers.{recipe.optimizer}").model_dump()
+    recipe, runtime = run.param("train"), run.setting("runtime")
     device = compute.prepare(run.param("compute"))
     environment = compute.environment(device)
     tell_difference(run, environment)
 
-    annotations_file = run.dep("data/annotations.csv")
-    training, validation = load_splits(annotations_file, run.dep("data/images.zip"), "train", optional="val")
-    absent = set(range(len(training.class_names))) - set(training.labels.tolist())
-    if absent:
-        names = ", ".join(training.class_names[label] for label in sorted(absent))
-        raise StageError(f"{annotations_file}: no training row for the class {names}")
+    training, validation = load_splits(
+        run.dep("data/annotations.csv"),
+        run.dep("data/images.zip"),
+        "train",
+        optional="val",
+        memory_mb=runtime.image_memory_mb,
+        threads=runtime.reader_threads,
+    )
+    refuse_what_cannot_work(recipe, training, validation)
+    loss = make_loss(recipe.loss, run.param(f"losses.{recipe.loss}").model_dump(), len(training.class_names))
+    training.target_transform = validation.target_transform = loss.target_transform
 
-    channels, height, width = training.images.shape[1:]
-    mean, std = images.mean_and_std(training.images.numpy())
-    card = model_file.ModelCard(recipe.model, arguments, training.class_names, channels, height, width, mean, std)
+    mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
+    arguments = run.param(f"models.{recipe.model}").model_dump()
+    card = model_file.ModelCard(recipe.model, arguments, training.class_names, *training.shape, mean, std)
     compute.seed_everything(derive(recipe.seed, "init"))
     try:
-        model = card.build().to(device).to(memory_format=torch.channels_last)
+        model = card.build()
     except ValueError as error:
         raise StageError(str(error)) from None
-    weights = sum(p.numel() for p in model.parameters())
-    run.say(f"{recipe.model} with {weights:,} weights, {len(training):,} images, {recipe.epochs} epochs, {device.type}")
+    last_batch = len(training) % recipe.batch_size or recipe.batch_size
+    if not takes_batch(model, training.shape, last_batch):
+        raise StageError(f"train.batch_size: leaves a last batch of {last_batch}, too few for batch normalisation")
+    start_from(run, model, run.dep(f"models/pretrained/{recipe.warm_start}"))
+    evaluating = warm_start.freeze(model, recipe.freeze)
+    weights = describe(run, model, training.shape)
+    frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    run.say(
+        f"{recipe.model} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, "
+        f"{len(training):,} images, {recipe.epochs} epochs, {device.type}"
+    )
+    model = model.to(device).to(memory_format=torch.channels_last)
 
-    checkpoint = Checkpoint(SCRATCH / f"train-{run.fingerprint(environment=environment)}")
+    steps_per_epoch = -(-len(training) // recipe.batch_size)  # the last batch may be smaller
+    schedule = run.param(f"schedules.{recipe.schedule}").model_dump()
+    fingerprint = run.fingerprint(environment=environment)
+    checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
+    events = None
+    if runtime.tensorboard:
+        from stages.lib.tensorboard import Events
+
+        events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, training.shape)
+
+    def write_curve(curve: list[Row]) -> None:
+        frame = pd.DataFrame(curve).astype({"epoch": int}).round(6)
+        frame.to_csv(run.out("metrics/train/curves.csv"), index=False, lineterminator="\n")
+
+    def on_epoch(curve: list[Row]) -> None:
+        write_curve(curve)
+        run.show("metrics/train/curves.csv")
+        if events:
+            events.update(curve)
+
     kept, curve = fit(
         run,
         model,
-        make_optimizer(recipe.optimizer, options, model),
+        make_optimizer(recipe.optimizer, run.param(f"optimizers.{recipe.optimizer}").model_dump(), model),
+        loss,
+        Schedule(recipe.schedule, schedule, recipe.warmup_fraction, recipe.epochs * steps_per_epoch, steps_per_epoch),
         model_file.Normalise(card).to(device),
         training,
         validation,
         recipe,
         checkpoint,
-        run.setting("runtime").checkpoint_seconds,
+        runtime.checkpoint_seconds,
+        evaluating,
+        on_epoch,
     )
 
     model_file.save(run.out("models/classifier.safetensors"), kept, card)
-    pd.DataFrame(curve).astype({"epoch": int}).round(6).to_csv(
-        run.out("metrics/train/curves.csv"), index=False, lineterminator="\n"
-    )
-    last = {key: round(value, 6) for key, value in curve[-1].items() if key not in ("epoch", "lr")}
-    run.write_json("metrics/train.json", {**last, "epochs": len(curve), "weights": weights})
+    write_curve(curve)
+    best = min(curve, key=lambda row: row["val_loss"]) if recipe.keep == "best" else curve[-1]
+    result = {key: round(value, 6) for key, value in best.items() if key not in ("epoch", "lr")}
+    run.write_json("metrics/train.json", {**result, "epoch": best["epoch"], "epochs": len(curve), "weights": weights})
     files.write_whole(ENVIRONMENT, (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
     run.on_success(checkpoint.remove)
     run.say(f"wrote models/classifier.safetensors: {recipe.model}, {weights:,} weights")
+
+
+def refuse_what_cannot_work(recipe: "Train", training: "AnnotatedImages", validation: "AnnotatedImages") -> None:
+    """Stop a doomed run before its first step.
+
+    Raises:
+        StageError: a class has no training row, a batch is larger than the split, or a choice needs validation rows.
+    """
+    absent = set(range(len(training.class_names))) - set(training.labels.tolist())
+    if absent:
+        names = ", ".join(training.class_names[label] for label in sorted(absent))
+        raise StageError(f"data/annotations.csv: no training row for the class {names}")
+    if len(training) < recipe.batch_size:
+        raise StageError(f"train.batch_size: {recipe.batch_size} is more than the {len(training):,} training images")
+    if not len(validation) and (recipe.patience or recipe.keep == "best"):
+        key = "patience" if recipe.patience else "keep"
+        raise StageError(f"train.{key}: needs validation rows; data/annotations.csv has none with the split val")
+
+
+def start_from(run: Run, model: "nn.Module", path: Path) -> None:
+    """Take the weights of the file that ``train.warm_start`` names, and say what fitted."""
+    from stages.lib import warm_start
+
+    if path.name == warm_start.NONE:
+        return
+    names = warm_start.take(model, path)
+    run.say(f"warm start from {path}: {len(names['taken'])} tensors taken")
+    for kind in ("missing", "unexpected", "misshaped"):
+        if names[kind]:
+            run.say(f"  {kind}: {', '.join(names[kind])}")
+
+
+def describe(run: Run, model: "nn.Module", shape: tuple[int, int, int]) -> int:
+    """Print the layers with the shapes of what they give; return the number of weights."""
+    from stages.lib.models import layers
+
+    for name, kind, output, weights in layers(model, shape):
+        run.say(f"  {name:<10} {kind:<18} {output:<14} {f'{weights:,}' if weights else '':>11}".rstrip())
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def tell_difference(run: Run, environment: dict[str, str | int]) -> None:

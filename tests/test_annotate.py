@@ -20,7 +20,8 @@ def test_one_row_an_image_and_the_pixels_of_the_raw_files(finished: Project) -> 
         raw = idx.read(finished.raw / f"{part}-images-idx3-ubyte", 3)
         labels = idx.read(finished.raw / f"{part}-labels-idx1-ubyte", 1)
         mine = rows[rows["image"].str.startswith(folder)]
-        assert (images.stack(mine["image"].tolist(), finished.root / "data/images.zip")[:, 0] == raw).all()
+        read = images.reader(finished.root / "data/images.zip")
+        assert (images.stack(mine["image"], len(mine), read)[:, 0] == raw).all()
         assert (mine["label"] == labels).all()
 
 
@@ -50,7 +51,8 @@ def test_the_metrics_describe_the_training_rows(finished: Project) -> None:
     metrics = json.loads(finished.read("metrics/annotate.json"))
     rows = pd.read_csv(finished.root / "data/annotations.csv")
     assert metrics["rows"]["train"]["total"] == (rows["split"] == "train").sum()
-    used = images.stack(rows[rows["split"] == "train"]["image"].tolist(), finished.root / "data/images.zip") / 255
+    names = rows[rows["split"] == "train"]["image"]
+    used = images.stack(names, len(names), images.reader(finished.root / "data/images.zip")) / 255
     assert metrics["training_pixels"]["mean"] == pytest.approx(used.mean(), abs=1e-6)
     assert metrics["training_pixels"]["std"] == pytest.approx(used.std(), abs=1e-6)
 

@@ -31,8 +31,8 @@ RERUNS = {
     r"annotate\..*": ["annotate"],
     r"compute\..*": ["train", "evaluate", "export"],
     r"train\..*": ["train"],
-    r"models\.mlp\..*|optimizers\.sgd\..*": ["train"],
-    r"models\.(?!mlp).*|optimizers\.(?!sgd).*": [],
+    r"(models\.mlp|losses\.cross_entropy|optimizers\.sgd|schedules\.one_cycle)(\..*)?": ["train"],
+    r"models\.(?!mlp).*|losses\.(?!cross).*|optimizers\.(?!sgd).*|schedules\.(?!one).*": [],
     r"evaluate\..*": ["evaluate"],
     r"export\..*": ["export"],
     r"runtime\..*": [],
@@ -55,6 +55,9 @@ def changed(key: str, value: Any) -> Any:
         "train.model": "lenet",
         "train.optimizer": "adam",
         "train.schedule": "constant",
+        "train.loss": "nll",
+        "train.keep": "best",
+        "train.warm_start": "other.safetensors",
         "train.precision": "bf16",
     }
     match value:

@@ -24,7 +24,12 @@ from tests.project import STAGES, Project
         ("infinity", "lr: 0.05", "lr: .inf", "optimizers.sgd.lr: must be a finite number; it is inf"),
         ("out of range", "batch_size: 40", "batch_size: 0", "train.batch_size: must be greater than or equal to 1"),
         ("no such model", "model: mlp", "model: mpl", "train.model: must be one of mlp, lenet, cnn"),
-        ("no such choice", "schedule: one-cycle", "schedule: two", "train.schedule: must be 'constant', 'cosine' or"),
+        (
+            "no such choice",
+            "schedule: one_cycle",
+            "schedule: two",
+            "train.schedule: must be one of constant, step, cosine, one_cycle",
+        ),
         ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", "the key 'epochs' stands there twice"),
         ("a section is missing", "runtime:", "run_time:", "run_time: unknown key; did you mean runtime?"),
         ("no mapping", "download:", "- download:", "no valid YAML"),

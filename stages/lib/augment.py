@@ -1,6 +1,6 @@
 """Augmentation of whole batches; every image has its own draw, from torch's global generator.
 
-All work on ``(N, C, H, W) uint8`` and return the same, so that they cost a quarter of what they would on floats.
+All take ``(N, C, H, W) uint8`` and return the same: bytes cost a quarter of what floats would.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ def augment(images: torch.Tensor, how: "Augment") -> torch.Tensor:
         images = flip(images)
     if how.shift_pixels:
         images = shift(images, how.shift_pixels)
+    if how.rotate_degrees:
+        images = rotate(images, how.rotate_degrees)
     if how.erase_pixels:
         images = erase(images, how.erase_pixels)
     return images
@@ -38,6 +40,18 @@ def shift(images: torch.Tensor, most: int) -> torch.Tensor:
     number = torch.arange(count, device=images.device)[:, None, None]
     # Indices around a slice put the channels last: (N, H, W, C)
     return padded[number, :, rows, columns].permute(0, 3, 1, 2)
+
+
+def rotate(images: torch.Tensor, most: float) -> torch.Tensor:
+    """Turn each image about its centre by up to ``most`` degrees either way; what comes in is 0 (black)."""
+    height, width = images.shape[-2:]
+    angles = torch.deg2rad((2 * torch.rand(len(images), device=images.device) - 1) * most)
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    # In coordinates of -1 to 1 in both directions, so the image's own shape enters.
+    rows = [torch.stack(row, 1) for row in ((cos, -sin * height / width, zero), (sin * width / height, cos, zero))]
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    turned = torch.nn.functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
+    return turned.round().to(torch.uint8)
 
 
 def erase(images: torch.Tensor, side: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -74,34 +75,37 @@ def _found(where: Path, name: str, read: Callable[[], bytes]) -> bytes:
         raise StageError(f"{where}: the image {name!r} is damaged: {error}") from None
 
 
-def stack(names: list[str], img_dir: str | Path, progress: Callable[[list[str]], Iterable[str]] = iter) -> np.ndarray:
-    """All named images in memory, ``(N, C, H, W)`` uint8.
+def stack(names: Iterable[str], count: int, read: Callable[[str], bytes], shape: tuple[int, ...] = ()) -> np.ndarray:
+    """All ``count`` named images in memory, ``(N, C, H, W)`` uint8.
 
     Raises:
-        StageError: an image is missing, damaged, or of another size than the first.
+        StageError: an image is missing, damaged, or of another size than ``shape`` or, without it, than the first.
     """
-    read = reader(img_dir)
-    pixels = np.empty(0, np.uint8)
-    for index, name in enumerate(progress(names)):
+    pixels = np.empty((count, *shape), np.uint8)
+    for index, name in enumerate(names):
         image = decode(read(name), name)
-        if index == 0:
-            pixels = np.empty((len(names), *image.shape), np.uint8)
+        if index == 0 and not shape:
+            pixels = np.empty((count, *image.shape), np.uint8)
         elif image.shape != pixels.shape[1:]:
             wanted, got = ("x".join(map(str, shape)) for shape in (pixels.shape[1:], image.shape))
-            raise StageError(f"{name}: is {got} (channels x height x width), but {names[0]} is {wanted}")
+            raise StageError(f"{name}: is {got} (channels x height x width), but the images before it are {wanted}")
         pixels[index] = image
     return pixels
 
 
-def mean_and_std(pixels: np.ndarray) -> tuple[list[float], list[float]]:
+def mean_and_std(batches: Iterable[np.ndarray]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, on the scale 0 to 1.
 
-    From a histogram: whole numbers, so the result does not depend on the order or width of any addition.
+    From a histogram: whole numbers, so the result does not depend on batches or on the order or width of any addition.
     """
+    histograms: Any = 0
+    for images in batches:
+        histograms += np.stack(
+            [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
+        )
     values = np.arange(256) / 255
     means, stds = [], []
-    for channel in range(pixels.shape[1]):
-        histogram = sum(np.bincount(image[channel].ravel(), minlength=256) for image in pixels)
+    for histogram in histograms:
         mean = float(values @ histogram / np.sum(histogram))
         means.append(mean)
         stds.append(float(((values - mean) ** 2 @ histogram / np.sum(histogram)) ** 0.5))

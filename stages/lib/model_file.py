@@ -55,8 +55,8 @@ class ModelCard:
             mine, other = ", ".join(self.class_names), ", ".join(data.class_names)
             raise StageError(f"{path}: was trained for the classes {mine}; the annotations have {other}")
         shape = (self.channels, self.height, self.width)
-        if tuple(data.images.shape[1:]) != shape:
-            wanted, got = ("x".join(map(str, size)) for size in (shape, data.images.shape[1:]))
+        if data.shape != shape:
+            wanted, got = ("x".join(map(str, size)) for size in (shape, data.shape))
             raise StageError(f"{path}: takes images of {wanted} (channels x height x width); the images are {got}")
 
 

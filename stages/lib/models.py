@@ -1,9 +1,10 @@
-"""The models that ``train.model`` can name. Each takes normalised images and returns logits.
+"""The models that ``train.model`` can name, with torchvision's. Each takes normalised images and returns logits.
 
 Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor's arguments are the section
 ``models.<name>`` of params.yaml after the three that the data decide.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -66,15 +67,19 @@ def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, 
     """A model with fresh weights from torch's global generator.
 
     Args:
-        name: a key of ``ARCHITECTURES``.
+        name: a key of ``ARCHITECTURES``, or a classification model of torchvision.
         arguments: the section ``models.<name>``.
         channels: of the images.
         size: height and width of the images, in pixels.
         classes: how many.
 
     Raises:
-        ValueError: the images are too small for the model.
+        ValueError: there is no such model, or the images are too small for it.
     """
+    if name not in ARCHITECTURES:
+        from stages.lib import torchvision_models  # its import takes seconds
+
+        return torchvision_models.build(name, arguments, channels, size, classes)
     model = ARCHITECTURES[name](channels, size, classes, **arguments)
     try:  # a forward pass without arithmetic finds any size that does not fit
         with torch.device("meta"):
@@ -82,3 +87,28 @@ def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, 
     except RuntimeError:
         raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for the model {name}") from None
     return model
+
+
+def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[tuple[str, str, str, int]]:
+    """Name, kind, output shape and number of weights of each layer, in the order of the forward pass of one image."""
+    rows = []
+    copy = deepcopy(model).to("meta").eval()
+    for name, module in copy.named_modules():
+        if not list(module.children()):
+
+            def note(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+                given = " x ".join(map(str, output.shape[1:])) if isinstance(output, torch.Tensor) else ""
+                rows.append((name, type(module).__name__, given, sum(p.numel() for p in module.parameters())))
+
+            module.register_forward_hook(note)
+    copy(torch.empty(1, *shape, device="meta"))
+    return rows
+
+
+def takes_batch(model: nn.Module, shape: tuple[int, int, int], count: int) -> bool:
+    """Whether the model can train on a batch of so many images: batch normalisation needs two values a channel."""
+    try:
+        deepcopy(model).to("meta").train()(torch.empty(count, *shape, device="meta"))
+    except ValueError:
+        return False
+    return True

@@ -1,12 +1,21 @@
-"""Optimizers by name and the learning rate as a function of the step."""
+"""Optimizers by name, and the learning rate as a function of the step."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from stages.lib.muon import Muon
+
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+}
 
 
 def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
@@ -19,8 +28,9 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torc
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
     matrices = [parameter for parameter in trained if parameter.ndim > 1]
     if name == "muon":
-        filters = [parameter for parameter in matrices[1:] if parameter.ndim == 4]
-        others = [parameter for parameter in matrices if all(parameter is not taken for taken in filters)]
+        first = next(parameter for parameter in model.parameters() if parameter.ndim > 1)
+        filters = [parameter for parameter in matrices if parameter.ndim == 4 and parameter is not first]
+        others = [parameter for parameter in matrices if parameter.ndim != 4 or parameter is first]
         sgd = {"lr": options["sgd_lr"], "momentum": options["sgd_momentum"]}
         groups = [
             {"params": filters, "lr": options["lr"], "momentum": options["momentum"], "orthogonal": True},
@@ -30,22 +40,47 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torc
         return Muon(group for group in groups if group["params"])
     decay = {"weight_decay": options["weight_decay"]}
     rest = {key: value for key, value in options.items() if key not in decay}
-    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
     groups = [{"params": matrices, **decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer: torch.optim.Optimizer = kinds[name]([group for group in groups if group["params"]], **rest)
+    optimizer: torch.optim.Optimizer = OPTIMIZERS[name]([group for group in groups if group["params"]], **rest)
     return optimizer
 
 
-def learning_rate(schedule: str, warmup_fraction: float, step: int, steps: int) -> float:
-    """The learning rate at a step, 0 <= step < steps, as a fraction of the peak.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate as a fraction of its peak, at a step from 0 to ``steps`` - 1.
 
-    All schedules rise linearly over the first ``warmup_fraction`` of the steps. Then ``constant`` stays, ``cosine``
-    falls as half a cosine and ``one-cycle`` falls linearly, both to nearly 0 at the last step.
+    All schedules rise linearly over the first ``warmup_fraction`` of the steps. Then ``constant`` stays, ``step``
+    multiplies by a factor after every so many epochs of the whole run, ``cosine`` falls as half a cosine and
+    ``one_cycle`` falls linearly, both to nearly 0 at the last step.
+
+    Attributes:
+        name: what ``train.schedule`` names.
+        options: the section ``schedules.<name>``.
+        warmup_fraction: of all steps.
+        steps: of the whole run.
+        steps_per_epoch: likewise of one epoch.
     """
-    warmup = warmup_fraction * steps
-    if step + 1 < warmup:
-        return (step + 1) / warmup
-    if schedule == "constant":
-        return 1
-    rest = (steps - step) / (steps - warmup + 1)  # from 1 down to nearly 0
-    return rest if schedule == "one-cycle" else (1 - math.cos(math.pi * rest)) / 2
+
+    name: str
+    options: dict[str, Any]
+    warmup_fraction: float
+    steps: int
+    steps_per_epoch: int
+
+    def __call__(self, step: int) -> float:
+        """The fraction of the peak at a step."""
+        warmup = self.warmup_fraction * self.steps
+        if step + 1 < warmup:
+            return (step + 1) / warmup
+        rest = (self.steps - step) / (self.steps - warmup + 1)  # from 1 down to nearly 0
+        match self.name:
+            case "constant":
+                return 1.0
+            case "step":
+                times = step // self.steps_per_epoch // self.options["every_epochs"]
+                return float(self.options["factor"] ** times)
+            case "cosine":
+                return (1 - math.cos(math.pi * rest)) / 2
+            case "one_cycle":
+                return rest
+        raise AssertionError(f"params.py lets the schedule {self.name!r} pass, but it is not here")

@@ -20,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=0)]
+FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
 
 
 class Section(BaseModel):
@@ -54,20 +55,26 @@ class Compute(Section):
 class Augment(Section):
     flip: bool
     shift_pixels: Pixels
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
     erase_pixels: Pixels
 
 
 class Train(Section):
     model: str
+    loss: str
     optimizer: str
+    schedule: str
+    warmup_fraction: Fraction
     epochs: Count
     batch_size: Count
     shuffle: bool
-    schedule: Literal["constant", "cosine", "one-cycle"]
-    warmup_fraction: Fraction
-    label_smoothing: Fraction
+    clip_norm: NotNegative
     precision: Literal["fp32", "bf16"]
     average_decay: Fraction
+    patience: Annotated[int, Field(ge=0)]
+    keep: Literal["last", "best"]
+    warm_start: FileName
+    freeze: list[str]
     augment: Augment
     seed: Seed
 
@@ -76,19 +83,34 @@ class Mlp(Section):
     hidden: Annotated[list[Count], Field(min_length=1)]
 
 
-class LeNet(Section):
-    pass
-
-
 class Cnn(Section):
     stem: Count
     widths: Annotated[list[Count], Field(min_length=1)]
 
 
+class Free(Section):
+    """Arguments of somebody else's constructor, which checks them."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Models(Section):
+    model_config = ConfigDict(extra="allow")  # torchvision's models, by name
+
     mlp: Mlp
-    lenet: LeNet
+    lenet: Section
     cnn: Cnn
+    __pydantic_extra__: dict[str, Free]
+
+
+class CrossEntropy(Section):
+    label_smoothing: Fraction
+
+
+class Losses(Section):
+    cross_entropy: CrossEntropy
+    nll: Section
+    mse: Section
 
 
 class Sgd(Section):
@@ -97,10 +119,30 @@ class Sgd(Section):
     nesterov: bool
     weight_decay: NotNegative
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Sgd":
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0; it is true with momentum 0")
+        return self
+
 
 class Adam(Section):
     lr: Positive
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: Positive
+    weight_decay: NotNegative
+
+
+class RmsProp(Section):
+    lr: Positive
+    alpha: Fraction
+    eps: Positive
+    momentum: Fraction
+    weight_decay: NotNegative
+
+
+class Adagrad(Section):
+    lr: Positive
     eps: Positive
     weight_decay: NotNegative
 
@@ -116,7 +158,22 @@ class Muon(Section):
 class Optimizers(Section):
     sgd: Sgd
     adam: Adam
+    adamw: Adam
+    rmsprop: RmsProp
+    adagrad: Adagrad
     muon: Muon
+
+
+class Step(Section):
+    every_epochs: Count
+    factor: Annotated[float, Field(gt=0, le=1)]
+
+
+class Schedules(Section):
+    constant: Section
+    step: Step
+    cosine: Section
+    one_cycle: Section
 
 
 class Evaluate(Section):
@@ -131,6 +188,9 @@ class Export(Section):
 
 class Runtime(Section):
     checkpoint_seconds: NotNegative
+    image_memory_mb: NotNegative
+    reader_threads: Annotated[int, Field(ge=1, le=64)]
+    tensorboard: bool
 
 
 class Params(Section):
@@ -141,17 +201,21 @@ class Params(Section):
     compute: Compute
     train: Train
     models: Models
+    losses: Losses
     optimizers: Optimizers
+    schedules: Schedules
     evaluate: Evaluate
     export: Export
     runtime: Runtime
 
     @model_validator(mode="after")
     def _names_have_a_section(self) -> "Params":
-        for key, group in (("model", Models), ("optimizer", Optimizers)):
-            name = getattr(self.train, key)
-            if name not in group.model_fields:
-                raise ValueError(f"train.{key}: must be one of {', '.join(group.model_fields)}; it is {name!r}")
+        groups = {"model": self.models, "loss": self.losses, "optimizer": self.optimizers, "schedule": self.schedules}
+        for key, group in groups.items():
+            name, known = getattr(self.train, key), list(group.model_dump())
+            if name not in known:
+                more = "; any other model of torchvision needs a line under models" if key == "model" else ""
+                raise ValueError(f"train.{key}: must be one of {', '.join(known)}{more}; it is {name!r}")
         return self
 
 

@@ -59,7 +59,7 @@ def declaration(stage: str, params: dict[str, Any], path: Path = Path("dvc.yaml"
                 yield item if isinstance(item, str) else next(iter(item))
 
     return Declaration(
-        deps=tuple(paths("deps")),
+        deps=tuple(map(filled, paths("deps"))),
         params=tuple(filled(key) for key in entry.get("params", [])),
         outs=tuple(paths("outs", "metrics", "plots")),
     )

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from stages.lib.dataset import AnnotatedImages
 from stages.lib.model_file import Normalise
 
 
 @torch.inference_mode()
 def logits_by_batch(
-    model: nn.Module, normalise: Normalise, images: torch.Tensor, batch_size: int, device: torch.device
+    model: nn.Module, normalise: Normalise, data: AnnotatedImages, batch_size: int, device: torch.device
 ) -> Iterator[torch.Tensor]:
-    """Logits ``(n, classes) float32`` on the CPU for each batch of ``(N, C, H, W) uint8`` images, in their order."""
-    for batch in torch.split(images, batch_size):
+    """Logits ``(n, classes) float32`` on the CPU for each batch of the data's images, in their order."""
+    for batch in data.in_order(batch_size):
         inputs = normalise(batch.to(device)).contiguous(memory_format=torch.channels_last)
         yield model(inputs).float().cpu()
 

@@ -83,6 +83,10 @@ class Run:
             raise AssertionError(f"dvc.yaml does not list {path!r} as an out of stage {self.name}")
         return files.temporary_name(Path(path))
 
+    def show(self, path: str) -> None:
+        """Let people look at an out while the stage runs; it is written again at the end, and removed on failure."""
+        files.publish(self.out(path), Path(path))
+
     def write_json(self, path: str, content: dict[str, Any]) -> None:
         """Write a JSON out: sorted keys, finite numbers, one line end at the end."""
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

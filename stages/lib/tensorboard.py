@@ -1,0 +1,42 @@
+"""TensorBoard event files of a run, for whoever wants to watch it there: ``tensorboard --logdir logs``."""
+
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+LOGS = Path("logs")  # unknown to git and DVC
+
+
+class Events:
+    """Scalars by epoch, and the model's graph.
+
+    Args:
+        name: of the run's folder; what a killed run left there is written anew.
+        model: in any mode; it is not changed.
+        shape: channels, height and width of its input.
+    """
+
+    def __init__(self, name: str, model: nn.Module, shape: tuple[int, int, int]):
+        from torch.utils.tensorboard import SummaryWriter
+
+        shutil.rmtree(LOGS / name, ignore_errors=True)
+        self.writer = SummaryWriter(str(LOGS / name))
+        self.written = 0
+        self.writer.add_graph(deepcopy(model).cpu().eval(), torch.zeros(1, *shape))
+
+    def update(self, curve: list[dict[str, float]]) -> None:
+        """Write the rows that are not written yet."""
+        for row in curve[self.written :]:
+            for key, value in row.items():
+                if key != "epoch":
+                    part, _, measure = key.rpartition("_")
+                    self.writer.add_scalar(f"{measure}/{part}" if part else measure, value, int(row["epoch"]))
+        self.written = len(curve)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self.writer.close()
