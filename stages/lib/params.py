@@ -68,6 +68,7 @@ class Train(Section):
     epochs: Count
     batch_size: Count
     shuffle: bool
+    standardise: bool
     clip_norm: NotNegative
     precision: Literal["fp32", "bf16"]
     average_decay: Fraction
