@@ -32,7 +32,8 @@ def main() -> None:
         assert data.images is not None
         pixels, labels = data.images[:, 0].numpy(), data.labels.numpy()
         names = np.array(data.class_names)
-        csv.unlink(), archive.unlink()  # they may be links into the cache
+        for path in (csv, archive):
+            path.unlink()  # it may be a link into the cache
         project.set(train__epochs=1)
         print(f"{'images':>8}  {'budget':>8}  {'seconds':>8}  {'s by 1,000':>10}  {'peak MB':>8}")
         for size in sizes:

@@ -171,7 +171,7 @@ def test_patience_and_the_best_epoch(finished: Project) -> None:
     finished.set_all({"optimizers.sgd.lr": 0.3, "train.warmup_fraction": 0.9})
     output = finished.stage("train").stdout
     curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
-    best = curve.loc[curve["val_loss"].idxmin()]
+    best = curve.sort_values("val_loss").iloc[0]
     assert len(curve) < 40
     assert len(curve) == best["epoch"] + 2
     assert f"stopped after epoch {len(curve)}: no lower validation loss since epoch {best['epoch']:.0f}" in output
