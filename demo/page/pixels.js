@@ -1,0 +1,97 @@
+// From a picture to the bytes that the model takes, by the same arithmetic as `python -m stages.predict`: Pillow's
+// greyscale and Pillow's Lanczos resampling. A canvas could shrink the picture in one line, but each browser does it in
+// its own way, and a photograph on 28 x 28 pixels may then get another class.
+
+/**
+ * The pixels of an image file, turned as its EXIF data say, on black where it is transparent.
+ * What may still differ from Pillow by a step or two of 255: half transparent pixels, JPEG's colours, 16-bit images.
+ * @param {Blob} file
+ * @returns {Promise<ImageData>}
+ * @throws {DOMException} the browser cannot read it as a picture
+ */
+export async function decode(file) {
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }); // Pillow ignores profiles too
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // no alpha: black below
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+}
+
+/**
+ * A picture in the model's size and colours.
+ * @param {ImageData} picture
+ * @param {{channels: number, height: number, width: number}} model
+ * @param {boolean} invert for dark things on a light background
+ * @returns {Uint8Array} (channels, height, width)
+ */
+export function prepare(picture, model, invert) {
+  const pixels = new Uint8Array(model.channels * model.height * model.width);
+  planes(picture, model.channels).forEach((plane, channel) => {
+    const narrow = resample(plane, picture.height, picture.width, model.width);
+    const small = resample(narrow, model.width, picture.height, model.height);
+    pixels.set(small, channel * small.length);
+  });
+  return invert ? pixels.map((value) => 255 - value) : pixels;
+}
+
+/**
+ * Whether the border is mostly light, as on a photograph of something on white.
+ * @param {Uint8Array} pixels (channels, height, width), all channels looked at
+ * @param {{channels: number, height: number, width: number}} model
+ */
+export function hasLightBorder(pixels, { height, width }) {
+  const border = pixels.filter((_, index) => {
+    const x = index % width, y = Math.floor(index / width) % height;
+    return x === 0 || y === 0 || x === width - 1 || y === height - 1;
+  });
+  return border.reduce((sum, value) => sum + value, 0) / border.length > 127;
+}
+
+/** Red, green and blue, or one plane of greys. The weights are ITU-R 601's, in Pillow's whole numbers. */
+function planes({ data }, channels) {
+  const result = Array.from({ length: channels }, () => new Uint8Array(data.length / 4));
+  for (let pixel = 0, at = 0; at < data.length; pixel++, at += 4) {
+    if (channels === 3) for (let color = 0; color < 3; color++) result[color][pixel] = data[at + color];
+    else result[0][pixel] = (19595 * data[at] + 38470 * data[at + 1] + 7471 * data[at + 2] + 0x8000) >> 16;
+  }
+  return result;
+}
+
+/**
+ * Resample along rows and turn the result over, so that two calls do both directions and leave the picture upright.
+ * Source: Pillow, `Resample.c`: weights in whole numbers of 22 bits, 8-bit values between the two directions.
+ * @param {Uint8Array} plane (rows, from)
+ * @returns {Uint8Array} (to, rows)
+ */
+function resample(plane, rows, from, to) {
+  const result = new Uint8Array(to * rows);
+  weights(from, to).forEach(({ first, factors }, column) => {
+    for (let row = 0; row < rows; row++) {
+      let sum = 2 ** 21; // one half, to round
+      for (let i = 0; i < factors.length; i++) sum += factors[i] * plane[row * from + first + i];
+      result[column * rows + row] = Math.min(Math.max(Math.floor(sum / 2 ** 22), 0), 255);
+    }
+  });
+  return result;
+}
+
+/** For every pixel of the result: the first pixel of the source that counts, and how much each from there on does. */
+function weights(from, to) {
+  const scale = from / to, stretch = Math.max(scale, 1), reach = 3 * stretch;
+  return Array.from({ length: to }, (_, pixel) => {
+    const center = (pixel + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - reach + 0.5), 0);
+    const end = Math.min(Math.trunc(center + reach + 0.5), from);
+    const raw = Array.from({ length: end - first }, (_, i) => lanczos((first + i - center + 0.5) / stretch));
+    const sum = raw.reduce((a, b) => a + b, 0);
+    return { first, factors: raw.map((value) => Math.round((value / sum) * 2 ** 22)) };
+  });
+}
+
+function lanczos(x) {
+  return Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0;
+}
+
+function sinc(x) {
+  return x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x);
+}
