@@ -1,7 +1,7 @@
 """Build the page that runs the exported model in a browser, and serve it to this machine alone.
 
 reads   models/classifier.onnx, data/images.zip, data/annotations.csv; demo/page/, demo/package-lock.json
-writes  scratch/demo/site/, a static page that any web server can serve, and scratch/demo/npm/, what npm fetched
+writes  scratch/demo/site/, a static page that any web server can serve; scratch/demo/runtime/, what npm fetched
 run     make demo, or: python -m demo.build [--port 8000] [--build-only]
 expect  a few seconds, then the address of the page; needs npm, and the network the first time
 
@@ -126,28 +126,33 @@ def write_samples(site: Path) -> dict:
 
 
 def fetch_runtime() -> Path:
-    """onnxruntime-web as the lock file pins it, from npm's cache or registry; a second call fetches nothing.
+    """The folder with onnxruntime-web as the lock file pins it, from npm's cache or registry; fetched once.
 
     Raises:
         StageError: npm is missing or failed.
     """
-    folder = SCRATCH / "npm"
-    lock, installed = SOURCES / "package-lock.json", folder / "installed.json"  # the lock that it was made from
-    if not installed.exists() or installed.read_bytes() != lock.read_bytes():
-        npm = shutil.which("npm")
-        if not npm:
-            raise StageError("npm is missing, which fetches onnxruntime-web; install Node.js, on Debian: apt install npm")
-        say("npm fetches onnxruntime-web")
+    lock, runtime, work = SOURCES / "package-lock.json", SCRATCH / "runtime", SCRATCH / "npm"
+    made_from = runtime / lock.name
+    if made_from.exists() and made_from.read_bytes() == lock.read_bytes():
+        return runtime
+    npm = shutil.which("npm")
+    if not npm:
+        raise StageError("npm is missing, which fetches onnxruntime-web; install Node.js, on Debian: apt install npm")
+    say("npm fetches onnxruntime-web")
+    for folder in (runtime, work):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for path in (SOURCES / "package.json", lock):
-            shutil.copy(path, folder)
-        words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--json"]
-        done = subprocess.run([npm, *words], cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StageError(f"npm could not fetch onnxruntime-web: {npm_reason(done.stdout)}")
-        shutil.copy(lock, installed)
-    return folder / "node_modules" / "onnxruntime-web" / "dist"
+    for path in (SOURCES / "package.json", lock):
+        shutil.copy(path, work)
+    words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--json"]
+    done = subprocess.run([npm, *words], cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"npm could not fetch onnxruntime-web: {npm_reason(done.stdout)}")
+    for name in RUNTIME:
+        shutil.copy(work / "node_modules" / "onnxruntime-web" / "dist" / name, runtime)
+    shutil.copy(lock, made_from)  # last: who finds it finds the rest
+    shutil.rmtree(work)  # 150 MB, of which the page needs a tenth
+    return runtime
 
 
 def npm_reason(output: str) -> str:

@@ -19,27 +19,25 @@ let turn = 0; // counts pictures, so that a late answer to an earlier one is dro
 
 // --- pictures in ------------------------------------------------------------------------------------------------
 
-async function takeSample(sample) {
-  const mine = ++turn;
+async function takeSample(sample, image) {
   invert.checked = false;
-  const response = await fetch(sample.file);
-  await take(await response.blob(), `${sample.name}, labelled ${sample.class_name}`, mine);
+  await take(image, `${sample.name}, labelled ${sample.class_name}`);
 }
 
 async function takeOwn(files) {
   const picture = [...files].find((candidate) => candidate.type.startsWith("image/"));
-  const mine = ++turn;
   if (!picture) {
     problem.textContent = "That is no picture.";
     return;
   }
   letGoOfSamples();
-  await take(picture, picture.name || "pasted picture", mine);
+  await take(picture, picture.name);
 }
 
-async function take(blob, name, mine) {
+async function take(image, name) {
+  const mine = ++turn;
   try {
-    const picture = await decode(blob);
+    const picture = await decode(image);
     if (mine === turn) await show({ picture, name, drawn: false });
   } catch {
     if (mine === turn) problem.textContent = `${name}: this browser cannot read it as a picture.`;
@@ -160,8 +158,9 @@ function build() {
     bars.append(element("li", {}, element("span", { textContent: name }), meter, element("span")));
   }
   for (const sample of model.samples) {
-    const radio = element("input", { type: "radio", name: "sample", onchange: () => takeSample(sample) });
-    samples.append(element("label", {}, radio, element("img", { src: sample.file, alt: sample.class_name })));
+    const image = element("img", { src: sample.file, alt: sample.class_name });
+    const radio = element("input", { type: "radio", name: "sample", onchange: () => takeSample(sample, image) });
+    samples.append(element("label", {}, radio, image));
   }
   const colors = model.channels === 1 ? "grey" : "RGB";
   about.textContent =

@@ -3,14 +3,15 @@
 // its own way, and a photograph on 28 x 28 pixels may then get another class.
 
 /**
- * The pixels of an image file, turned as its EXIF data say, on black where it is transparent.
+ * The pixels of an image, turned as its EXIF data say, on black where it is transparent.
  * What may still differ from Pillow by a step or two of 255: half transparent pixels, JPEG's colours, 16-bit images.
- * @param {Blob} file
+ * @param {Blob | HTMLImageElement} image a file, or an element of the page
  * @returns {Promise<ImageData>}
  * @throws {DOMException} the browser cannot read it as a picture
  */
-export async function decode(file) {
-  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }); // Pillow ignores profiles too
+export async function decode(image) {
+  if (image instanceof HTMLImageElement) await image.decode(); // it may still be on its way
+  const bitmap = await createImageBitmap(image, { colorSpaceConversion: "none" }); // Pillow ignores profiles too
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // no alpha: black below
   context.drawImage(bitmap, 0, 0);
