@@ -58,8 +58,9 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
         )
 
-    def drop(self, path: Path, x: float, y: float) -> None:
-        """Drag a file from outside over the page and let it go there."""
+    def drop(self, path: Path) -> None:
+        """Drag a file from outside over the middle of the page and let it go there."""
+        x, y = self.driver.execute_script("return [innerWidth / 2, innerHeight / 2]")
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.devtools("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
@@ -72,7 +73,8 @@ class Browser:
         """Hosts (with port) that the page asked for anything since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        return {urlsplit(request["request"]["url"]).netloc for request in sent} - {""}  # "": blob: and data:
+        addresses = [urlsplit(request["request"]["url"]) for request in sent]
+        return {address.netloc for address in addresses if address.scheme in ("http", "https", "ws", "wss")}
 
 
 @contextmanager
