@@ -6,7 +6,7 @@ run     make demo, or: python -m demo.build [--port 8000] [--build-only]
 expect  a few seconds, then the address of the page; needs npm, and the network the first time
 
 onnxruntime-web cannot read a model's metadata, so what the page has to know stands in `model.json` beside the model:
-class names, channels, height, width, samples. Nothing in the page knows FashionMNIST.
+class names, channels, height, width, background, samples. Nothing in the page knows FashionMNIST.
 """
 
 import argparse
@@ -33,7 +33,6 @@ MODEL, IMAGES, ANNOTATIONS = Path("models/classifier.onnx"), Path("data/images.z
 SOURCES, SCRATCH = Path("demo"), Path("scratch/demo")
 RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"]  # of onnxruntime-web: CPU only, one thread
 SAMPLES = 40
-DARK = 64  # of 255: below this mean, borders count as black; FashionMNIST's are 12
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,14 +114,21 @@ def write_samples(site: Path) -> dict:
     chosen = test.groupby("label").head(each).head(SAMPLES)
     read = images.reader(IMAGES)
     (site / "samples").mkdir()
-    samples, borders = [], []
+    samples, light = [], []
     for number, (name, class_name) in enumerate(zip(chosen["image"], chosen["class_name"], strict=True)):
         pixels = images.decode(read(name), name)  # (C, H, W)
         file = f"samples/{number:02}.png"
         Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(site / file)
         samples.append({"class_name": class_name, "file": file, "name": name})
-        borders.append(np.concatenate([*pixels[:, 0], *pixels[:, -1], *pixels[:, :, 0], *pixels[:, :, -1]]).mean())
-    return {"light_on_dark": bool(borders) and float(np.mean(borders)) < DARK, "samples": samples}
+        light.append(is_light(pixels))
+    background = "mixed" if len(set(light)) != 1 else "light" if light[0] else "dark"
+    return {"background": background, "samples": samples}
+
+
+def is_light(pixels: np.ndarray) -> bool:
+    """Whether ``(C, H, W) uint8`` pixels have a light background: the mean of the outermost ring."""
+    sides = [pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]]
+    return bool(np.concatenate(sides, axis=1).mean() > 127.5)
 
 
 def fetch_runtime() -> Path:

@@ -1,7 +1,7 @@
 // The page: pictures come in from five sides, one answer goes out.
 
 import { load } from "./classifier.js";
-import { decode, hasLightBorder, prepare } from "./pixels.js";
+import { decode, isLight, prepare } from "./pixels.js";
 
 const FIELD_PIXELS = 448; // width of the field, about; a whole multiple of the model's width, so that pixels stay square
 const PEN = 1 / 11; // of the field's width
@@ -81,8 +81,7 @@ function empty() {
   context.fillRect(0, 0, field.width, field.height);
   prediction.textContent = "Show it something";
   source.textContent = problem.textContent = "";
-  hint.textContent = usualHint;
-  hint.classList.remove("important");
+  giveHint(model.background);
   showBars([]);
 }
 
@@ -94,11 +93,7 @@ async function show(next) {
   const pixels = prepare(current.picture, model, invert.checked);
   if (!current.drawn) showPixels(pixels);
   problem.textContent = "";
-  const light = model.light_on_dark && hasLightBorder(pixels, model);
-  hint.textContent = light
-    ? "The model knows light things on black, and this looks like the reverse: try “Invert”."
-    : usualHint;
-  hint.classList.toggle("important", light);
+  giveHint(isLight(pixels, model) ? "light" : "dark");
 
   const probabilities = await model.classify(pixels);
   if (mine !== turn) return;
@@ -106,6 +101,15 @@ async function show(next) {
   prediction.textContent = `${model.class_names[best]}, ${percent(probabilities[best])}`;
   source.textContent = current.name;
   showBars(probabilities);
+}
+
+function giveHint(background) {
+  const strange = !["mixed", background].includes(model.background);
+  hint.classList.toggle("important", strange);
+  hint.textContent = strange
+    ? `The model knows ${model.background} backgrounds, and this one is ${background}: ` +
+      `${invert.checked ? "switch off" : "try"} “Invert”.`
+    : usualHint;
 }
 
 function showBars(probabilities) {

@@ -36,16 +36,16 @@ export function prepare(picture, model, invert) {
 }
 
 /**
- * Whether the border is mostly light, as on a photograph of something on white.
- * @param {Uint8Array} pixels (channels, height, width), all channels looked at
- * @param {{channels: number, height: number, width: number}} model
+ * Whether the background is light, by build.py's rule: the mean of the outermost ring of pixels.
+ * @param {Uint8Array} pixels (channels, height, width)
+ * @param {{height: number, width: number}} model
  */
-export function hasLightBorder(pixels, { height, width }) {
-  const border = pixels.filter((_, index) => {
+export function isLight(pixels, { height, width }) {
+  const ring = pixels.filter((_, index) => {
     const x = index % width, y = Math.floor(index / width) % height;
     return x === 0 || y === 0 || x === width - 1 || y === height - 1;
   });
-  return border.reduce((sum, value) => sum + value, 0) / border.length > 127;
+  return ring.reduce((sum, value) => sum + value, 0) / ring.length > 127.5;
 }
 
 /** Red, green and blue, or one plane of greys. The weights are ITU-R 601's, in Pillow's whole numbers. */
