@@ -26,10 +26,14 @@ export async function decode(image) {
  * @returns {Uint8Array} (channels, height, width)
  */
 export function prepare(picture, model, invert) {
+  const { height, width } = picture;
   const pixels = new Uint8Array(model.channels * model.height * model.width);
+  // Which direction comes first changes some values by one. This is what Pillow 13 was seen to do.
+  const tall = height > model.height && height - model.height > 2 * (width - model.width);
   planes(picture, model.channels).forEach((plane, channel) => {
-    const narrow = resample(plane, picture.height, picture.width, model.width);
-    const small = resample(narrow, model.width, picture.height, model.height);
+    const small = tall
+      ? resample(resample(plane, width, height, model.height, false), model.height, width, model.width, true)
+      : resample(resample(plane, height, width, model.width, true), model.width, height, model.height, false);
     pixels.set(small, channel * small.length);
   });
   return invert ? pixels.map((value) => 255 - value) : pixels;
@@ -59,18 +63,22 @@ function planes({ data }, channels) {
 }
 
 /**
- * Resample along rows and turn the result over, so that two calls do both directions and leave the picture upright.
+ * Resample in one direction.
  * Source: Pillow, `Resample.c`: weights in whole numbers of 22 bits, 8-bit values between the two directions.
- * @param {Uint8Array} plane (rows, from)
- * @returns {Uint8Array} (to, rows)
+ * @param {Uint8Array} plane (lines, from) if the lines are rows, (from, lines) if they are columns
+ * @returns {Uint8Array} (lines, to) or (to, lines)
  */
-function resample(plane, rows, from, to) {
-  const result = new Uint8Array(to * rows);
-  weights(from, to).forEach(({ first, factors }, column) => {
-    for (let row = 0; row < rows; row++) {
+function resample(plane, lines, from, to, rows) {
+  const result = new Uint8Array(lines * to);
+  weights(from, to).forEach(({ first, factors }, pixel) => {
+    for (let line = 0; line < lines; line++) {
+      let at = rows ? line * from + first : first * lines + line;
       let sum = 2 ** 21; // one half, to round
-      for (let i = 0; i < factors.length; i++) sum += factors[i] * plane[row * from + first + i];
-      result[column * rows + row] = Math.min(Math.max(Math.floor(sum / 2 ** 22), 0), 255);
+      for (const factor of factors) {
+        sum += factor * plane[at];
+        at += rows ? 1 : lines;
+      }
+      result[rows ? line * to + pixel : pixel * lines + line] = Math.min(Math.max(Math.floor(sum / 2 ** 22), 0), 255);
     }
   });
   return result;
