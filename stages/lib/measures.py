@@ -20,6 +20,12 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1))
 
 
+def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What ``softmax`` gives at another temperature, from the probabilities at temperature 1."""
+    powers = (probabilities / probabilities.max(1, keepdims=True)) ** (1 / temperature)
+    return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
 def mean_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean cross entropy, in nats."""
     from scipy.special import log_softmax

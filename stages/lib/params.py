@@ -125,6 +125,12 @@ class Evaluate(Section):
     minimum_accuracy: Share
 
 
+class Report(Section):
+    mistakes: Count
+    samples: Count
+    seed: Seed
+
+
 class Export(Section):
     opset: Annotated[int, Field(ge=18, le=24)]
     tolerance: Positive
@@ -145,6 +151,7 @@ class Params(Section):
     models: Models
     optimizers: Optimizers
     evaluate: Evaluate
+    report: Report
     export: Export
     runtime: Runtime
 
