@@ -69,7 +69,7 @@ def test_odd_images_are_counted_and_kept(finished: Project) -> None:
     same, other = ((label["train"] == value).nonzero()[0] for value in (label["t10k"][0], (label["t10k"][0] + 1) % 10))
     pixels["train"][same[0]] = pixels["train"][other[0]] = pixels["t10k"][0]  # three in one: two labels, two splits
     pixels["train"][same[1]] = pixels["t10k"][1]
-    pixels["train"][same[1], 3, 3] += 20  # 20 grey levels on one pixel of 784: 0.7 on the mean
+    pixels["train"][same[1], 0, 0] += 20  # 20 grey levels on one pixel of 784: 0.7 on the mean
     pixels["train"][same[2]] = pixels["t10k"][2]
     pixels["train"][same[2], :4] += 20  # on a seventh of the image: 7.6
     pixels["train"][same[3]] = 7

@@ -82,8 +82,8 @@ def test_the_test_labels_do_not_touch_the_temperature(finished: Project) -> None
     path = finished.root / "data/annotations.csv"
     rows = pd.read_csv(path)
     is_test = rows["split"] == "test"
-    columns = ["label", "class_name"]
-    rows.loc[is_test, columns] = rows.loc[is_test, columns].to_numpy()[::-1]
+    for column in ("label", "class_name"):
+        rows.loc[is_test, column] = rows.loc[is_test, column].to_numpy()[::-1]
     path.unlink()
     rows.to_csv(path, index=False)
     finished.stage("evaluate")
