@@ -39,7 +39,7 @@ def main(run: Run) -> None:
     onnx_file.write(path, model, card, params.opset)
 
     cpu = torch.device("cpu")  # the file is compared with PyTorch where onnxruntime runs it
-    expected = torch.cat([*logits_by_batch(model, model_file.Normalise(card), test, params.batch_size, cpu)])
+    expected = torch.cat([*logits_by_batch(model, model_file.Normalise(card), test.in_order(params.batch_size), cpu)])
     session = onnx_session.session(path, threads)
     batches = test.in_order(params.batch_size)
     got = torch.cat([torch.from_numpy(session.run(["logits"], {"images": batch.numpy()})[0]) for batch in batches])

@@ -220,7 +220,7 @@ def test_your_own_images_fit_as_they_are(fresh: Project) -> None:
     (fresh.root / "dvc.yaml").write_text(yaml.safe_dump(declaration, sort_keys=False))
     fresh.dvc("add", "data/images.zip", "data/annotations.csv")
     fresh.set(train__batch_size=10)
-    assert fresh.repro() == ["train", "evaluate", "export"]
+    assert fresh.repro() == ["train", "evaluate", "export", "report"]
     assert json.loads(fresh.read("metrics/evaluate.json"))["accuracy"] == 1
     _, card = load(fresh.root / "models/classifier.safetensors")
     assert (card.channels, card.height, card.width, card.class_names) == (3, 20, 24, ["red", "green", "blue"])

@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=0)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
 
@@ -179,6 +180,13 @@ class Schedules(Section):
 
 class Evaluate(Section):
     batch_size: Count
+    minimum_accuracy: Share
+
+
+class Report(Section):
+    mistakes: Count
+    samples: Count
+    seed: Seed
 
 
 class Export(Section):
@@ -206,6 +214,7 @@ class Params(Section):
     optimizers: Optimizers
     schedules: Schedules
     evaluate: Evaluate
+    report: Report
     export: Export
     runtime: Runtime
 
