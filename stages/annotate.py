@@ -1,7 +1,7 @@
 """Turn the raw files into one ZIP of PNG images and one CSV that annotates them.
 
-reads   data/raw/; params.yaml: annotate, download.dataset (for the class names)
-writes  data/images.zip, data/annotations.csv, metrics/annotate.json, metrics/annotate/samples.png
+reads   data/raw/; params.yaml: annotate, download.dataset (for the class names and the licence)
+writes  data/images.zip, data/annotations.csv, data/origin.json, metrics/annotate.json, metrics/annotate/samples.png
 run     dvc repro annotate, or: python -m stages.annotate
 expect  70,000 images in about ten seconds; validation rows drawn from the training images, stratified by class
 
@@ -65,7 +65,8 @@ def draw_validation(rows: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
 def main(run: Run) -> None:
     """Pack, annotate, draw the validation rows, describe."""
     params = run.param("annotate")
-    class_names = CATALOG[run.param("download.dataset")].class_names
+    dataset = CATALOG[run.param("download.dataset")]
+    class_names = dataset.class_names
     raw = run.dep("data/raw")
 
     train_pixels, train_labels = read_raw(raw, "train")
@@ -81,6 +82,7 @@ def main(run: Run) -> None:
         (image for part in (train_pixels, test_pixels) for image in part),
     )
     annotations.write(run.out("data/annotations.csv"), rows)
+    run.write_json("data/origin.json", dataset.origin)
 
     (mean,), (std,) = images.mean_and_std(train_pixels[train["split"] == "train"][:, None])
     counts = pd.crosstab(rows["split"], rows["class_name"])
