@@ -28,7 +28,7 @@ def test_the_metrics_are_those_of_scikit_learn(finished: Project) -> None:
     labels = [names.index(label) for label in rows["label"]]
     assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(10)), abs=1e-4)
     by_class = recall_score(rows["label"], rows["predicted"], labels=names, average=None)
-    assert [metrics["class_accuracy"][name] for name in names] == pytest.approx(by_class.tolist(), abs=1e-6)
+    assert [metrics["classes"][name]["recall"] for name in names] == pytest.approx(by_class.tolist(), abs=1e-6)
 
 
 def test_the_numbers_show_in_dvc_metrics(finished: Project) -> None:

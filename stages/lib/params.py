@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=0)]
 
 
@@ -121,6 +122,7 @@ class Optimizers(Section):
 
 class Evaluate(Section):
     batch_size: Count
+    minimum_accuracy: Share
 
 
 class Export(Section):
