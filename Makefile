@@ -24,6 +24,7 @@ lint: setup  ## check style and types
 
 bench: repro  ## measure what the speed claims rest on; run nothing beside it
 	python benchmarks/overhead.py
+	python benchmarks/inference.py
 
 lock:  ## pin the newest versions that pyproject.toml allows; needs uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

@@ -44,7 +44,7 @@ def main(run: Run) -> None:
 
     run.say(f"converting {card.architecture} to ONNX, then comparing it with PyTorch on {len(test):,} images")
     proto = onnx_file.convert(model, card, params.opset, temperature)
-    metadata = describe(run, card, test, rows["split"].value_counts().to_dict())
+    metadata = describe(run, card, test, {split: int(n) for split, n in rows["split"].value_counts().items()})
     metadata |= {"accuracy": evaluated_accuracy, "temperature": temperature}
     onnx_file.describe(proto, metadata)
     path = run.out("models/classifier.onnx")
@@ -103,7 +103,7 @@ def read_evaluation(path: Path) -> tuple[float, float]:
         ) from None
 
 
-def describe(run: Run, card: "ModelCard", test: "AnnotatedImages", images_by_split: dict[str, int]) -> dict[str, Any]:
+def describe(run: Run, card: "ModelCard", test: "AnnotatedImages", images_by_split: dict[Any, int]) -> dict[str, Any]:
     """The metadata: how to use the file, and what it was made from."""
     import hashlib
 

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         unlike += [name for name, differs in zip(names, model.unlike(pixels), strict=True) if differs]
 
     arguments.show(answers)
+    sys.stdout.flush()  # a pipe would hold the answers back until after the notes and errors
     if unlike:
         print(f"predict: note: {note(unlike, model.background, arguments.invert)}", file=sys.stderr)
     for line in bad:
@@ -230,7 +231,7 @@ class Classifier:
         """Which images have another background than the model knows, ``(N,) bool``."""
         if self.background == "mixed":
             return np.zeros(len(pixels), bool)
-        return background.light(pixels) != (self.background == "light")
+        return np.asarray(background.light(pixels) != (self.background == "light"))
 
 
 if __name__ == "__main__":

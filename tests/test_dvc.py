@@ -311,6 +311,7 @@ def test_the_drawing_of_the_stages_is_true(finished: Project) -> None:
         ("download", "annotate"),
         *itertools.product(["annotate"], ["train", "evaluate", "export"]),
         *itertools.product(["train"], ["evaluate", "export"]),
+        ("evaluate", "export"),
     }
 
 

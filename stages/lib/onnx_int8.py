@@ -16,7 +16,7 @@ BATCH = 64  # images
 OPERATORS = ["Conv", "Gemm", "MatMul"]
 
 
-class _Images(CalibrationDataReader):
+class _Images(CalibrationDataReader):  # type: ignore[misc]
     """Calibration images, in batches."""
 
     def __init__(self, images: np.ndarray):
