@@ -49,7 +49,8 @@ def eager(model: torch.nn.Module, normalise: model_file.Normalise, layout: torch
     def run(images: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
             inputs = normalise(torch.from_numpy(images)).contiguous(memory_format=layout)
-            return model(inputs).softmax(1)
+            logits: torch.Tensor = model(inputs)
+            return logits.softmax(1)
 
     return run
 

@@ -306,7 +306,8 @@ def test_the_seed_draws_the_calibration_images(finished: Project) -> None:
 
 def test_8_bits_that_cost_too_much_fail_and_write_nothing(finished: Project) -> None:
     finished.set(export__int8=True)
-    finished.edit("stages/lib/onnx_int8.py", "_Images(images)", "_Images(images * 0)")  # the wrong range
+    # Mirrored: the small data set's classes are sides of the image, and easy enough for any 8 bits.
+    finished.edit("stages/export.py", "run(session, test.images", "run(session, test.images.flip(-1)")
     done = finished.stage("export", status=1)
     assert "of accuracy" in done.stderr
     assert "more than export.int8_max_drop 0.01" in done.stderr
