@@ -24,6 +24,7 @@ lint: setup  ## check style and types
 
 bench: repro  ## measure what the speed claims rest on; run nothing beside it
 	python benchmarks/overhead.py
+	python benchmarks/inference.py
 
 PORT ?= 8000
 demo: setup  ## build the page that runs the model in a browser, and serve it to this machine: make demo PORT=8000

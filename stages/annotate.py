@@ -1,7 +1,7 @@
 """Turn the raw files into one ZIP of PNG images and one CSV that annotates them.
 
-reads   data/raw/; params.yaml: annotate, download.dataset (for the class names)
-writes  data/images.zip, data/annotations.csv, metrics/annotate.json, metrics/annotate/samples.png
+reads   data/raw/; params.yaml: annotate, download.dataset (for the class names and the licence)
+writes  data/images.zip, data/annotations.csv, data/origin.json, metrics/annotate.json, metrics/annotate/samples.png
 run     dvc repro annotate, or: python -m stages.annotate
 expect  70,000 images in about ten seconds; validation rows drawn from the training images, stratified by class; what is
         odd about the images (blank, identical, nearly identical ones) is counted and said, and nothing is dropped
@@ -78,7 +78,8 @@ def check_classes(rows: pd.DataFrame, class_names: tuple[str, ...]) -> None:
 def main(run: Run) -> None:
     """Pack, annotate, draw the validation rows, describe."""
     params = run.param("annotate")
-    class_names = CATALOG[run.param("download.dataset")].class_names
+    dataset = CATALOG[run.param("download.dataset")]
+    class_names = dataset.class_names
     raw = run.dep("data/raw")
 
     train_pixels, train_labels = read_raw(raw, "train")
@@ -95,6 +96,7 @@ def main(run: Run) -> None:
         (image for part in (train_pixels, test_pixels) for image in part),
     )
     annotations.write(run.out("data/annotations.csv"), rows)
+    run.write_json("data/origin.json", dataset.origin)
 
     findings = checks.findings(np.concatenate([train_pixels, test_pixels]), rows)
     (mean,), (std,) = images.mean_and_std([train_pixels[train["split"] == "train"][:, None]])

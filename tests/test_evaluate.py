@@ -60,10 +60,6 @@ def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
     assert classes["accuracy"].is_monotonic_increasing
 
 
-def every(data: AnnotatedImages) -> torch.Tensor:
-    return data.batch(torch.arange(len(data)))
-
-
 def test_temperature_and_mirrored_views_are_what_they_are_called(finished: Project) -> None:
     metrics = json.loads(finished.read("metrics/evaluate.json"))
     model, card = model_file.load(finished.root / "models/classifier.safetensors")
@@ -71,8 +67,8 @@ def test_temperature_and_mirrored_views_are_what_they_are_called(finished: Proje
     with torch.inference_mode():
         paths = finished.root / "data/annotations.csv", finished.root / "data/images.zip"
         validation, test = (AnnotatedImages(*paths, split=split) for split in ("val", "test"))
-        of_validation = model(normalise(every(validation))).numpy()
-        both = model(normalise(every(test))) + model(normalise(every(test).flip(-1)))
+        of_validation = model(normalise(validation.everything())).numpy()
+        both = model(normalise(test.everything())) + model(normalise(test.everything().flip(-1)))
     temperature = measures.fit_temperature(of_validation, validation.labels.numpy())
     assert metrics["calibration"]["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert metrics["calibration"]["temperature"] != 1

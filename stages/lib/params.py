@@ -193,6 +193,10 @@ class Export(Section):
     opset: Annotated[int, Field(ge=18, le=24)]
     tolerance: Positive
     batch_size: Count
+    int8: bool
+    int8_max_drop: Fraction
+    int8_images: Count
+    int8_seed: Seed
 
 
 class Runtime(Section):
