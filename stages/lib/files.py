@@ -82,6 +82,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         publish(temporary, path)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, OSError) and error.strerror and not error.filename:  # a full disk is told without a name
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
