@@ -60,9 +60,10 @@ def find() -> list[Leftover]:
     Raises:
         ParamsError: params.yaml is wrong.
     """
-    now = _now()
+    folders = sorted(path for path in SCRATCH.glob("*-*") if path.is_dir() and any(path.iterdir()))
+    now = _now() if folders else {}
     found = []
-    for folder in sorted(path for path in SCRATCH.glob("*-*") if path.is_dir() and any(path.iterdir())):
+    for folder in folders:
         try:
             decided_by = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         except (OSError, ValueError):

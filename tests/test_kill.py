@@ -83,7 +83,7 @@ def test_a_signal_to_the_group_saves_and_dvc_records_nothing(endless: Project, s
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert re.search(rf"^train: .*{SAVED}", errors, re.MULTILINE), errors
-    assert errors.count("train: ") == 1 + (status == 255)  # DVC names the stage that failed
+    assert len(re.findall("^train: ", errors, re.MULTILINE)) == 1, errors
     assert endless.read("dvc.lock") == lock
     assert not (endless.root / "models/classifier.safetensors").exists()
 
@@ -136,7 +136,6 @@ def test_a_second_trainer_is_refused_and_names_the_first(endless: Project) -> No
     first = endless.start("python", "-m", "stages.train")
     wait_for(lambda: bool(states(endless)))
     line = f"train: error: another train is running here (process {first.pid}); wait for it or stop it\n"
-    assert endless.stage("train", status=1).stderr == line
     assert line in endless.dvc("repro", "train", status=255).stderr
     first.send_signal(signal.SIGTERM)
     _, errors = first.communicate(timeout=60)
@@ -180,7 +179,7 @@ def test_a_dvc_lock_that_was_cut_off_is_mended(finished: Project, kept: float) -
 def test_a_dvc_lock_that_was_never_committed_is_mended(finished: Project) -> None:
     whole = finished.read("dvc.lock")
     finished.run("git", "rm", "--quiet", "--cached", "dvc.lock")
-    finished.commit("no lock")
+    finished.run("git", "commit", "--quiet", "--message", "no lock")
     (finished.root / "dvc.lock").write_bytes(b"")
     assert mended(finished).startswith("mend: dvc.lock was cut off by a kill and never committed; removed")
     assert finished.repro() == []
@@ -204,9 +203,8 @@ def test_mend_leaves_alone_what_dvc_can_read_and_what_git_has_to_solve(finished:
     for branch, value in (("theirs", 9), ("mine", 8)):
         finished.run("git", "checkout", "--quiet", "-b", branch, "main")
         finished.set(evaluate__batch_size=value)
-        finished.edit(
-            "dvc.lock", "      evaluate:\n        batch_size: 500", f"      evaluate:\n        batch_size: {value}"
-        )
+        batch_size = "        evaluate:\n          batch_size: "
+        finished.edit("dvc.lock", f"{batch_size}500", f"{batch_size}{value}")
         finished.commit(branch)
     assert finished.run("python", "-m", "stages.mend").stdout == ""
     finished.run("git", "merge", "theirs", status=1)
@@ -229,7 +227,6 @@ def leftovers(project: Project, *words: str, status: int = 0) -> list[str]:
 
 
 def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
-    assert leftovers(finished) == ["nothing in scratch/"]
     finished.set_all({**ENDLESS, "runtime.checkpoint_seconds": 0})
     names = []
     for change in ({}, {"train.seed": 7, "train.augment.shift_pixels": 2}):

@@ -37,7 +37,10 @@ def temporary_name(path: Path) -> Path:
 def remove(path: Path) -> None:
     """Delete a file or a folder, if it is there. A hard link into DVC's cache loses only its name here."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # names no more than the last part of the path
+            raise OSError(error.errno, error.strerror, str(path)) from None
     else:
         path.unlink(missing_ok=True)
 
