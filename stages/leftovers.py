@@ -97,7 +97,7 @@ def _differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> lis
 
 def _leaves(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of a section by their whole dotted keys."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in section.items():
         found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found

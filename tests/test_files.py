@@ -59,6 +59,7 @@ def test_a_kill_anywhere_in_a_publish_leaves_only_whole_outs_and_the_next_run_is
         assert entry["temporary"] == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("save", [lambda path: files.write_whole(path, b"new"), lambda path: publish_folder(path)])
 def test_content_is_on_the_disk_before_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Path], None]
@@ -66,9 +67,17 @@ def test_content_is_on_the_disk_before_its_name(
     """A kill loses nothing that was written, a power cut may: so the order of syncs and names is what counts."""
     events: list[tuple[str, str]] = []
     fsync, replace = os.fsync, os.replace
-    descriptor_name = lambda number: os.path.basename(os.readlink(f"/proc/self/fd/{number}"))  # noqa: E731
-    monkeypatch.setattr(os, "fsync", lambda number: (events.append(("sync", descriptor_name(number))), fsync(number)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(("name", Path(b).name)), replace(a, b)))
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def noted_replace(temporary: Path, path: Path) -> None:
+        events.append(("name", path.name))
+        replace(temporary, path)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
     save(tmp_path / "out")
     *content, name, folder = events
     assert content
