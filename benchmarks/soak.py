@@ -45,7 +45,7 @@ def main() -> None:
             chaos = Chaos(project, undisturbed, draw.randrange(2**32))
             for stage in STAGES:
                 for _ in range(draw.randint(2, 4)):
-                    points = ["publishing", "any time", *(["epoch"] * 2 if stage == "train" else [])]
+                    points = ["publishing", "recording", "any time", *(["epoch"] * 2 if stage == "train" else [])]
                     signum, alone = draw.choice(WAYS)
                     stop = chaos.stop(stage, draw.choice(points), signum, alone)
                     if stop:

@@ -63,9 +63,10 @@ class Chaos:
     # --- one disturbance ------------------------------------------------------------------------------------------
 
     def stop(self, stage: str, point: str, signum: int = signal.SIGKILL, alone: bool = False) -> Stop | None:
-        """Start ``dvc repro`` and stop it: at the first named out of a stage, in the middle of an epoch, or any time.
+        """Start ``dvc repro`` and stop it in a stage, or in the one after it if that is recorded already.
 
-        If the stage is recorded already, it happens in the one after it.
+        The points: ``publishing`` is at the first named out, ``recording`` somewhat later, while DVC hashes, caches and
+        writes dvc.lock, ``epoch`` in the middle of one, ``any time`` before all that.
 
         Returns:
             None if there is none after it, so that the run ended undisturbed.
@@ -77,11 +78,13 @@ class Chaos:
             return None
         stage = from_here.findall(self.log.read_text())[-1]
         began = time.monotonic()
-        if point == "publishing":
+        if point in ("publishing", "recording"):
             paths = [str(self.project.root / out) for out in self.outs[stage]]
             while process.poll() is None and not any(map(os.path.exists, paths)):
                 pass  # no sleep: the outs get their names within a millisecond or two of each other
             self.seconds[stage] = time.monotonic() - began
+            if point == "recording":
+                time.sleep(self.random.uniform(0, 0.7))
         elif point == "epoch":
             ended = self.random.randint(1, 2)  # epochs in this run, which may have gone on from a state
             self._await(process, lambda text: text.count("train: epoch ") >= ended or f"{stage}: wrote" in text)
