@@ -1,12 +1,13 @@
-"""Mend what DVC cannot read any more after it was killed while it wrote: its dvc.lock, or its list of locked files.
+"""Mend what DVC cannot read any more after it was stopped while it wrote: dvc.lock, and two kinds of files in .dvc/.
 
-reads   dvc.lock, .dvc/tmp/rwlock
-writes  the same, if a killed DVC left them cut off; a line for each
+reads   dvc.lock, .dvc/tmp/rwlock, .dvc/cache/runs/
+writes  dvc.lock, if it was cut off: the committed one; deletes the others that were cut off; prints a line for each
 run     make repro does it first; or: python -m stages.mend
-expect  half a second, and nothing to do
+expect  a second, and nothing to do; nothing is done while another DVC is at work
 
-DVC empties these two files before it writes them anew, which takes it some hundredths of a second a stage. A kill
-then leaves a part, at which every later `dvc` stops. Nothing is lost with them: the run cache knows what has run.
+DVC writes these files in place, which takes it some hundredths of a second a stage. A kill or a Ctrl-C just then leaves
+a part, at which every later `dvc repro` stops. Nothing is lost with them: the whole entries of the run cache know what
+has run.
 """
 
 import argparse
@@ -24,11 +25,23 @@ from stages.lib import files
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = Path("dvc.lock")
-LOCKED_FILES = Path(".dvc/tmp/rwlock")
 
 
-def is_readable(lock: Path) -> bool:
-    """Whether DVC would take a file as its dvc.lock."""
+def mend_lock() -> None:
+    """Put the committed dvc.lock in the place of a part of one. A merge conflict is no such part: git can tell."""
+    unmerged = subprocess.run(["git", "ls-files", "--unmerged", LOCK], capture_output=True, check=False).stdout
+    if not LOCK.exists() or unmerged or _dvc_can_read(LOCK):
+        return
+    committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
+    if committed.returncode == 0:
+        files.write_whole(LOCK, committed.stdout)
+        print(f"mend: {LOCK} was cut off; the committed one is back, DVC's run cache has the rest")
+    else:
+        files.remove(LOCK)
+        print(f"mend: {LOCK} was cut off and never committed; removed, DVC's run cache has what it said")
+
+
+def _dvc_can_read(lock: Path) -> bool:
     from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from dvc.utils import strictyaml
@@ -40,51 +53,45 @@ def is_readable(lock: Path) -> bool:
     return True
 
 
-def mend_lock() -> None:
-    """Put the committed dvc.lock in the place of a part of one. A merge conflict is no such part: git can tell."""
-    unmerged = subprocess.run(["git", "ls-files", "--unmerged", LOCK], capture_output=True, check=False).stdout
-    if not LOCK.exists() or unmerged or is_readable(LOCK):
-        return
-    committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
-    if committed.returncode == 0:
-        files.write_whole(LOCK, committed.stdout)
-        print(f"mend: {LOCK} was cut off by a kill; the committed one is back, DVC's run cache has the rest")
-    else:
-        files.remove(LOCK)
-        print(f"mend: {LOCK} was cut off by a kill and never committed; removed, DVC's run cache has what it said")
-
-
-def mend_locked_files() -> None:
-    """Remove DVC's list of the files in use if it is cut off. Whoever writes it holds the lock that is taken here."""
-    from dvc.lock import Lock, LockError
-
-    if not LOCKED_FILES.exists():
-        return
+def mend_locked_files(listed: Path) -> None:
+    """Remove DVC's list of the files in use, if it is cut off."""
     try:
-        with Lock(f"{LOCKED_FILES}.lock"):
-            if not _is_json(LOCKED_FILES):
-                files.remove(LOCKED_FILES)
-                print(f"mend: {LOCKED_FILES} was cut off by a kill; removed, DVC makes a new one")
-    except LockError:
-        return  # a living DVC is writing it
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
+        json.loads(listed.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
     except ValueError:
-        return False
-    return True
+        files.remove(listed)
+        print(f"mend: {listed} was cut off; removed, DVC makes a new one")
+
+
+def mend_run_cache(runs: Path) -> None:
+    """Remove entries that did not get their final names: DVC takes the newest entry, whatever its name."""
+    for entry in runs.glob("*/*/*.tmp"):
+        files.remove(entry)
+        print(f"mend: {entry} was cut off; removed, the stage is recorded anew")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look at both files."""
+    """Look at all three, as the only DVC at work."""
     argparse.ArgumentParser(
         prog="python -m stages.mend", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args(argv)
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
     os.chdir(ROOT)
-    mend_lock()
-    mend_locked_files()
+    try:
+        repo = Repo()
+        with repo.lock:
+            mend_lock()
+            mend_locked_files(Path(os.path.relpath(repo.tmp_dir), "rwlock"))
+            mend_run_cache(Path(os.path.relpath(repo.stage_cache.cache_dir)))
+    except LockError:
+        return 0  # what is half written now is being written; and whoever runs `dvc` next is told
+    except DvcException as error:
+        print(f"mend: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -20,7 +20,9 @@ from stages.lib import files, pipeline, yaml12
 from tests.project import STAGES, Project
 
 SECONDS = 120  # until a stage must have begun, or a process must be gone
-DVC_CUT_OFF = re.compile(r"dvc\.lock' (validation failed|is invalid)|Unable to read RWLock-file")
+DVC_CUT_OFF = re.compile(
+    r"dvc\.lock' (validation failed|is invalid)|Unable to read RWLock-file|': 'outs'$", re.MULTILINE
+)
 
 
 @dataclass

@@ -175,7 +175,7 @@ def test_a_dvc_lock_that_was_cut_off_is_mended(finished: Project, kept: float) -
     whole = finished.read("dvc.lock")
     part = whole[: int(kept * len(whole))]
     (finished.root / "dvc.lock").write_bytes(part[: part.rfind(b": ")])  # in the midst of a line
-    assert mended(finished).startswith("mend: dvc.lock was cut off by a kill; the committed one is back")
+    assert mended(finished).startswith("mend: dvc.lock was cut off; the committed one is back")
     assert finished.repro() == []  # from the run cache
     assert finished.read("dvc.lock") == whole
 
@@ -185,7 +185,7 @@ def test_a_dvc_lock_that_was_never_committed_is_mended(finished: Project) -> Non
     finished.run("git", "rm", "--quiet", "--cached", "dvc.lock")
     finished.run("git", "commit", "--quiet", "--message", "no lock")
     (finished.root / "dvc.lock").write_bytes(b"")
-    assert mended(finished).startswith("mend: dvc.lock was cut off by a kill and never committed; removed")
+    assert mended(finished).startswith("mend: dvc.lock was cut off and never committed; removed")
     assert finished.repro() == []
     assert finished.read("dvc.lock") == whole
 
@@ -193,14 +193,28 @@ def test_a_dvc_lock_that_was_never_committed_is_mended(finished: Project) -> Non
 def test_a_list_of_locked_files_that_was_cut_off_is_mended(finished: Project) -> None:
     from dvc.lock import Lock
 
-    locked = finished.root / ".dvc/tmp/rwlock"
     finished.set(evaluate__batch_size=7)
-    locked.write_text("")
-    with Lock(f"{locked}.lock"):  # a DVC that is just writing it
+    listed = finished.root / ".dvc/tmp/rwlock"
+    listed.write_text("")
+    with Lock(str(finished.root / ".dvc/tmp/lock")):  # a living DVC, which may be writing it just now
         assert finished.run("python", "-m", "stages.mend").stdout == ""
-    assert locked.exists()
-    assert mended(finished) == "mend: .dvc/tmp/rwlock was cut off by a kill; removed, DVC makes a new one\n"
+    assert listed.exists()
+    assert mended(finished) == "mend: .dvc/tmp/rwlock was cut off; removed, DVC makes a new one\n"
     assert finished.repro() == ["evaluate"]
+
+
+def test_an_entry_of_the_run_cache_that_was_cut_off_is_mended(finished: Project) -> None:
+    """A Ctrl-C while DVC writes an entry leaves its first part, which DVC then takes for the newest."""
+    known = set(finished.root.glob(".dvc/cache/runs/*/*/*"))
+    finished.set(evaluate__batch_size=7)
+    finished.repro()
+    (entry,) = set(finished.root.glob(".dvc/cache/runs/*/*/*")) - known
+    content = entry.read_bytes()
+    entry.with_name(".Yf3k0TlX.tmp").write_bytes(content[: content.index(b"outs:")])
+    finished.run("git", "checkout", "dvc.lock")
+    assert mended(finished).endswith(".Yf3k0TlX.tmp was cut off; removed, the stage is recorded anew\n")
+    assert finished.repro() == []
+    assert entry.exists()
 
 
 def test_mend_leaves_alone_what_dvc_can_read_and_what_git_has_to_solve(finished: Project) -> None:
