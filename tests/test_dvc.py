@@ -330,6 +330,15 @@ def cookbook(part: str) -> list[str]:
     return [line.removeprefix("$ ") for line in block[1].splitlines() if line.startswith("$ ")]
 
 
+def test_the_recipe_for_a_gpu_runs_in_reduced_form(finished: Project) -> None:
+    (command,) = cookbook("gpu")
+    finished.run("sh", "-c", f"{command} -S train.epochs=1 -S optimizers.sgd.lr=0.01")
+    params = yaml12.load(finished.read("params.yaml").decode())
+    assert params["train"]["model"] == "resnet18"
+    assert params["train"]["augment"]["erase_pixels"] == 10
+    assert json.loads(finished.read("metrics/export.json"))["disagreeing_predictions"] == 0
+
+
 def test_the_cookbook_works_as_the_readme_says(finished: Project) -> None:
     def type_in(part: str) -> dict[str, str]:
         return {line: finished.run("sh", "-c", line).stdout for line in cookbook(part)}
