@@ -5,12 +5,13 @@ BIN := $(CURDIR)/.venv/bin
 # Stages are run as `python -m stages.<name>`: that python must be the environment's.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro test lint bench lock setup clean
+.PHONY: help repro test lint bench leftovers lock setup clean
 
 help:     ## show this list
 	@grep -E '^[a-z]+: ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 repro: setup  ## download, annotate, train, evaluate and export what changed; then show the metrics
+	@python -m stages.mend
 	dvc repro
 	@tail -n +1 metrics/train.json metrics/evaluate.json metrics/export.json
 
@@ -24,6 +25,9 @@ lint: setup  ## check style and types
 
 bench: repro  ## measure what the speed claims rest on; run nothing beside it
 	python benchmarks/overhead.py
+
+leftovers: setup  ## list what interrupted runs left; python -m stages.leftovers --remove cleans up
+	@python -m stages.leftovers
 
 lock:  ## pin the newest versions that pyproject.toml allows; needs uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
@@ -39,4 +43,5 @@ setup:  ## create .venv from requirements.lock, or update it if the lock changed
 	  cp requirements.lock .venv/installed.lock; }
 
 clean:  ## remove the environment and interrupted runs' states; data, models and metrics stay
+	@[ ! -x $(BIN)/python ] || $(BIN)/python -m stages.leftovers --remove --all
 	rm -rf .venv scratch

@@ -20,6 +20,7 @@ class Checkpoint:
     def __init__(self, folder: Path):
         self.folder = folder
         self.newest, self.older = folder / "newest.pt", folder / "older.pt"
+        self._newest_is_damaged = False
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state: tensors, numbers, text, and lists and dictionaries of them."""
@@ -27,12 +28,14 @@ class Checkpoint:
         torch.save(state, buffer)
         content = buffer.getvalue()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.newest.exists():
+        if self.newest.exists() and not self._newest_is_damaged:  # a damaged one must not replace the good older one
             self.newest.replace(self.older)
         files.write_whole(self.newest, hashlib.sha256(content).digest() + content)
+        self._newest_is_damaged = False
 
     def load(self) -> dict[str, Any] | None:
         """The newest undamaged state, or None."""
+        damaged: list[str] = []
         for path in (self.newest, self.older):
             try:
                 content = path.read_bytes()
@@ -40,9 +43,14 @@ class Checkpoint:
                 continue
             digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
             if hashlib.sha256(content).digest() == digest:
+                if damaged:
+                    print(f"warning: {damaged[0]} is damaged; falling back to the state before it", file=sys.stderr)
                 state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
                 return state
-            print(f"warning: {path} is damaged; falling back to the state before it", file=sys.stderr)
+            damaged.append(str(path))
+            self._newest_is_damaged = True
+        if damaged:
+            print(f"warning: {' and '.join(damaged)}: damaged, and no other is there; starting afresh", file=sys.stderr)
         return None
 
     def remove(self) -> None:

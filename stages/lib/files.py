@@ -37,7 +37,10 @@ def temporary_name(path: Path) -> Path:
 def remove(path: Path) -> None:
     """Delete a file or a folder, if it is there. A hard link into DVC's cache loses only its name here."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # names no more than the last part of the path
+            raise OSError(error.errno, error.strerror, str(path)) from None
     else:
         path.unlink(missing_ok=True)
 
@@ -82,6 +85,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         publish(temporary, path)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, OSError) and error.strerror and not error.filename:  # a full disk is told without a name
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise

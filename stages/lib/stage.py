@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,9 @@ from stages.lib.errors import ParamsError, StageError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = Path("scratch")  # unknown to git and DVC: locks and checkpoints
-LOCK_WAIT_SECONDS = 5  # an orphaned run notices within a training step that its DVC is gone
+ABOUT = "about.json"  # in a state's folder: what decided its name
+WATCH_SECONDS = 0.5  # between two looks at the parent; a look costs 0.1 ms
+LOCK_WAIT_SECONDS = 5  # an orphaned run notices and stops well within them
 
 
 class Interrupted(BaseException):
@@ -51,11 +54,8 @@ class Run:
         self._pending = 0  # the signal that came while it had to wait
         self._deferred = 0
         self._after_success: list[Callable[[], None]] = []
-        self._guardians = _guardians()
-        self._orphaned = False  # once true, it stays true
-        self._looked_after_them = time.monotonic()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._on_signal)
+        self._guardians: list[Any] | None = None
+        self.orphaned = False  # whether it is for this that the stage stops
 
     # --- what the stage's work calls ---------------------------------------------------------------------------
 
@@ -97,11 +97,17 @@ class Run:
         print(f"{self.name}: {text}", flush=True)
 
     def fingerprint(self, **beyond: Any) -> str:
-        """A name for everything that decides the result: declared params, hashes of inputs and code, and more."""
+        """A name for everything that decides the result: declared params, hashes of inputs and code, and more.
+
+        What it stands for is noted in the scratch folder of that name, for `python -m stages.leftovers`.
+        """
         import hashlib
 
         decided_by = {"inputs": self._inputs, "params": self._values(), **beyond}
-        return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+        about = json.dumps(decided_by, sort_keys=True, indent=1).encode()
+        files.write_whole(SCRATCH / f"{self.name}-{name}" / ABOUT, about)
+        return name
 
     def on_success(self, action: Callable[[], None]) -> None:
         """Do something once every out has its name: until then a checkpoint may still be needed."""
@@ -118,24 +124,28 @@ class Run:
         self.stop_if_asked()
 
     def must_stop(self) -> bool:
-        """Whether a signal waits, or the DVC that started this stage is gone: nobody would record its result."""
-        return bool(self._pending) or self._is_orphan()
+        """Whether a signal waits; one comes as well when the DVC is gone that would have recorded the result."""
+        return bool(self._pending)
 
     def stop_if_asked(self) -> None:
         """Stop here if a signal waits.
 
         Raises:
-            Interrupted: a signal came.
-            StageError: the DVC that started this stage is gone.
+            Interrupted: a signal came, or the DVC that started this stage is gone.
         """
-        if self._deferred:
-            return
-        if self._pending:
+        if self._pending and not self._deferred:
             raise Interrupted(self._pending)
-        if self._is_orphan():
-            raise StageError(f"the `dvc` that started this stage is gone; {self.note_on_stop}")
 
     # --- what run_stage calls ----------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """From here on obey signals, and stop when the DVC that started this stage is gone."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+        self._guardians = _guardians()
+        self._stop_if_orphaned()
+        if self._guardians is not None:
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self) -> None:
         """Clear the way for new outs and remember what the inputs are."""
@@ -152,8 +162,7 @@ class Run:
                 raise AssertionError(f"stage {self.name} did not write {path}")
         changed = [path for path, was in self._hash_inputs().items() if was != self._inputs[path]]
         changed += self._changed_params()
-        self._looked_after_them = 0.0
-        self.stop_if_asked()
+        self._stop_if_orphaned()
         if changed:
             raise StageError(f"{', '.join(changed)} changed while the stage ran; nothing was published; run it again")
         with self.uninterrupted():
@@ -173,9 +182,8 @@ class Run:
                 files.remove(Path(path))
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self._pending = signum
-        if not self._deferred:
-            raise Interrupted(signum)
+        self._pending = self._pending or signum
+        self.stop_if_asked()
 
     def _get(self, key: str) -> Any:
         value: Any = self._params
@@ -202,29 +210,65 @@ class Run:
                 raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs") from None
         return hashes
 
+    def _watch(self) -> None:
+        """Send this process a SIGTERM once its DVC is gone, wherever the work is."""
+        while not self._is_orphan():
+            time.sleep(WATCH_SECONDS)
+        self.orphaned = not self._pending
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _stop_if_orphaned(self) -> None:
+        if not self._pending and self._is_orphan():
+            self._pending, self.orphaned = signal.SIGTERM, True
+        self.stop_if_asked()
+
     def _is_orphan(self) -> bool:
-        if self._orphaned or not self._guardians or time.monotonic() < self._looked_after_them + 1:
-            return self._orphaned  # a look costs 0.1 ms, so there is one a second
+        if self._guardians is None:
+            return False
         import psutil
 
-        self._looked_after_them = time.monotonic()
-        self._orphaned = any(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in self._guardians)
-        return self._orphaned
+        try:
+            alive = [p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self._guardians]
+        except psutil.NoSuchProcess:
+            return True
+        return not alive or not all(alive)
 
 
-def _guardians() -> list[Any]:
-    """The processes whose end orphans this stage: the ``dvc`` that started it and the shell between, if any."""
+def _guardians() -> list[Any] | None:
+    """The processes whose end orphans this stage: the ``dvc`` that started it and what stands between, a shell for one.
+
+    Returns:
+        None for a run by hand, which may outlive its shell, under nohup for one; an empty list if DVC is gone already.
+    """
     if "DVC_STAGE" not in os.environ:
-        return []  # run by hand: it may outlive its shell, under nohup for one
+        return None
     import psutil
 
-    parents = psutil.Process().parents()[:2]
-    is_shell = parents and parents[0].name() in {"sh", "bash", "dash", "zsh", "fish"}
-    return parents if is_shell else parents[:1]
+    guardians: list[Any] = []
+    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+        below = psutil.Process()
+        for parent in below.parents():
+            guardians.append(parent)
+            if not _is_below_dvc(parent):
+                # DVC starts stages in its own process group. Whoever inherited this one from a dead DVC has another.
+                alone = os.name == "posix" and os.getpgid(parent.pid) != os.getpgid(below.pid)
+                return [] if alone else guardians
+            below = parent
+    return []
+
+
+def _is_below_dvc(process: Any) -> bool:
+    """Whether DVC started a process, or an ancestor of it, as a stage."""
+    import psutil
+
+    try:
+        return "DVC_STAGE" in process.environ()
+    except psutil.AccessDenied:
+        return False  # another user's: the machine's first process, for one
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
+def lock(name: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
     """Keep a second run of the same stage out.
 
     Raises:
@@ -235,7 +279,7 @@ def _lock(name: str) -> Iterator[None]:
     SCRATCH.mkdir(exist_ok=True)
     holder = SCRATCH / f"{name}.pid"
     try:
-        with filelock.FileLock(SCRATCH / f"{name}.lock", timeout=LOCK_WAIT_SECONDS):
+        with filelock.FileLock(SCRATCH / f"{name}.lock", timeout=wait_seconds):
             holder.write_text(str(os.getpid()))
             yield
     except filelock.Timeout:
@@ -253,7 +297,8 @@ def run_stage(name: str, work: Callable[[Run], None], doc: str | None, argv: Seq
     os.chdir(ROOT)  # the paths in dvc.yaml are relative to it
     try:
         run = Run(name)
-        with _lock(name):
+        run.listen()
+        with lock(name):
             try:
                 run.start()
                 work(run)
@@ -262,6 +307,9 @@ def run_stage(name: str, work: Callable[[Run], None], doc: str | None, argv: Seq
                 run.retract()
                 raise
     except Interrupted as stop:
+        if run.orphaned:
+            print(f"{name}: error: the `dvc` that started this stage is gone; {run.note_on_stop}", file=sys.stderr)
+            return 128 + stop.signum
         print(f"{name}: stopped by {signal.Signals(stop.signum).name}; {run.note_on_stop}", file=sys.stderr)
         return 128 + stop.signum
     except Exception as error:

@@ -1,0 +1,69 @@
+"""How often can a run be stopped? As often as you like: stop it, type the same command, stop it again, compare.
+
+Each cycle takes a fresh clone on a small data set through all stages of a real `dvc repro`, stops it several times in
+every stage at points drawn at random (SIGKILL, SIGTERM or SIGINT to the process group, SIGKILL or SIGTERM to dvc
+alone), and in the end compares dvc.lock and the bytes of every out with those of an undisturbed run.
+
+Run it from the root of a clone: python benchmarks/soak.py --rounds 100 [--seed 0]
+"""
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[0] = str(REPOSITORY)
+
+from tests.chaos import Chaos, Stop
+from tests.project import STAGES, make_project, make_raw
+
+WAYS = [(signal.SIGKILL, False)] * 5 + [(signal.SIGTERM, False), (signal.SIGINT, False)] * 2
+WAYS += [(signal.SIGKILL, True), (signal.SIGTERM, True)]  # a SIGINT to dvc alone does nothing: it waits for its stage
+
+
+def main() -> None:
+    """Stop, compare, and print every stop and a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=100, help="stops, at least (default: 100)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    draw = random.Random(arguments.seed)
+    stops: list[Stop] = []
+    cycles = mended = 0
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = make_project(Path(folder) / "fresh", make_raw(Path(folder) / "raw"))
+        undisturbed = fresh.copy(Path(folder) / "undisturbed")
+        undisturbed.repro()
+        while len(stops) < arguments.rounds:
+            project = fresh.copy(Path(folder) / f"cycle-{cycles}")
+            project.set(runtime__checkpoint_seconds=draw.choice([0, 60]))
+            chaos = Chaos(project, undisturbed, draw.randrange(2**32))
+            for stage in STAGES:
+                for _ in range(draw.randint(2, 4)):
+                    points = ["publishing", "recording", "any time", *(["epoch"] * 2 if stage == "train" else [])]
+                    signum, alone = draw.choice(WAYS)
+                    stop = chaos.stop(stage, draw.choice(points), signum, alone)
+                    if stop:
+                        print(stop, flush=True)
+            chaos.finish()
+            stops, cycles, mended = stops + chaos.stops, cycles + 1, mended + chaos.mended
+    lost = [stop for stop in stops if not stop.recorded]
+    print(f"{len(stops)} stops in {cycles} cycles: each cycle ended with the bytes of the undisturbed run")
+    print(
+        "stage that was lost: " + ", ".join(f"{name} {n}" for name, n in Counter(s.stage for s in lost).most_common())
+    )
+    print(
+        "signal: " + ", ".join(f"{way} {n}" for way, n in Counter(f"{s.signal} to {s.target}" for s in stops).items())
+    )
+    print(f"between two outs of a stage: {sum(0 < stop.named < stop.outs for stop in lost)}")
+    print(f"training went on from a state: {sum(stop.resumed_at > 0 for stop in stops)}")
+    print(f"dvc.lock or rwlock cut off by the kill, and mended: {mended}")
+
+
+if __name__ == "__main__":
+    main()

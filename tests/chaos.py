@@ -1,0 +1,205 @@
+"""Stop a real ``dvc repro`` at points drawn at random, run it again, stop it again; in the end compare every byte.
+
+The tests do it some times (``tests/test_kill.py``), ``benchmarks/soak.py`` as often as it is told.
+"""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from stages.lib import files, pipeline, yaml12
+from tests.project import STAGES, Project
+
+SECONDS = 120  # until a stage must have begun, or a process must be gone
+DVC_CUT_OFF = re.compile(
+    r"dvc\.lock' (validation failed|is invalid)|Unable to read RWLock-file|': 'outs'$", re.MULTILINE
+)
+
+
+@dataclass
+class Stop:
+    """One disturbance: what was sent to whom, where the run was, and what it left."""
+
+    seed: int
+    signal: str
+    target: str  # group, or dvc alone
+    stage: str  # whose command had begun last
+    point: str
+    recorded: bool  # whether DVC had recorded that stage already: nothing of it was lost
+    named: int  # outs of that stage that had their names
+    outs: int
+    resumed_at: int = 0  # the step at which the run that was stopped here had gone on, if it had
+
+    def __str__(self) -> str:
+        what = "recorded" if self.recorded else f"{self.named} of {self.outs} outs named"
+        return f"{self.signal:<7} to {self.target:<9} in {self.stage:<8} {self.point:<21} {what}"
+
+
+@dataclass
+class Chaos:
+    """A clone of which no stage has run, what it must become, and the disturbances so far."""
+
+    project: Project
+    undisturbed: Project
+    seed: int
+    stops: list[Stop] = field(default_factory=list)
+    mended: int = 0  # times that DVC's own file was cut off
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.log = self.project.root.parent / f"{self.project.root.name}.log"
+        self.seconds: dict[str, float] = {}  # from a stage's beginning to its first out
+        params = yaml12.load(self.project.read("params.yaml").decode())
+        declared = {stage: pipeline.declaration(stage, params, self.project.root / "dvc.yaml") for stage in STAGES}
+        self.outs = {stage: declared[stage].outs for stage in STAGES}
+
+    # --- one disturbance ------------------------------------------------------------------------------------------
+
+    def stop(self, stage: str, point: str, signum: int = signal.SIGKILL, alone: bool = False) -> Stop | None:
+        """Start ``dvc repro`` and stop it in a stage, or in the one after it if that is recorded already.
+
+        The points: ``publishing`` is at the first named out, ``recording`` somewhat later, while DVC hashes, caches and
+        writes dvc.lock, ``epoch`` in the middle of one, ``any time`` before all that.
+
+        Returns:
+            None if there is none after it, so that the run ended undisturbed.
+        """
+        process = self._start()
+        from_here = re.compile(f"Running stage '({'|'.join(STAGES[STAGES.index(stage) :])})'")
+        if not self._await(process, lambda text: bool(from_here.search(text))):
+            assert process.returncode == 0, self._told()
+            return None
+        stage = from_here.findall(self.log.read_text())[-1]
+        began = time.monotonic()
+        if point in ("publishing", "recording"):
+            paths = [str(self.project.root / out) for out in self.outs[stage]]
+            while process.poll() is None and not any(map(os.path.exists, paths)):
+                pass  # no sleep: the outs get their names within a millisecond or two of each other
+            self.seconds[stage] = time.monotonic() - began
+            if point == "recording":
+                time.sleep(self.random.uniform(0, 0.7))
+        elif point == "epoch":
+            ended = self.random.randint(1, 2)  # epochs in this run, which may have gone on from a state
+            self._await(process, lambda text: text.count("train: epoch ") >= ended or f"{stage}: wrote" in text)
+            point = f"after {ended} more epochs"
+            time.sleep(self.random.uniform(0, 0.1))
+        else:
+            delay = self.random.uniform(0, self.seconds.get(stage, 3))
+            point = f"{delay:.2f} s after start"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+        if alone:
+            process.send_signal(signum)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signum)
+        process.wait(SECONDS)
+        if not alone:
+            self._all_are_gone()
+        return self._note(point, signum, alone)
+
+    def finish(self) -> None:
+        """Run to the end and compare with the undisturbed run: dvc.lock, every out, and nothing else left over."""
+        process = self._start()
+        process.wait(SECONDS)
+        assert process.returncode == 0, self._told()
+        assert self.project.repro() == [], self._told()
+        for path in ["dvc.lock", *(out for outs in self.outs.values() for out in outs)]:
+            mine, theirs = (project.root / path for project in (self.project, self.undisturbed))
+            assert files.digest(mine) == files.digest(theirs), f"{path}: {self._told()}"
+        left = [*self.project.root.glob("scratch/*-*"), *self._temporary()]
+        assert not left, f"{left}: {self._told()}"
+        self._all_are_gone()
+
+    # --- what it needs --------------------------------------------------------------------------------------------
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """Type the command; if DVC cannot read its own file any more, mend that as ``make repro`` does, and again."""
+        while True:
+            process = self._popen()
+            if self._await(process, lambda text: "Running stage" in text or "up to date" in text):
+                return process
+            if process.returncode == 0:
+                return process
+            told = self.log.read_text()
+            assert DVC_CUT_OFF.search(told), self._told()
+            assert "mend: " in self.project.run("python", "-m", "stages.mend").stdout, self._told()
+            self.mended += 1
+
+    def _popen(self) -> "subprocess.Popen[bytes]":
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                ["dvc", "repro"], cwd=self.project.root, env=self.project.environment, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _await(self, process: "subprocess.Popen[bytes]", said: Callable[[str], bool]) -> bool:
+        end = time.monotonic() + SECONDS
+        while not said(self.log.read_text()):
+            if process.poll() is not None:
+                return said(self.log.read_text())
+            assert time.monotonic() < end, self._told()
+            time.sleep(0.005)
+        return True
+
+    def _note(self, point: str, signum: int, alone: bool) -> Stop:
+        text = self.log.read_text()
+        stage = re.findall(r"Running stage '(\w+)'", text)[-1]
+        resumed = re.search(r"resuming at step (\d+)", text)
+        named = 0
+        begun = STAGES[: STAGES.index(stage) + 1]  # of the others a clone has the committed metrics
+        for name in begun if not alone else ():  # an orphan may be removing its outs just now
+            for out in self.outs[name]:
+                mine, theirs = self.project.root / out, self.undisturbed.root / out
+                if mine.exists():
+                    named += name == stage
+                    assert files.digest(mine) == files.digest(theirs), f"{out} is there and not whole: {self._told()}"
+        stop = Stop(
+            seed=self.seed,
+            signal=signal.Signals(signum).name,
+            target="dvc alone" if alone else "group",
+            stage=stage,
+            point=point,
+            recorded=stage in self._recorded(),
+            named=named,
+            outs=len(self.outs[stage]),
+            resumed_at=int(resumed[1]) if resumed else 0,
+        )
+        self.stops.append(stop)
+        return stop
+
+    def _recorded(self) -> set[str]:
+        try:
+            return set(yaml12.load(self.project.read("dvc.lock").decode())["stages"])
+        except Exception:
+            return set()  # not there yet, or cut off: the next start shows whether DVC minds
+
+    def _temporary(self) -> Iterator[Path]:
+        for folder in ("data", "models", "metrics", "scratch"):
+            yield from (self.project.root / folder).rglob(".tmp.*")
+
+    def _all_are_gone(self) -> None:
+        """No process may be left that works in the clone, to write there later."""
+        end = time.monotonic() + SECONDS
+        while alive := [process for process in psutil.process_iter() if self._works_here(process)]:
+            assert time.monotonic() < end, f"{alive}: {self._told()}"
+            time.sleep(0.01)
+
+    def _works_here(self, process: psutil.Process) -> bool:
+        try:
+            return process.cwd() == str(self.project.root) and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def _told(self) -> str:
+        stops = "\n".join(map(str, self.stops))
+        return f"seed {self.seed}; so far:\n{stops}\nthe last run printed:\n{self.log.read_text()}"
