@@ -91,7 +91,7 @@ def train(run: Run, team: "Team") -> None:
     frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     run.say(
         f"{recipe.model} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, "
-        f"{len(training):,} images, {recipe.epochs} epochs, {device.type}{f', {team.size} processes' if team.size > 1 else ''}"
+        f"{len(training):,} images, {recipe.epochs} epochs, {device.type}{shared.replace(' for', ',')}"
     )
     model = model.to(device).to(memory_format=torch.channels_last)
 

@@ -139,6 +139,7 @@ class Several(Team):
     """
 
     def __init__(self, run: Run, size: int):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what ``wrapped`` needs
         import torch.distributed
 
         self.run, self.size = run, size
@@ -245,7 +246,9 @@ class Several(Team):
         """In DistributedDataParallel."""
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(model)
+        # With it, PyTorch does not rearrange the gradients after the first step. Where an element lies decides in which
+        # order more than two processes add it, and a resumed run must add as the undisturbed one did.
+        return DistributedDataParallel(model, find_unused_parameters=True)
 
     def share(self, batch: "Tensor") -> "Tensor":
         """This process's part of ``(N, ...)``; the first parts are larger by one if N does not divide."""
