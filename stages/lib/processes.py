@@ -207,11 +207,11 @@ class Several(Team):
                 if self._ended():
                     raise StageError(self._ended())
                 if time.monotonic() > end:
-                    raise StageError(f"process {rank} of 0 to {self.size - 1} did not come within {PATIENCE}")
+                    raise StageError(f"rank {rank} of {self.size} did not come within {PATIENCE}")
                 time.sleep(0.05)
             if self.store.get(f"here/{rank}").decode() != self.store.get("here/0").decode():
                 self.refuse(
-                    f"process {rank} has other params, inputs, code, versions or processor than process 0; every node"
+                    f"rank {rank} has other params, inputs, code, versions or processor than rank 0; every node"
                     " needs the same commit, `dvc pull`, the locked environment and the same kind of machine"
                 )
         own_gpu = self.device.type == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) <= (
@@ -301,7 +301,7 @@ class Several(Team):
                 how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
                 last = self._log(rank).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
                 why = f" ({last})" if status > 0 and last else ""
-                return f"process {rank} of 0 to {self.size - 1} {how}{why}; {self.run.note_on_stop}"
+                return f"rank {rank} of {self.size} {how}{why}; {self.run.note_on_stop}"
         return ""
 
     def end(self) -> None:
