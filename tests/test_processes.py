@@ -52,7 +52,7 @@ def trainers(*projects: Project) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cwd", "cmdline", "status", "create_time"]):
         folders = {str(project.root) for project in projects}
-        if process.info["cwd"] in folders and "stages.train" in (process.info["cmdline"] or [])[:3]:
+        if process.info["cwd"] in folders and "stages.train" in (process.info["cmdline"] or [])[:4]:
             found.append(process)
     return sorted(found, key=lambda process: process.info["create_time"])
 
@@ -69,6 +69,8 @@ def test_the_launcher_gives_the_same_bytes_as_the_param(
     project.run("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
     assert project.read(MODEL) == results[2][0]
     assert not checkpoints(project)
+    project.dvc("commit", "--force", "train")  # as docs/scaling.md says
+    assert project.repro() == ["evaluate", "export"]
 
 
 def two_nodes(project: Project, tmp_path: Path, change: dict[str, Any]) -> tuple[list[Project], list[tuple[int, str]]]:

@@ -149,7 +149,9 @@ class Several(Team):
             if run.leads:
                 when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
         else:
-            self.store = torch.distributed.TCPStore(HERE, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+            self.store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+                HERE, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE
+            )
             self._start_children(self.store.port)
         self.device = torch.device("cpu")
 

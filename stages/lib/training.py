@@ -129,10 +129,10 @@ def fit(
                 average.update_parameters(model)
 
             step += 1
-            hits = int((outputs.argmax(1).cpu() == labels[batch]).sum())
-            batch_sum, hits = team.total(batch_loss.item() * len(batch), hits)
+            hits = (outputs.argmax(1).cpu() == labels[batch]).sum().item()
+            batch_sum, batch_hits = team.total(batch_loss.item() * len(batch), hits)
             loss_sum += batch_sum
-            correct += int(hits)
+            correct += int(batch_hits)
             progress.step()
             _stop_if_doomed(batch_sum / len(whole), loss, step)
 
