@@ -145,7 +145,8 @@ class Several(Team):
         self.run, self.size = run, size
         self.children: dict[int, subprocess.Popen[bytes]] = {}
         if "RANK" in os.environ:
-            self.store, self.rank, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+            join = torch.distributed.rendezvous  # type: ignore[attr-defined]
+            self.store, self.rank, _ = next(join("env://", timeout=PATIENCE))
             if run.leads:
                 when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
         else:
