@@ -5,7 +5,7 @@ BIN := $(CURDIR)/.venv/bin
 # Stages are run as `python -m stages.<name>`: that python must be the environment's.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro test lint bench leftovers lock setup clean
+.PHONY: help repro test lint bench demo leftovers lock setup clean
 
 help:     ## show this list
 	@grep -E '^[a-z]+: ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -25,6 +25,11 @@ lint: setup  ## check style and types
 
 bench: repro  ## measure what the speed claims rest on; run nothing beside it
 	python benchmarks/overhead.py
+	python benchmarks/inference.py
+
+PORT ?= 8000
+demo: setup  ## build the page that runs the model in a browser, and serve it to this machine: make demo PORT=8000
+	python -m demo.build --port $(PORT)
 
 leftovers: setup  ## list what interrupted runs left; python -m stages.leftovers --remove cleans up
 	@python -m stages.leftovers

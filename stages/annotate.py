@@ -1,9 +1,10 @@
 """Turn the raw files into one ZIP of PNG images and one CSV that annotates them.
 
-reads   data/raw/; params.yaml: annotate, download.dataset (for the class names)
-writes  data/images.zip, data/annotations.csv, metrics/annotate.json, metrics/annotate/samples.png
+reads   data/raw/; params.yaml: annotate, download.dataset (for the class names and the licence)
+writes  data/images.zip, data/annotations.csv, data/origin.json, metrics/annotate.json, metrics/annotate/samples.png
 run     dvc repro annotate, or: python -m stages.annotate
-expect  70,000 images in about ten seconds; validation rows drawn from the training images, stratified by class
+expect  70,000 images in about ten seconds; validation rows drawn from the training images, stratified by class; what is
+        odd about the images (blank, identical, nearly identical ones) is counted and said, and nothing is dropped
 
 Nothing after this stage knows that the images were FashionMNIST: put your own ZIP (or folder) and CSV in its place.
 """
@@ -17,7 +18,7 @@ if not __package__:  # run as `python stages/annotate.py`
 import numpy as np
 import pandas as pd
 
-from stages.lib import annotations, idx, images, pictures
+from stages.lib import annotations, checks, idx, images, pictures
 from stages.lib.catalog import CATALOG
 from stages.lib.errors import StageError
 from stages.lib.progress import bar
@@ -62,10 +63,23 @@ def draw_validation(rows: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     return rows.groupby("label").sample(frac=fraction, random_state=seed).index
 
 
+def check_classes(rows: pd.DataFrame, class_names: tuple[str, ...]) -> None:
+    """Refuse a split without an image of some class: nothing could be learned or said about it.
+
+    Raises:
+        StageError: a class is missing.
+    """
+    for split, of_split in rows.groupby("split"):
+        absent = [name for name in class_names if name not in set(of_split["class_name"])]
+        if absent:
+            raise StageError(f"data/raw: no {split} image of the class {', '.join(absent)}; download it again")
+
+
 def main(run: Run) -> None:
     """Pack, annotate, draw the validation rows, describe."""
     params = run.param("annotate")
-    class_names = CATALOG[run.param("download.dataset")].class_names
+    dataset = CATALOG[run.param("download.dataset")]
+    class_names = dataset.class_names
     raw = run.dep("data/raw")
 
     train_pixels, train_labels = read_raw(raw, "train")
@@ -73,7 +87,8 @@ def main(run: Run) -> None:
     train = annotate(train_labels, "train", class_names)
     test = annotate(test_labels, "test", class_names)
     train.loc[draw_validation(train, params.validation_fraction, params.seed), "split"] = "val"
-    rows = pd.concat([train, test])
+    rows = pd.concat([train, test], ignore_index=True)
+    check_classes(rows, class_names)
 
     images.write_zip(
         run.out("data/images.zip"),
@@ -81,12 +96,15 @@ def main(run: Run) -> None:
         (image for part in (train_pixels, test_pixels) for image in part),
     )
     annotations.write(run.out("data/annotations.csv"), rows)
+    run.write_json("data/origin.json", dataset.origin)
 
+    findings = checks.findings(np.concatenate([train_pixels, test_pixels]), rows)
     (mean,), (std,) = images.mean_and_std([train_pixels[train["split"] == "train"][:, None]])
     counts = pd.crosstab(rows["split"], rows["class_name"])
     run.write_json(
         "metrics/annotate.json",
         {
+            "findings": findings,
             "rows": {str(split): {"total": int(row.sum()), **row.to_dict()} for split, row in counts.iterrows()},
             "training_pixels": {"mean": round(mean, 6), "std": round(std, 6)},
         },
@@ -100,6 +118,7 @@ def main(run: Run) -> None:
     )
     sizes = ", ".join(f"{split} {n:,}" for split, n in counts.sum(axis="columns").items())
     run.say(f"wrote data/images.zip and data/annotations.csv: {len(rows):,} images ({sizes})")
+    run.say(checks.in_words(findings))
 
 
 if __name__ == "__main__":

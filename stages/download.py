@@ -43,10 +43,11 @@ def main(run: Run) -> None:
             (raw_folder / name).write_bytes(content)
         run.say(f"wrote data/raw: {dataset}, {sum(map(len, contents.values())):,} verified bytes from {source}")
         return
+    homepage = CATALOG[dataset].origin["homepage"]
     raise StageError(
         f"no source gave {dataset}:"
         + "".join(f"\n  {reason}" for reason in reasons)
-        + f"\nFetch the four .gz files from {CATALOG[dataset].homepage} on a machine that can, put them in a folder,"
+        + f"\nFetch the four .gz files from {homepage} on a machine that can, put them in a folder,"
         " and run: FASHION_MNIST_SOURCES=/that/folder dvc repro"
     )
 

@@ -69,7 +69,9 @@ def train(run: Run, team: "Team") -> None:
     loss = make_loss(recipe.loss, run.param(f"losses.{recipe.loss}").model_dump(), len(training.class_names))
     training.target_transform = validation.target_transform = loss.target_transform
 
-    mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
+    mean, std = [0.0] * training.shape[0], [1.0] * training.shape[0]
+    if recipe.standardise:
+        mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
     arguments = run.param(f"models.{recipe.model}").model_dump()
     card = model_file.ModelCard(recipe.model, arguments, training.class_names, *training.shape, mean, std)
     compute.seed_everything(derive(recipe.seed, "init"))

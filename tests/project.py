@@ -17,7 +17,7 @@ from stages.lib import idx, yaml12
 from stages.lib.catalog import CATALOG, NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STAGES = ["download", "annotate", "train", "evaluate", "export"]
+STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
 
 # Small and quick, but every part of a recipe is in use.

@@ -1,13 +1,14 @@
 """annotate on good and bad raw files."""
 
 import json
+import re
 import struct
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from stages.lib import annotations, idx, images
+from stages.lib import annotations, checks, idx, images
 from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
 
 
@@ -55,6 +56,63 @@ def test_the_metrics_describe_the_training_rows(finished: Project) -> None:
     used = images.stack(names, len(names), images.reader(finished.root / "data/images.zip")) / 255
     assert metrics["training_pixels"]["mean"] == pytest.approx(used.mean(), abs=1e-6)
     assert metrics["training_pixels"]["std"] == pytest.approx(used.std(), abs=1e-6)
+
+
+def test_odd_images_are_counted_and_kept(finished: Project) -> None:
+    found = json.loads(finished.read("metrics/annotate.json"))["findings"]
+    assert found == {
+        "blank": 0,
+        "identical": {"across_splits": 0, "images": 0, "with_another_label": 0},
+        "nearly_identical": {"across_splits": 0, "pairs": 0, "with_another_label": 0},
+    }
+    parts = {part: finished.root / f"data/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")}
+    pixels = {part: idx.read(path, 3).copy() for part, path in parts.items()}
+    label = {part: idx.read(finished.root / f"data/raw/{part}-labels-idx1-ubyte", 1) for part in parts}
+    same, other = ((label["train"] == value).nonzero()[0] for value in (label["t10k"][0], (label["t10k"][0] + 1) % 10))
+    pixels["train"][same[0]] = pixels["train"][other[0]] = pixels["t10k"][0]  # three in one: two labels, two splits
+    pixels["train"][same[1]] = pixels["t10k"][1]
+    pixels["train"][same[1], 0, 0] += 20  # 20 grey levels on one pixel of 784: 0.7 on the mean
+    pixels["train"][same[2]] = pixels["t10k"][2]
+    pixels["train"][same[2], :4] += 20  # on a seventh of the image: 7.6
+    pixels["train"][same[3]] = 7
+    for part, path in parts.items():
+        path.unlink()
+        idx.write(path, pixels[part])
+    done = finished.stage("annotate")
+    found = json.loads(finished.read("metrics/annotate.json"))["findings"]
+    assert found["blank"] == 1
+    assert found["identical"] == {"across_splits": 3, "images": 3, "with_another_label": 3}
+    assert (found["nearly_identical"]["across_splits"], found["nearly_identical"]["pairs"]) == (1, 1)
+    assert "found 1 blank images, 3 with an identical one (3 in another split), 1 nearly identical pairs" in done.stdout
+    assert len(annotations.read(finished.root / "data/annotations.csv")) == TRAINING_IMAGES + TEST_IMAGES
+
+
+def test_no_nearly_identical_pair_is_missed() -> None:
+    """Against all pairs; the images are bigger in one direction, and no multiple of the blocks."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (30, 1, 1)) + random.integers(-3, 4, (30, 9, 5))
+    pixels = pixels.clip(0, 255).astype(np.uint8)
+    rows = pd.DataFrame({"label": random.integers(0, 2, 30), "split": random.choice(["train", "test"], 30)})
+    first, second = np.triu_indices(30, 1)
+    distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
+    near = (distance > 0) & (distance <= checks.NEAR)
+    expected = {
+        "across_splits": int((near & (rows["split"].to_numpy()[first] != rows["split"].to_numpy()[second])).sum()),
+        "pairs": int(near.sum()),
+        "with_another_label": int((near & (rows["label"].to_numpy()[first] != rows["label"].to_numpy()[second])).sum()),
+    }
+    assert expected["pairs"] > 3
+    assert checks.nearly_identical(pixels, rows) == expected
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_a_class_without_images_is_named(finished: Project, part: str) -> None:
+    path = finished.root / f"data/raw/{part}-labels-idx1-ubyte"
+    labels = idx.read(path, 1)
+    path.unlink()
+    idx.write(path, np.where(labels == 8, 7, labels))
+    said = finished.stage("annotate", status=1).stderr
+    assert re.fullmatch(r"annotate: error: data/raw: no \w+ image of the class Bag; download it again\n", said)
 
 
 def bad_raw(case: str, content: bytes) -> bytes:

@@ -29,12 +29,13 @@ RERUNS = {
     r"download\.dataset": ["download", "annotate"],
     r"download\.(sources\..*|timeout_seconds|retries)": [],
     r"annotate\..*": ["annotate"],
-    r"compute\..*": ["train", "evaluate", "export"],
-    r"train\..*": ["train"],
-    r"(models\.mlp|losses\.cross_entropy|optimizers\.sgd|schedules\.one_cycle)(\..*)?": ["train"],
+    r"compute\..*": ["train", "evaluate", "export", "report"],
+    r"train\..*": ["train", "report"],
+    r"(models\.mlp|losses\.cross_entropy|optimizers\.sgd|schedules\.one_cycle)(\..*)?": ["train", "report"],
     r"models\.(?!mlp).*|losses\.(?!cross).*|optimizers\.(?!sgd).*|schedules\.(?!one).*": [],
-    r"evaluate\..*": ["evaluate"],
+    r"evaluate\..*": ["evaluate", "report"],
     r"export\..*": ["export"],
+    r"report\..*": ["report"],
     r"runtime\..*": [],
 }
 
@@ -304,7 +305,7 @@ def test_a_second_repro_says_so_and_harms_nothing(finished: Project) -> None:
     assert re.search(r"is busy, it is being blocked by|Unable to acquire lock", second.stderr), second.stderr
     output, errors = first.communicate(timeout=240)
     assert first.returncode == 0, errors
-    assert ran(output) == ["train", "evaluate", "export"]
+    assert ran(output) == ["train", "evaluate", "export", "report"]
     assert finished.repro() == []
 
 
@@ -312,8 +313,9 @@ def test_the_drawing_of_the_stages_is_true(finished: Project) -> None:
     edges = re.findall(r'"(\w+)" -> "(\w+)"', finished.dvc("dag", "--dot").stdout)
     assert set(edges) == {
         ("download", "annotate"),
-        *itertools.product(["annotate"], ["train", "evaluate", "export"]),
-        *itertools.product(["train"], ["evaluate", "export"]),
+        *itertools.product(["annotate"], ["train", "evaluate", "export", "report"]),
+        *itertools.product(["train"], ["evaluate", "export", "report"]),
+        *itertools.product(["evaluate"], ["export", "report"]),
     }
 
 
@@ -334,7 +336,7 @@ def test_the_cookbook_works_as_the_readme_says(finished: Project) -> None:
 
     changed = type_in("change")
     assert "train.model" in changed["dvc params diff"]
-    assert ran(changed["dvc repro"]) == ["train", "evaluate", "export"]
+    assert ran(changed["dvc repro"]) == ["train", "evaluate", "export", "report"]
     assert "metrics/evaluate.json" in changed["dvc metrics diff"]
     back = type_in("back")
     assert ran(back["dvc repro"]) == []

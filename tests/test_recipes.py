@@ -171,7 +171,7 @@ def test_patience_and_the_best_epoch(finished: Project) -> None:
     finished.set_all({"optimizers.sgd.lr": 0.3, "train.warmup_fraction": 0.9})
     output = finished.stage("train").stdout
     curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
-    best = curve.loc[curve["val_loss"].idxmin()]
+    best = curve.sort_values("val_loss").iloc[0]
     assert len(curve) < 40
     assert len(curve) == best["epoch"] + 2
     assert f"stopped after epoch {len(curve)}: no lower validation loss since epoch {best['epoch']:.0f}" in output
@@ -183,7 +183,7 @@ def test_patience_and_the_best_epoch(finished: Project) -> None:
 
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
     with torch.inference_mode():
-        logits = model(Normalise(card)(data.batch(torch.arange(len(data)))))
+        logits = model(Normalise(card)(data.everything()))
     assert nn.functional.cross_entropy(logits, data.labels).item() == pytest.approx(best["val_loss"], abs=1e-5)
 
 
@@ -215,7 +215,7 @@ def test_selecting_needs_validation_rows(finished: Project, change: dict[str, An
 
 
 def test_a_last_batch_too_small_for_batch_normalisation(finished: Project) -> None:
-    finished.set(train__model="resnet18", train__batch_size=359)
+    finished.set_all({"train.model": "cnn", "models.cnn.widths": [4, 4, 4, 4], "train.batch_size": 359})
     done = finished.stage("train", status=1)
     assert "train.batch_size: leaves a last batch of 1, too few for batch normalisation" in done.stderr
 
@@ -232,14 +232,15 @@ def test_inputs_far_off_are_noticed_at_the_first_step(finished: Project) -> None
 
 def test_the_curve_grows_while_the_run_goes_on(finished: Project) -> None:
     finished.set(train__epochs=10_000)
-    process = finished.start("python", "-m", "stages.train")
     path = finished.root / "metrics/train/curves.csv"
+    path.unlink()  # of the run before
+    process = finished.start("python", "-m", "stages.train")
     wait_for(lambda: path.exists() and len(path.read_text().splitlines()) > 3)
     rows = pd.read_csv(path)
     assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
     kill_group(process, 15)
-    output, _ = process.communicate(timeout=60)
-    assert re.search(r"train: epoch 2/10000: .* left\n", output)
+    output, errors = process.communicate(timeout=60)
+    assert re.search(r"train: epoch 2/10000: .* left\n", output), (output[:500], errors)
     assert not path.exists()  # a stage that was stopped leaves nothing that looks finished
 
 
@@ -321,7 +322,3 @@ def test_clipped_gradients_change_the_result(finished: Project) -> None:
     finished.stage("train")
     after = weights(finished)["1.weight"]
     assert not torch.equal(before, after)
-    steps = 6 * 9 * 0.05 * 0.01 * 10  # lr times norm, summed by momentum 0.9
-    torch.manual_seed(0)
-    assert (after - before).norm() > 0
-    assert after.norm() < before.norm() + steps

@@ -200,7 +200,7 @@ def test_a_class_without_training_rows_is_named(finished: Project) -> None:
 
 
 def test_your_own_images_fit_as_they_are(fresh: Project) -> None:
-    """What the README says about one's own images: a ZIP and a CSV, two stages removed, two files added to DVC."""
+    """What the README says about one's own images: three files, two stages removed, the files added to DVC."""
     import yaml
 
     random = np.random.default_rng(0)
@@ -218,9 +218,10 @@ def test_your_own_images_fit_as_they_are(fresh: Project) -> None:
     declaration = yaml.safe_load((fresh.root / "dvc.yaml").read_text())
     del declaration["stages"]["download"], declaration["stages"]["annotate"]
     (fresh.root / "dvc.yaml").write_text(yaml.safe_dump(declaration, sort_keys=False))
-    fresh.dvc("add", "data/images.zip", "data/annotations.csv")
+    (fresh.root / "data/origin.json").write_text('{"name": "My photographs", "licence": "unknown"}')
+    fresh.dvc("add", "data/images.zip", "data/annotations.csv", "data/origin.json")
     fresh.set(train__batch_size=10)
-    assert fresh.repro() == ["train", "evaluate", "export"]
+    assert fresh.repro() == ["train", "evaluate", "export", "report"]
     assert json.loads(fresh.read("metrics/evaluate.json"))["accuracy"] == 1
     _, card = load(fresh.root / "models/classifier.safetensors")
     assert (card.channels, card.height, card.width, card.class_names) == (3, 20, 24, ["red", "green", "blue"])
@@ -338,7 +339,7 @@ def test_normalised_training_pixels_have_mean_0_and_deviation_1(finished: Projec
 
     _, card = load(finished.root / "models/classifier.safetensors")
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="train")
-    values = Normalise(card)(data.batch(torch.arange(len(data))))
+    values = Normalise(card)(data.everything())
     assert values.mean().item() == pytest.approx(0, abs=1e-4)
     assert values.std().item() == pytest.approx(1, abs=1e-4)
 

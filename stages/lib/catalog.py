@@ -1,8 +1,9 @@
-"""The data sets that ``download`` knows: file names, published digests, class names.
+"""The data sets that ``download`` knows: file names, published digests, class names, licences.
 
 All three share the IDX format and the four file names. Digests of the published ``.gz`` files: the Fashion-MNIST
 README and torchvision's ``datasets/mnist.py``. A redistributor may compress again, so where the digest of the
-content is known too, it decides.
+content is known too, it decides. Licences: the file LICENSE of the Fashion-MNIST repository; MNIST's page as archived
+(its images are derived from NIST's Special Databases 1 and 3); KMNIST's page.
 """
 
 from dataclasses import dataclass
@@ -19,20 +20,20 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Catalogued:
-    """A data set: its files and the names of classes 0 to 9."""
+    """A data set: its files, the names of classes 0 to 9, and its origin as ``origin.py`` describes it."""
 
     files: tuple[RawFile, ...]
     class_names: tuple[str, ...]
-    homepage: str
+    origin: dict[str, str]
 
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def _entry(gzip: str, content: str, class_names: str, homepage: str) -> Catalogued:
+def _entry(gzip: str, content: str, class_names: str, **origin: str) -> Catalogued:
     contents: list[str | None] = [*content.split()] or [None] * len(NAMES)
     raw = (RawFile(*row) for row in zip(NAMES, gzip.split(), contents, strict=True))
-    return Catalogued(tuple(raw), tuple(class_names.split(", ")), homepage)
+    return Catalogued(tuple(raw), tuple(class_names.split(", ")), origin)
 
 
 CATALOG = {
@@ -42,7 +43,10 @@ CATALOG = {
         "f4a8712d7a061bf5bd6d2ca38dc4d50a 9018921c3c673c538a1fc5bad174d6f9"
         " 8181f5470baa50b63fa0f6fddb340f0a 15d484375f8d13e6eb1aabb0c3f46965",
         "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot",
-        "github.com/zalandoresearch/fashion-mnist",
+        name="Fashion-MNIST",
+        licence="MIT",
+        attribution="Zalando SE, 2017",
+        homepage="github.com/zalandoresearch/fashion-mnist",
     ),
     "mnist": _entry(
         "f68b3c2dcbeaaa9fbdd348bbdeb94873 d53e105ee54ea40749a09fcbcd1e9432"
@@ -50,13 +54,19 @@ CATALOG = {
         "6bbc9ace898e44ae57da46a324031adb a25bea736e30d166cdddb491f175f624"
         " 2646ac647ad5339dbf082846283269ea 27ae3e4e09519cfbb04c329615203637",
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
-        "yann.lecun.com/exdb/mnist",
+        name="MNIST",
+        licence="CC-BY-SA-3.0",
+        attribution="Yann LeCun and Corinna Cortes",
+        homepage="yann.lecun.com/exdb/mnist",
     ),
     "kmnist": _entry(
         "bdb82020997e1d708af4cf47b453dcf7 e144d726b3acfaa3e44228e80efcd344"
         " 5c965bf0a639b31b8f53240b1b52f4d7 7320c461ea6c1c855c0b718fb2a4b134",
         "",  # only the .gz files have published digests
         "o, ki, su, tsu, na, ha, ma, ya, re, wo",
-        "codh.rois.ac.jp/kmnist",
+        name="KMNIST",
+        licence="CC-BY-SA-4.0",
+        attribution="ROIS-DS Center for Open Data in the Humanities",
+        homepage="codh.rois.ac.jp/kmnist",
     ),
 }

@@ -95,6 +95,10 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         names = [self.names[index] for index in indices.tolist()]
         return torch.from_numpy(images.stack(names, len(names), self._read, self.shape))
 
+    def everything(self) -> torch.Tensor:
+        """All images in memory, ``(N, C, H, W) uint8``."""
+        return self.images if self.images is not None else self.batch(torch.arange(len(self)))
+
     def targets(self) -> torch.Tensor:
         """All labels, transformed, as one tensor ``(N, ...)``."""
         if self.target_transform is None or not len(self):

@@ -4,9 +4,12 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from stages.lib.model_file import ModelCard, Normalise
@@ -17,30 +20,36 @@ INPUT, OUTPUTS = "images", ("logits", "probabilities")
 class _Deployed(nn.Module):
     """Pixels in, logits and probabilities out."""
 
-    def __init__(self, model: nn.Module, card: ModelCard):
+    def __init__(self, model: nn.Module, card: ModelCard, temperature: float):
         super().__init__()
-        from torch.fx.experimental.optimization import fuse
-
         self.normalise = Normalise(card)
-        self.model = fuse(model.eval())  # BatchNorm goes into the convolution before it
+        self.model = model
+        self.temperature = temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self.model(self.normalise(images))
-        return logits, logits.softmax(1)
+        calibrated = logits if self.temperature == 1 else logits / self.temperature
+        return logits, calibrated.softmax(1)
 
 
-def write(path: Path, model: nn.Module, card: ModelCard, opset: int) -> None:
-    """Convert a model and check the file.
+def convert(model: nn.Module, card: ModelCard, opset: int, temperature: float = 1.0) -> onnx.ModelProto:
+    """A model in evaluation mode as ONNX, with scaling and normalisation inside and without BatchNorm.
 
-    Raises:
-        onnx.checker.ValidationError: the exporter wrote something invalid.
+    PyTorch's exporter folds a BatchNorm into the convolution before it. One that follows anything else (as in
+    torchvision's DenseNet, whose convolutions come after it) becomes the multiplication and addition that it is.
+
+    Args:
+        model: takes what ``Normalise(card)`` returns, returns logits.
+        card: of the model.
+        opset: version of the ONNX operators.
+        temperature: what the logits are divided by before the softmax.
     """
     images = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         program = torch.onnx.export(
-            _Deployed(model, card).eval(),
+            _Deployed(model, card, temperature).eval(),
             (images,),
             input_names=[INPUT],
             output_names=list(OUTPUTS),
@@ -52,20 +61,64 @@ def write(path: Path, model: nn.Module, card: ModelCard, opset: int) -> None:
         )
     if program is None:
         raise AssertionError("torch.onnx.export returned no program")
-    proto = _without_traces(program.model_proto)
-    contract = {
+    return _without_batch_norm(without_traces(program.model_proto))
+
+
+def contract(card: ModelCard) -> dict[str, Any]:
+    """What a person must know to use the file, as its metadata say it."""
+    return {
         "class_names": card.class_names,
         "input": f"{INPUT}: (batch, {card.channels}, {card.height}, {card.width}) uint8, 0 to 255; "
         + ("greyscale" if card.channels == 1 else "RGB"),
         "outputs": f"{', '.join(OUTPUTS)}: (batch, {len(card.class_names)}) float32, in the order of class_names",
     }
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in contract.items()})
-    onnx.checker.check_model(proto, full_check=True)
+
+
+def describe(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Replace the metadata: each value as JSON, since ONNX holds text only."""
+    onnx.helper.set_model_props(proto, {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()})
+
+
+def write(path: Path, proto: onnx.ModelProto) -> None:
+    """Write the file; the bytes depend on nothing but the model and its metadata."""
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what the exporter noted about where and by what the model was written: source paths and versions."""
+def _without_batch_norm(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace each BatchNormalization that is left by ``x * scale + shift``, which is what it does after training."""
+    graph = proto.graph
+    if all(node.op_type != "BatchNormalization" for node in graph.node):
+        return proto
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "BatchNormalization":
+            nodes.append(node)
+            continue
+        gamma, beta, mean, variance = (
+            numpy_helper.to_array(weights[name]).astype(np.float64) for name in node.input[1:]
+        )
+        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+        scale = gamma / np.sqrt(variance + epsilon)
+        name, along_channels = node.name, (-1, *[1] * (ranks[node.input[0]] - 2))
+        for part, values in (("scale", scale), ("shift", beta - mean * scale)):
+            array = values.astype(np.float32).reshape(along_channels)
+            graph.initializer.append(numpy_helper.from_array(array, f"{name}.{part}"))
+        make = onnx.helper.make_node
+        nodes.append(make("Mul", [node.input[0], f"{name}.scale"], [f"{name}.scaled"], f"{name}.mul"))
+        nodes.append(make("Add", [f"{name}.scaled", f"{name}.shift"], [node.output[0]], f"{name}.add"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return proto
+
+
+def without_traces(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what a tool noted about where and by what the model was written: source paths and versions."""
     proto.producer_name, proto.producer_version, proto.doc_string = "", "", ""
     del proto.metadata_props[:]
     graphs = [proto.graph, *proto.functions]

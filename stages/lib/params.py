@@ -19,6 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=0)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
 
@@ -68,6 +69,7 @@ class Train(Section):
     epochs: Count
     batch_size: Count
     shuffle: bool
+    standardise: bool
     clip_norm: NotNegative
     precision: Literal["fp32", "bf16"]
     average_decay: Fraction
@@ -179,12 +181,23 @@ class Schedules(Section):
 
 class Evaluate(Section):
     batch_size: Count
+    minimum_accuracy: Share
+
+
+class Report(Section):
+    mistakes: Count
+    samples: Count
+    seed: Seed
 
 
 class Export(Section):
     opset: Annotated[int, Field(ge=18, le=24)]
     tolerance: Positive
     batch_size: Count
+    int8: bool
+    int8_max_drop: Fraction
+    int8_images: Count
+    int8_seed: Seed
 
 
 class Runtime(Section):
@@ -206,6 +219,7 @@ class Params(Section):
     optimizers: Optimizers
     schedules: Schedules
     evaluate: Evaluate
+    report: Report
     export: Export
     runtime: Runtime
 

@@ -1,0 +1,47 @@
+"""A throw-away clone of this repository with the real data in it, for benchmarks that run stages with other params."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.project import Project
+
+
+@contextlib.contextmanager
+def clone() -> Iterator[Project]:
+    """A clone of what is committed, with the data of this repository's DVC cache checked out."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
+        project = Project(root, root)
+        project.dvc("config", "--local", "cache.dir", str(REPOSITORY / ".dvc/cache"))
+        project.dvc("checkout", "data/images.zip", "data/annotations.csv")
+        yield project
+
+
+def measured(project: Project, *command: str) -> tuple[float, float]:
+    """Wall time in seconds and peak memory in MB of one command in the clone.
+
+    Raises:
+        SystemExit: the command failed; what it said is shown.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=project.root, env=project.environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}\n{output.read()}")
+    return seconds, usage.ru_maxrss / (1 if sys.platform == "darwin" else 1000)

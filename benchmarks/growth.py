@@ -1,0 +1,54 @@
+"""Growth: time and memory of one epoch on 15,000 to 240,000 images, in memory and read from the disk.
+
+The images of the training split, repeated under new names as often as it takes. For each size one epoch of the
+committed recipe twice: with all images in memory, and with a budget of 10 MB, so that every batch is read from the ZIP.
+Prints seconds of the whole `train` process, the same by 1,000 images, and peak memory.
+
+    python benchmarks/growth.py
+
+Run nothing beside it.
+"""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from clone import clone, measured
+
+from stages.lib import annotations, images
+from stages.lib.dataset import AnnotatedImages
+
+SIZES = (15_000, 30_000, 60_000, 120_000, 240_000)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    sizes = parser.parse_args().sizes
+    with clone() as project:
+        csv, archive = project.root / "data/annotations.csv", project.root / "data/images.zip"
+        data = AnnotatedImages(csv, archive, split="train")
+        assert data.images is not None
+        pixels, labels = data.images[:, 0].numpy(), data.labels.numpy()
+        names = np.array(data.class_names)
+        for path in (csv, archive):
+            path.unlink()  # it may be a link into the cache
+        project.set(train__epochs=1)
+        print(f"{'images':>8}  {'budget':>8}  {'seconds':>8}  {'s by 1,000':>10}  {'peak MB':>8}")
+        for size in sizes:
+            chosen = np.arange(size) % len(pixels)
+            paths = [f"train/{number:06d}.png" for number in range(size)]
+            images.write_zip(archive, paths, (pixels[index] for index in chosen))
+            rows = {"image": paths, "label": labels[chosen], "class_name": names[labels[chosen]], "split": "train"}
+            annotations.write(csv, pd.DataFrame(rows))
+            for budget in (4000, 10):
+                project.set(runtime__image_memory_mb=budget)
+                seconds, peak = measured(project, "python", "-m", "stages.train")
+                print(
+                    f"{size:8,}  {budget:5} MB  {seconds:8.1f}  {1000 * seconds / size:10.3f}  {peak:8,.0f}", flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()

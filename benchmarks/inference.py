@@ -1,0 +1,103 @@
+"""How fast the exported model is: onnxruntime against eager PyTorch, in float32 and in 8 bits.
+
+Ratios from one run, so that they hold on a noisy machine: all ways answer the same images in turn, with one and two
+threads, in batches of 1, 32 and 1000. All take pixels and give probabilities. PyTorch runs in inference mode, with the
+memory layout (channels last, or as it is) that is faster for the model and batch. onnxruntime's threads do not spin.
+
+Run it from the root of a clone that `make repro` has finished, with nothing beside it: python benchmarks/inference.py
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[0] = str(REPOSITORY)
+
+import numpy as np
+import torch
+
+from stages.lib import annotations, model_file, onnx_int8, onnx_session
+from stages.lib.dataset import AnnotatedImages
+
+ONNX = REPOSITORY / "models/classifier.onnx"
+CALIBRATION_IMAGES = 512
+ROUNDS = {1: 1000, 32: 100, 1000: 15}  # by batch size
+
+Way = Callable[[np.ndarray], object]
+
+
+def seconds(ways: dict[str, Way], images: np.ndarray, rounds: int) -> dict[str, list[float]]:
+    """Wall times of each way, which take turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for round_number in range(-max(2, rounds // 10), rounds):  # the negative ones warm up
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(images)
+            if round_number >= 0:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def eager(model: torch.nn.Module, normalise: model_file.Normalise, layout: torch.memory_format) -> Way:
+    """The trained model in PyTorch, from pixels to probabilities."""
+    model = model.to(memory_format=layout)
+
+    def run(images: np.ndarray) -> torch.Tensor:
+        with torch.inference_mode():
+            inputs = normalise(torch.from_numpy(images)).contiguous(memory_format=layout)
+            logits: torch.Tensor = model(inputs)
+            return logits.softmax(1)
+
+    return run
+
+
+def onnx(path: Path, threads: int) -> Way:
+    """The exported file in onnxruntime."""
+    session = onnx_session.session(path, threads)
+    return lambda images: session.run(["probabilities"], {"images": images})
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = annotations.read(REPOSITORY / "data/annotations.csv")
+    archive = REPOSITORY / "data/images.zip"
+    test = AnnotatedImages(rows, archive, split="test").everything().numpy()
+    training = rows[rows["split"] == "train"].sample(CALIBRATION_IMAGES, random_state=0)
+    weights = REPOSITORY / "models/classifier.safetensors"
+    models = [model_file.load(weights)[0] for _ in range(2)]
+    card = model_file.load(weights)[1]
+    normalise = model_file.Normalise(card)
+    with tempfile.TemporaryDirectory() as folder:
+        int8 = Path(folder) / "int8.onnx"
+        onnx_int8.quantise(ONNX, int8, AnnotatedImages(training, archive).everything().numpy())
+        print(f"{card.architecture}: {ONNX.stat().st_size:,} bytes in float32, {int8.stat().st_size:,} in 8 bits")
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            layouts = (torch.channels_last, torch.contiguous_format)
+            ways = {f"eager {layout}": eager(m, normalise, layout) for m, layout in zip(models, layouts, strict=True)}
+            ways |= {"onnx": onnx(ONNX, threads), "onnx int8": onnx(int8, threads)}
+            for batch, rounds in ROUNDS.items():
+                report(threads, batch, seconds(ways, test[:batch], rounds))
+
+
+def report(threads: int, batch: int, times: dict[str, list[float]]) -> None:
+    """Print the medians, the 99th percentiles of single images, and how many times faster than eager PyTorch."""
+    median = {name: statistics.median(values) for name, values in times.items()}
+    faster = min((name for name in times if name.startswith("eager")), key=median.__getitem__)
+    for name, shown in ((faster, "PyTorch"), ("onnx", "onnxruntime"), ("onnx int8", "onnxruntime, int8")):
+        text = (
+            f"{threads} thread{'s' if threads > 1 else ' '}  batch {batch:4}  {shown:<18} {median[name] * 1e3:8.3f} ms"
+        )
+        if batch == 1:
+            text += f"  p99 {np.quantile(times[name], 0.99) * 1e3:7.3f} ms"
+        if name != faster:
+            text += f"  {median[faster] / median[name]:5.2f} times faster"
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

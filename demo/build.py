@@ -1,0 +1,214 @@
+"""Build the page that runs the exported model in a browser, and serve it to this machine alone.
+
+reads   models/classifier.onnx, data/images.zip, data/annotations.csv; demo/page/, demo/package-lock.json
+writes  scratch/demo/site/, a static page that any web server can serve; scratch/demo/runtime/, what npm fetched
+run     make demo, or: python -m demo.build [--port 8000] [--build-only]
+expect  a few seconds, then the address of the page; needs npm, and the network the first time
+
+onnxruntime-web cannot read a model's metadata, so what the page has to know stands in `model.json` beside the model:
+class names, channels, height, width, background, samples. Nothing in the page knows FashionMNIST.
+"""
+
+import argparse
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as `python demo/build.py`
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+
+from stages.lib import images
+from stages.lib.errors import StageError
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL, IMAGES, ANNOTATIONS = Path("models/classifier.onnx"), Path("data/images.zip"), Path("data/annotations.csv")
+SOURCES, SCRATCH = Path("demo"), Path("scratch/demo")
+RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"]  # of onnxruntime-web: CPU only, one thread
+SAMPLES = 40
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build, then serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: 8000)")
+    parser.add_argument("--build-only", action="store_true", help="build the page and do not serve it")
+    arguments = parser.parse_args(argv)
+    os.chdir(ROOT)
+    try:
+        site = build()
+        say(f"built {site}")
+        if not arguments.build_only:
+            serve(site, arguments.port)
+    except StageError as error:
+        print(f"demo: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:  # the way to end a server
+        print()
+    return 0
+
+
+def build() -> Path:
+    """Put page, runtime, model and samples into one folder, whole or not at all.
+
+    Raises:
+        StageError: the model, the data or npm is missing.
+    """
+    about = describe_model()
+    runtime = fetch_runtime()
+    site, new = SCRATCH / "site", SCRATCH / "site.new"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(SOURCES / "page", new)
+    for name in RUNTIME:
+        shutil.copy(runtime / name, new)
+    shutil.copy(MODEL, new)
+    about |= write_samples(new)
+    (new / "model.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.rmtree(site, ignore_errors=True)
+    new.rename(site)
+    return site
+
+
+def describe_model() -> dict:
+    """What the model's file says about itself.
+
+    Raises:
+        StageError: there is no model, or none that ``export`` wrote.
+    """
+    import onnxruntime
+
+    if not MODEL.exists():
+        raise StageError(f"{MODEL} is missing; `make repro` makes it, `dvc pull` fetches it")
+    try:
+        session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+        class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+        _, channels, height, width = session.get_inputs()[0].shape
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise StageError(f"{MODEL}: no model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
+    size = MODEL.stat().st_size
+    return {"bytes": size, "class_names": class_names, "channels": channels, "height": height, "width": width}
+
+
+def write_samples(site: Path) -> dict:
+    """Write test images as PNG, as many of one class as of another, and say what they are.
+
+    They are written anew, so that a browser, which decodes JPEG in its own way and some formats not at all, gets the
+    pixels that ``evaluate`` got.
+    """
+    from PIL import Image
+
+    from stages.lib import annotations
+
+    rows = annotations.read(ANNOTATIONS)
+    test = rows[rows["split"] == "test"]
+    each = max(1, SAMPLES // max(1, test["label"].nunique()))
+    chosen = test.groupby("label").head(each).head(SAMPLES)
+    read = images.reader(IMAGES)
+    (site / "samples").mkdir()
+    samples, light = [], []
+    for number, (name, class_name) in enumerate(zip(chosen["image"], chosen["class_name"], strict=True)):
+        pixels = images.decode(read(name), name)  # (C, H, W)
+        file = f"samples/{number:02}.png"
+        Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(site / file)
+        samples.append({"class_name": class_name, "file": file, "name": name})
+        light.append(is_light(pixels))
+    background = "mixed" if len(set(light)) != 1 else "light" if light[0] else "dark"
+    return {"background": background, "samples": samples}
+
+
+def is_light(pixels: np.ndarray) -> bool:
+    """Whether ``(C, H, W) uint8`` pixels have a light background: the mean of the outermost ring."""
+    sides = [pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]]
+    return bool(np.concatenate(sides, axis=1).mean() > 127.5)
+
+
+def fetch_runtime() -> Path:
+    """The folder with onnxruntime-web as the lock file pins it, from npm's cache or registry; fetched once.
+
+    Raises:
+        StageError: npm is missing or failed.
+    """
+    lock, runtime, work = SOURCES / "package-lock.json", SCRATCH / "runtime", SCRATCH / "npm"
+    made_from = runtime / lock.name
+    if made_from.exists() and made_from.read_bytes() == lock.read_bytes():
+        return runtime
+    npm = shutil.which("npm")
+    if not npm:
+        raise StageError("npm is missing, which fetches onnxruntime-web; install Node.js, on Debian: apt install npm")
+    say("npm fetches onnxruntime-web")
+    for folder in (runtime, work):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    for path in (SOURCES / "package.json", lock):
+        shutil.copy(path, work)
+    words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--json"]
+    done = subprocess.run([npm, *words], cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StageError(f"npm could not fetch onnxruntime-web: {npm_reason(done.stdout)}")
+    for name in RUNTIME:
+        shutil.copy(work / "node_modules" / "onnxruntime-web" / "dist" / name, runtime)
+    shutil.copy(lock, made_from)  # last: who finds it finds the rest
+    shutil.rmtree(work)  # 150 MB, of which the page needs a tenth
+    return runtime
+
+
+def npm_reason(output: str) -> str:
+    """The first line of what ``npm --json`` says went wrong."""
+    try:
+        error = json.loads(output)["error"]
+        return f"{error['code']}: {error['summary'].partition(chr(10))[0]}"
+    except (ValueError, KeyError, TypeError):
+        return output.strip().partition("\n")[0] or "it did not say why"
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Static files; the browser asks each time whether they changed, since a new build has the old names."""
+
+    # The machine's own table may not know these, and a browser runs a module only as what it is.
+    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".svg": "image/svg+xml",
+    }
+
+    def end_headers(self) -> None:
+        """Add to every answer."""
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Say nothing when all is well."""
+
+
+def serve(site: Path, port: int) -> None:
+    """Serve a folder on the loopback interface until Ctrl-C.
+
+    Raises:
+        StageError: the port is taken.
+    """
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Handler, directory=site))
+    except OSError as error:
+        raise StageError(f"port {port}: {error.strerror}; name another with --port (make demo PORT=8001)") from None
+    with server:
+        say(f"open http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        server.serve_forever()
+
+
+def say(text: str) -> None:
+    """Tell the person what happened."""
+    print(f"demo: {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

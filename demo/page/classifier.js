@@ -1,0 +1,31 @@
+// The exported model in onnxruntime-web. Scaling, normalisation and softmax are inside the file: bytes go in,
+// probabilities come out.
+
+import * as ort from "./ort.wasm.bundle.min.mjs";
+
+ort.env.wasm.numThreads = 1; // more would need cross-origin isolation, that is a special server; one takes milliseconds
+
+/**
+ * @returns {Promise<object>} what build.py wrote about the model (class_names, channels, height, width, samples, ...)
+ *   and `classify`
+ */
+export async function load() {
+  const [about, session] = await Promise.all([
+    fetch("model.json").then((response) => response.json()),
+    ort.InferenceSession.create("classifier.onnx", { executionProviders: ["wasm"] }),
+  ]);
+  const shape = [1, about.channels, about.height, about.width];
+  let previous = Promise.resolve(); // a session answers one call at a time
+
+  /** From (channels, height, width) bytes to one probability for each class. */
+  function classify(pixels) {
+    const answer = previous.then(async () => {
+      const { probabilities } = await session.run({ images: new ort.Tensor("uint8", pixels, shape) }, ["probabilities"]);
+      return Array.from(probabilities.data);
+    });
+    previous = answer.catch(() => {});
+    return answer;
+  }
+
+  return { ...about, classify };
+}

@@ -1,0 +1,113 @@
+"""Every formula that evaluate uses, against a library's."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import top_k_accuracy_score as library_top_k
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from stages.lib import measures
+
+CLASSES, IMAGES = 7, 500
+NAMES = list("abcdefg")
+
+
+@pytest.fixture(scope="module")
+def logits() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 2, (IMAGES, CLASSES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels(logits: np.ndarray) -> np.ndarray:
+    """Mostly, but not always, the most probable class."""
+    random = np.random.default_rng(1)
+    return np.where(random.random(IMAGES) < 0.6, logits.argmax(1), random.integers(0, CLASSES, IMAGES))
+
+
+@pytest.mark.parametrize(("right", "count"), [(9396, 10000), (0, 10), (10, 10), (1, 3)])
+def test_wilson_interval(right: int, count: int) -> None:
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    assert measures.wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_loss_and_probabilities(logits: np.ndarray, labels: np.ndarray) -> None:
+    for temperature in (1.0, 0.4, 3.0):
+        expected = softmax(logits.astype(np.float64) / temperature, axis=1)
+        np.testing.assert_allclose(measures.softmax(logits, temperature), expected)
+        np.testing.assert_allclose(measures.scale(measures.softmax(logits), temperature), expected)
+        loss = measures.mean_loss(logits, labels, temperature)
+        assert loss == pytest.approx(log_loss(labels, expected, labels=range(CLASSES)))
+
+
+@pytest.mark.parametrize("k", [1, 2, CLASSES])
+def test_top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> None:
+    with np.testing.suppress_warnings() as ignored:
+        ignored.filter(message="'k' .* greater than or equal")
+        expected = library_top_k(labels, logits, k=k, labels=range(CLASSES))
+    assert measures.top_k_accuracy(logits, labels, k) == pytest.approx(expected)
+
+
+def test_classes(logits: np.ndarray, labels: np.ndarray) -> None:
+    predicted = logits.argmax(1)
+    predicted[predicted == 2] = 3  # a class that is never predicted
+    counts = measures.confusion(labels, predicted, CLASSES)
+    assert (counts == confusion_matrix(labels, predicted)).all()
+    rows = measures.by_class(counts, NAMES)
+    expected = precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for column, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        np.testing.assert_allclose(rows[column], values)
+    assert rows.index.tolist() == NAMES
+
+
+def test_brier_score(logits: np.ndarray, labels: np.ndarray) -> None:
+    probabilities = measures.softmax(logits)
+    expected = brier_score_loss(labels, probabilities, labels=list(range(CLASSES)), scale_by_half=False)
+    assert measures.brier_score(probabilities, labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_calibration_error(logits: np.ndarray, labels: np.ndarray, temperature: float) -> None:
+    probabilities = measures.softmax(logits, temperature)
+    bins = measures.reliability(probabilities, labels)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), CLASSES, n_bins=measures.BINS, norm="l1"
+    )
+    assert measures.expected_calibration_error(bins) == pytest.approx(expected.item(), abs=1e-6)
+    assert bins["images"].sum() == IMAGES
+    assert (bins["confidence"] > bins["low"]).all()
+    assert (bins["confidence"] <= bins["high"]).all()
+
+
+def test_a_bin_holds_its_upper_edge_and_the_last_one_certainty() -> None:
+    certain = np.array([[1.0, 0.0], [0.6, 0.4]])
+    bins = measures.reliability(certain, np.array([0, 1]))
+    assert bins["high"].tolist() == pytest.approx([9 / 15, 1.0])
+    assert bins["accuracy"].tolist() == [0.0, 1.0]
+    assert measures.expected_calibration_error(bins) == pytest.approx(0.3)
+
+
+def test_the_temperature_is_the_best_one(logits: np.ndarray, labels: np.ndarray) -> None:
+    found = measures.fit_temperature(logits, labels)
+    inverse = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([inverse], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double() * inverse, torch.from_numpy(labels))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    assert found == pytest.approx(1 / inverse.item(), rel=1e-4)
+
+
+def test_a_temperature_is_found_where_there_is_none() -> None:
+    """Labels that are always right would have a temperature of 0, and always wrong ones of infinity."""
+    logits = np.eye(3, dtype=np.float32)
+    for labels in (np.arange(3), np.array([1, 2, 0])):
+        temperature = measures.fit_temperature(logits, labels)
+        assert np.isfinite(measures.mean_loss(logits, labels, temperature))
+        assert np.isfinite(measures.scale(measures.softmax(logits), temperature)).all()

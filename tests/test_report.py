@@ -1,0 +1,268 @@
+"""report: its pictures, and its page in a real Chromium."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+from selenium.webdriver.common.by import By
+from sklearn.metrics import confusion_matrix
+
+from stages import report
+from stages.lib import figures, filters, page
+from stages.lib.errors import StageError
+from tests.browser import Browser, chromium
+from tests.project import Project
+
+PICTURES = ("confusion", "f1", "reliability", "mistakes", "samples", "filters")
+MISTAKES = 30
+PHONE = 360, 740  # CSS pixels
+
+
+@pytest.fixture(scope="session")
+def reported(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose model made 30 mistakes, one of them on a class that wants to be markup."""
+    project = finished_template.copy(tmp_path_factory.mktemp("reported") / "project")
+    path = project.root / "metrics/predictions.csv"
+    text = path.read_text()
+    names = report.read_predictions(path).class_names
+    text = text.replace(names[0], NASTY)
+    path.unlink()
+    path.write_text(text)
+    names[0] = NASTY
+    rows = pd.read_csv(path)
+    for row in range(MISTAKES):
+        label = names.index(str(rows.loc[row, "label"]))
+        wrong = names[(label + 1 + row % 3) % len(names)]
+        rows.loc[row, [f"probability of {name}" for name in names]] = (0.5 - row / 1000) / (len(names) - 1)
+        rows.loc[row, f"probability of {wrong}"] = 0.5 + row / 1000
+        rows.loc[row, "predicted"] = wrong
+    rows.to_csv(path, index=False, float_format="%.6f")
+    project.stage("report")
+    return project
+
+
+NASTY = "<script>alert(1)</script> & $x$"
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with chromium(tmp_path / "profile") as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(browser: Browser, reported: Project) -> Iterator[Browser]:
+    """The page from the disk; afterwards its console must be empty and no host asked for anything."""
+    browser.driver.get((reported.root / "metrics/report.html").as_uri())
+    yield browser
+    assert browser.console() == []
+    assert browser.hosts() == set()
+
+
+def column(browser: Browser, number: int, table: str = "all-mistakes") -> list[str]:
+    """What a column of a table shows, from top to bottom."""
+    script = f"return [...document.querySelectorAll('#{table} tbody tr')].map((row) => row.cells[{number}].innerText)"
+    shown: list[str] = browser.driver.execute_script(script)
+    return shown
+
+
+def click(browser: Browser, name: str, table: str = "all-mistakes") -> str:
+    """Sort by a column; returns the order that its heading tells a screen reader."""
+    head = browser.driver.find_element(By.XPATH, f"//table[@id='{table}']//th[button='{name}']")
+    head.find_element(By.TAG_NAME, "button").click()
+    return str(head.get_attribute("aria-sort"))
+
+
+def test_the_page_lists_all_mistakes_the_surest_first(opened: Browser, reported: Project) -> None:
+    rows = pd.read_csv(reported.root / "metrics/predictions.csv", keep_default_na=False)
+    wrong = rows[rows["label"] != rows["predicted"]]
+    assert len(wrong) >= MISTAKES
+    for number, name in enumerate(("image", "label", "predicted"), start=1):
+        assert sorted(column(opened, number)) == sorted(wrong[name])
+    confidences = [float(text.removesuffix(" %")) for text in column(opened, 4)]
+    assert confidences == sorted(confidences, reverse=True)
+    assert len(set(confidences)) > 10
+    thumbnails = opened.driver.find_elements(By.CSS_SELECTOR, "#all-mistakes img")
+    assert len(thumbnails) == len(wrong)
+    assert all(image.get_property("naturalWidth") == 28 for image in thumbnails)
+    assert NASTY in opened.driver.find_element(By.TAG_NAME, "body").text
+
+
+def test_a_click_on_a_heading_sorts(opened: Browser) -> None:
+    assert click(opened, "confidence") == "ascending"
+    up = [float(text.removesuffix(" %")) for text in column(opened, 4)]
+    assert up == sorted(up)
+    assert click(opened, "confidence") == "descending"
+    assert column(opened, 4) == [f"{value:.2f} %" for value in sorted(up, reverse=True)]
+    assert click(opened, "image") == "ascending"
+    assert column(opened, 1) == sorted(column(opened, 1))
+    heads = opened.driver.find_elements(By.CSS_SELECTOR, "#all-mistakes th[aria-sort]")
+    assert [head.text.split()[0] for head in heads] == ["image"]
+    click(opened, "images", "by-class")
+    support = [int(text) for text in column(opened, 5, "by-class")]
+    assert support == sorted(support)
+
+
+def test_sorting_works_from_the_keyboard(opened: Browser) -> None:
+    opened.driver.execute_script("document.querySelector('#all-mistakes th:nth-child(2) button').focus()")
+    opened.driver.switch_to.active_element.send_keys("\ue007")  # Enter
+    assert column(opened, 1) == sorted(column(opened, 1))
+
+
+@pytest.mark.parametrize("width", [PHONE[0], 1280])
+def test_nothing_sticks_out_of_the_page(opened: Browser, width: int) -> None:
+    """Wide tables and pictures scroll in a box of their own."""
+    opened.resize(width, PHONE[1], mobile=width == PHONE[0])
+    assert opened.driver.execute_script("return document.documentElement.scrollWidth") <= width
+    for figure in opened.driver.find_elements(By.CSS_SELECTOR, "figure svg"):
+        assert figure.size["width"] > 300
+
+
+def luminance(colour: str) -> float:
+    """From ``rgb(r, g, b)`` to 0 (black) to 1."""
+    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", colour)[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_pictures_follow_the_colour_scheme(opened: Browser, scheme: str) -> None:
+    opened.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    body = opened.driver.find_element(By.TAG_NAME, "body")
+    letters = opened.driver.find_element(By.CSS_SELECTOR, "figure svg #text_1 g")
+    paper, ink, drawn = (
+        luminance(value)
+        for value in (
+            body.value_of_css_property("background-color"),
+            body.value_of_css_property("color"),
+            letters.value_of_css_property("fill"),
+        )
+    )
+    assert (paper > 0.9, ink < 0.2, drawn < 0.2) == ((True,) * 3 if scheme == "light" else (False,) * 3)
+    assert abs(paper - ink) > 0.7
+    assert abs(paper - drawn) > 0.7
+
+
+def test_the_page_tells_the_figures_and_the_params(opened: Browser, finished: Project) -> None:
+    text = opened.driver.find_element(By.TAG_NAME, "body").text
+    metrics = json.loads(finished.read("metrics/evaluate.json"))
+    low, high = metrics["accuracy_interval"].values()
+    low, high = sorted((low, high))
+    assert f"{metrics['accuracy']:.2%}\n{low:.2%} to {high:.2%}" in text
+    for value in (metrics["macro_f1"], metrics["loss"], metrics["brier_score"]):
+        assert f"{value:.4f}" in text
+    for line in ("train.epochs 6", "models.mlp.hidden [32]", "optimizers.sgd.momentum 0.9", "compute.threads 1"):
+        assert line in text
+    assert re.search(r"torch \d+\.\d+", text)
+
+
+def test_page_and_pictures_are_small_and_name_nothing_of_the_machine(reported: Project) -> None:
+    content = reported.read("metrics/report.html")
+    assert len(content) < 2_000_000
+    assert str(reported.root).encode() not in content
+    assert b"http://" not in content.replace(b"http://www.w3.org/", b"")  # names of XML vocabularies, not addresses
+    for name in PICTURES:
+        with Image.open(reported.root / f"metrics/report/{name}.png") as image:
+            assert min(image.size) > 100
+            assert set(image.info) <= {"dpi"}
+            assert len(np.unique(np.asarray(image.convert("L").resize((64, 64))))) > 10, "it is empty"
+
+
+def test_dvc_shows_the_pictures(finished: Project) -> None:
+    shown = Path(finished.dvc("plots", "show").stdout.strip().removeprefix("file://")).read_text()
+    for name in PICTURES:
+        assert f"{name}.png" in shown
+
+
+def test_a_matplotlibrc_changes_no_byte(finished: Project) -> None:
+    (finished.root / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\nsvg.fonttype: none\n")
+    finished.stage("report")
+    assert "up to date" in finished.dvc("status").stdout
+
+
+# --- what is drawn --------------------------------------------------------------------------------------------------
+
+
+def written(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+def test_the_matrix_has_the_counts_and_shares() -> None:
+    labels, predicted = np.array([0] * 8 + [1] * 4), np.array([0] * 6 + [1] * 2 + [1] * 4)
+    with figures.style():
+        texts = written(figures.confusion(confusion_matrix(labels, predicted), ["a", "b$c$"]))
+    for text in ("6", "75.0%", "2", "25.0%", "4", "100.0%", "b$c$"):
+        assert text in texts
+    assert "0" not in texts
+
+
+def test_mistakes_are_drawn_with_both_names(reported: Project) -> None:
+    predictions = report.read_predictions(reported.root / "metrics/predictions.csv")
+    worst = predictions.most_confident_mistakes()[:3]
+    pixels = np.zeros((3, 1, 28, 28), np.uint8)
+    with figures.style():
+        texts = written(report.draw_mistakes(worst, pixels))
+    for row in worst.itertuples():
+        assert row.label in texts
+        assert f"taken for {row.predicted}" in texts
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_nothing_and_of_colours(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, channels, 40, 20), dtype=np.uint8)
+    for few in (pixels, pixels[:0]):
+        captions, wrong = ["x\ny"] * len(few), [True] * len(few)
+        drawn = page.picture(partial(figures.picture_grid, "T", few, captions, wrong, 2, "none"))
+        assert drawn.png.startswith(b"\x89PNG")
+        assert drawn.svg.count("<image") == len(few)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((16, 1, 2, 2), (16, 1, 2, 2)),  # a convolution
+        ((8, 3, 5, 5), (8, 3, 5, 5)),  # on colours
+        ((100, 28 * 28), (64, 1, 28, 28)),  # units on whole images
+        ((5, 7), None),
+        ((4, 2, 3, 3), None),
+    ],
+)
+def test_filters_of_every_kind_of_first_layer(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...] | None
+) -> None:
+    tensors = {"3.weight": np.ones((1, 1), np.float32), "10.weight": np.ones((2, 2), np.float32)}
+    weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    card = '{"channels": 1, "height": 28, "width": 28}'
+    save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": card})
+    kernels = filters.first_layer(tmp_path / "model")
+    assert (None if kernels is None else kernels.shape) == expected
+    assert page.picture(lambda: figures.filters(kernels)).png.startswith(b"\x89PNG")
+
+
+def test_thumbnails_never_fill_the_page() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 3, 96, 64), dtype=np.uint8)
+    made = list(page.thumbnails(noise))
+    assert 10 < len(made) < 300
+    assert sum(map(len, made)) <= page.THUMBNAIL_BYTES
+
+
+def test_what_is_no_input_of_report_is_one_line(finished: Project, tmp_path: Path) -> None:
+    path = finished.root / "metrics/predictions.csv"
+    path.unlink()
+    path.write_text("image,label\nx,y\n")
+    done = finished.stage("report", status=1)
+    assert done.stderr == (
+        "report: error: metrics/predictions.csv: no predictions of this pipeline; `dvc repro evaluate` makes them\n"
+    )
+    assert not (finished.root / "metrics/report.html").exists()
+    (tmp_path / "model").write_bytes(b"no")
+    with pytest.raises(StageError, match="no model of this pipeline"):
+        filters.first_layer(tmp_path / "model")
