@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as `python stages/train.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib import files
+from stages.lib import files, processes
 from stages.lib.errors import StageError
 from stages.lib.stage import SCRATCH, Run, run_stage
 
@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 
     from stages.lib.dataset import AnnotatedImages
     from stages.lib.params import Train
+    from stages.lib.processes import Team
 
 ENVIRONMENT = Path("models/environment.json")
 
 
 def main(run: Run) -> None:
+    """Train, in as many processes as the params say."""
+    with processes.together(run, run.param("train").processes) as team:
+        train(run, team)
+
+
+def train(run: Run, team: "Team") -> None:
     """Load, build, fit, write."""
     import pandas as pd
     import torch
@@ -46,7 +53,7 @@ def main(run: Run) -> None:
     from stages.lib.training import Row, fit
 
     recipe, runtime = run.param("train"), run.setting("runtime")
-    device = compute.prepare(run.param("compute"))
+    device = team.place(compute.prepare(run.param("compute")))
     environment = compute.environment(device)
     tell_difference(run, environment)
 
@@ -73,24 +80,30 @@ def main(run: Run) -> None:
     except ValueError as error:
         raise StageError(str(error)) from None
     last_batch = len(training) % recipe.batch_size or recipe.batch_size
-    if not takes_batch(model, training.shape, last_batch):
-        raise StageError(f"train.batch_size: leaves a last batch of {last_batch}, too few for batch normalisation")
+    shared = f" for {team.size} processes" if team.size > 1 else ""
+    if last_batch < team.size:
+        raise StageError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
+    if not takes_batch(model, training.shape, last_batch // team.size):
+        few = f"a last batch of {last_batch}{shared}, too few for batch normalisation"
+        raise StageError(f"train.batch_size: leaves {few}")
+    model = team.synchronised(model)
     start_from(run, model, run.dep(f"models/pretrained/{recipe.warm_start}"))
     evaluating = warm_start.freeze(model, recipe.freeze)
     weights = describe(run, model, training.shape)
     frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     run.say(
         f"{recipe.model} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, "
-        f"{len(training):,} images, {recipe.epochs} epochs, {device.type}"
+        f"{len(training):,} images, {recipe.epochs} epochs, {device.type}{shared.replace(' for', ',')}"
     )
     model = model.to(device).to(memory_format=torch.channels_last)
 
     steps_per_epoch = -(-len(training) // recipe.batch_size)  # the last batch may be smaller
     schedule = run.param(f"schedules.{recipe.schedule}").model_dump()
     fingerprint = run.fingerprint(environment=environment)
+    team.meet(fingerprint)
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
     events = None
-    if runtime.tensorboard:
+    if runtime.tensorboard and run.leads:
         from stages.lib.tensorboard import Events
 
         events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, training.shape)
@@ -119,7 +132,10 @@ def main(run: Run) -> None:
         runtime.checkpoint_seconds,
         evaluating,
         on_epoch,
+        team,
     )
+    if not run.leads:
+        return
 
     model_file.save(run.out("models/classifier.safetensors"), kept, card)
     write_curve(curve)
@@ -182,4 +198,4 @@ def tell_difference(run: Run, environment: dict[str, str | int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("train", main, __doc__))
+    sys.exit(run_stage("train", main, __doc__, kind=processes.kind_of_run()))

@@ -79,6 +79,7 @@ class Train(Section):
     freeze: list[str]
     augment: Augment
     seed: Seed
+    processes: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Mlp(Section):

@@ -45,6 +45,8 @@ class Interrupted(BaseException):
 class Run:
     """What a stage may read and write: all that dvc.yaml declares for it, and nothing else."""
 
+    leads = True  # False in the further processes of a run, see processes.py
+
     def __init__(self, name: str):
         self.name = name
         self.note_on_stop = "nothing was published; the same command starts it again"
@@ -105,8 +107,9 @@ class Run:
 
         decided_by = {"inputs": self._inputs, "params": self._values(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
-        about = json.dumps(decided_by, sort_keys=True, indent=1).encode()
-        files.write_whole(SCRATCH / f"{self.name}-{name}" / ABOUT, about)
+        if self.leads:
+            about = json.dumps(decided_by, sort_keys=True, indent=1).encode()
+            files.write_whole(SCRATCH / f"{self.name}-{name}" / ABOUT, about)
         return name
 
     def on_success(self, action: Callable[[], None]) -> None:
@@ -146,6 +149,10 @@ class Run:
         self._stop_if_orphaned()
         if self._guardians is not None:
             threading.Thread(target=self._watch, daemon=True).start()
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a second run of the stage out."""
+        return lock(self.name)
 
     def start(self) -> None:
         """Clear the way for new outs and remember what the inputs are."""
@@ -287,7 +294,13 @@ def lock(name: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
         raise StageError(f"another {name} is running here (process {pid}); wait for it or stop it") from None
 
 
-def run_stage(name: str, work: Callable[[Run], None], doc: str | None, argv: Sequence[str] | None = None) -> int:
+def run_stage(
+    name: str,
+    work: Callable[[Run], None],
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+    kind: type[Run] = Run,
+) -> int:
     """Run one stage as a program and return its exit status: 0, 1 data, 2 params, 130 SIGINT, 143 SIGTERM."""
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -296,9 +309,9 @@ def run_stage(name: str, work: Callable[[Run], None], doc: str | None, argv: Seq
     debug = parser.parse_args(argv).debug
     os.chdir(ROOT)  # the paths in dvc.yaml are relative to it
     try:
-        run = Run(name)
+        run = kind(name)
         run.listen()
-        with lock(name):
+        with run.alone():
             try:
                 run.start()
                 work(run)

@@ -23,6 +23,7 @@ from stages.lib.errors import StageError
 from stages.lib.losses import Loss
 from stages.lib.model_file import Normalise
 from stages.lib.optimisation import Schedule
+from stages.lib.processes import Team
 from stages.lib.scoring import logits_by_batch
 from stages.lib.seeds import derive
 from stages.lib.selection import Selection
@@ -50,6 +51,7 @@ def fit(
     checkpoint_seconds: float,  # how much work a power cut may cost at most; 0 saves at every step
     evaluating: Sequence[nn.Module] = (),  # modules with frozen statistics: never in training mode
     on_epoch: Callable[[list[Row]], None] = lambda curve: None,  # is told the curve so far
+    team: Team = Team(),  # noqa: B008 (it has no state): the processes that share the work
 ) -> tuple[nn.Module, list[Row]]:
     """Train for ``recipe.epochs``, or until the patience is at an end.
 
@@ -79,14 +81,18 @@ def fit(
 
     step, loss_sum, correct = 0, 0.0, 0  # the two sums are of the epoch so far
     curve: list[Row] = []
-    saved = checkpoint.load()
+    saved = team.from_first(checkpoint.load)
     if saved:
         step, loss_sum, correct, curve = (saved[key] for key in ("step", "loss_sum", "correct", "curve"))
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
         run.say(f"resuming at step {step} of {steps}")
 
+    network = team.wrapped(model)
+
     def save() -> None:
+        if not run.leads:
+            return
         states = {name: part.state_dict() for name, part in stateful.items()}
         checkpoint.save({"step": step, "curve": curve, "loss_sum": loss_sum, "correct": correct, **states})
         run.note_on_stop = f"step {step} of {steps} is saved; the same command goes on from there"
@@ -101,18 +107,20 @@ def fit(
     saved_at = time.monotonic()
     plan = _plan(recipe, len(training), step, steps if not selection.exhausted else step, steps_per_epoch)
     with run.uninterrupted():
-        for batch, pixels in training.batches(plan):
+        for whole, pixels in training.batches(plan):
             epoch, position = divmod(step, steps_per_epoch)
             seed_everything(derive(recipe.seed, "step", step))
-            inputs = normalise(augment(pixels.to(device), recipe.augment))
+            inputs = normalise(team.share(augment(pixels.to(device), recipe.augment)))
+            batch = team.share(whole)
+            team.part_ways(recipe.seed, "step", step)
             fraction = schedule(step)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = fraction * peak
 
             with autocast:
-                outputs = model(inputs.contiguous(memory_format=torch.channels_last))
+                outputs = network(inputs.contiguous(memory_format=torch.channels_last))
             batch_loss = loss.training(outputs.float(), targets[batch].to(device))
-            batch_loss.backward()
+            (batch_loss * team.weight(len(batch), len(whole))).backward()
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimizer.step()
@@ -121,11 +129,12 @@ def fit(
                 average.update_parameters(model)
 
             step += 1
-            value = batch_loss.item()
-            loss_sum += value * len(batch)
-            correct += int((outputs.argmax(1).cpu() == labels[batch]).sum())
+            hits = (outputs.argmax(1).cpu() == labels[batch]).sum().item()
+            batch_sum, batch_hits = team.total(batch_loss.item() * len(batch), hits)
+            loss_sum += batch_sum
+            correct += int(batch_hits)
             progress.step()
-            _stop_if_doomed(value, loss, step)
+            _stop_if_doomed(batch_sum / len(whole), loss, step)
 
             epoch_ends = position + 1 == steps_per_epoch
             if epoch_ends:
@@ -141,13 +150,15 @@ def fit(
                 curve.append(row)
                 loss_sum, correct = 0.0, 0
                 progress.epoch(row)
-                on_epoch(curve)
+                if run.leads:
+                    on_epoch(curve)
             due = time.monotonic() >= saved_at + checkpoint_seconds
-            if due or epoch_ends or run.must_stop():
+            stops = team.agree(run.must_stop() or selection.exhausted)
+            if due or epoch_ends or stops:
                 save()
                 saved_at = time.monotonic()
-                if run.must_stop() or selection.exhausted:
-                    break
+            if stops:
+                break
     if selection.exhausted:
         run.say(f"stopped after epoch {len(curve)}: no lower validation loss since epoch {selection.best_epoch}")
     selection.apply(kept)

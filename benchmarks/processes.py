@@ -1,0 +1,77 @@
+"""What several processes gain on one machine, and what they change: the default recipe on the real data.
+
+One process with two threads against two processes with one thread each: the seconds of the epochs after the first (the
+first holds the start), run in turn, and the curves, of two seeds each. Three epochs a run, with a learning rate that
+is planned for three, so the accuracies are not those of the whole recipe. Training is left where it was: everything
+runs in a copy.
+
+Run it from the root of a clone that has the data, with nothing beside it: python benchmarks/processes.py
+"""
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[0] = str(REPOSITORY)
+
+from stages.lib import yaml12
+
+EPOCHS, SEEDS = 3, (0, 1)
+WAYS = [(1, 2), (2, 1)]  # processes, threads of each
+
+
+def prepare(root: Path) -> None:
+    """Copy what train needs; the data only as a link."""
+    for name in ("stages", "dvc.yaml", "params.yaml"):
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, root / name)
+    shutil.copytree(REPOSITORY / "models/pretrained", root / "models/pretrained")
+    (root / "data").symlink_to(REPOSITORY / "data")
+
+
+def train(root: Path, processes: int, threads: int, seed: int) -> tuple[float, pd.DataFrame]:
+    """One run: seconds of an epoch after the first, and the curve."""
+    params = yaml12.load((REPOSITORY / "params.yaml").read_text())
+    params["train"].update(processes=processes, seed=seed, epochs=EPOCHS)
+    params["compute"].update(threads=threads, device="cpu")
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    ends = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages.train"], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        ends = [time.perf_counter() for line in process.stdout if "epoch " in line and "loss" in line]
+    assert process.returncode == 0
+    return (ends[-1] - ends[0]) / (EPOCHS - 1), pd.read_csv(root / "metrics/train/curves.csv")
+
+
+def main() -> None:
+    """Measure and print."""
+    seconds: dict[tuple[int, int], list[float]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        for seed in SEEDS:
+            for way in WAYS:
+                duration, curve = train(Path(folder), *way, seed)
+                seconds[way].append(duration)
+                last = curve.iloc[-1]
+                print(
+                    f"{way[0]} processes x {way[1]} threads, seed {seed}: {duration:5.1f} s an epoch, "
+                    f"training loss {last['train_loss']:.4f}, validation loss {last['val_loss']:.4f}, "
+                    f"accuracy {last['val_accuracy']:.2%}",
+                    flush=True,
+                )
+    one, several = (statistics.mean(seconds[way]) for way in WAYS)
+    print(f"time of two processes against one: {several / one:.2f}")
+
+
+if __name__ == "__main__":
+    main()
