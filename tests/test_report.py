@@ -62,6 +62,8 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 @pytest.fixture
 def opened(browser: Browser, reported: Project) -> Iterator[Browser]:
     """The page from the disk; afterwards its console must be empty and no host asked for anything."""
+    browser.driver.get("about:blank")
+    browser.hosts()  # of the browser's own first page
     browser.driver.get((reported.root / "metrics/report.html").as_uri())
     yield browser
     assert browser.console() == []

@@ -110,7 +110,7 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
     axis.plot(rows["recall"], places, "s", color="white", label="recall", **mark)
     lowest = float(rows[["f1", "precision", "recall"]].min().min())
     left = max(0.0, np.floor(lowest * 10 - 1) / 10)  # the bars of good models differ at their ends
-    for place, value in zip(places, rows["f1"], strict=True):
+    for place, value in enumerate(rows["f1"]):
         axis.text(left + 0.006 * (1 - left), place, f"{value:.3f}", va="center", ha="left", fontsize=9, color="white")
     axis.set_yticks(places, rows.index)
     axis.set(xlim=(left, 1.0 + 0.01 * (1 - left)), ylim=(-0.6, len(rows) - 0.4), xlabel="fraction")
