@@ -24,7 +24,7 @@ def prepare(compute: "Compute") -> torch.device:
     if not there[name]:
         raise StageError(f"compute.device: this machine has no usable {name}; auto takes what there is")
     torch.set_num_threads(compute.threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler for it: 1 s
     # It would blank every new tensor to show reads of uninitialised memory: a quarter of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # it would choose by time, and so not always the same

@@ -79,36 +79,49 @@ def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, 
     if name not in ARCHITECTURES:
         from stages.lib import torchvision_models  # its import takes seconds
 
-        return torchvision_models.build(name, arguments, channels, size, classes)
+        return torchvision_models.build(name, arguments, channels, size, classes, takes_images)
     model = ARCHITECTURES[name](channels, size, classes, **arguments)
-    try:  # a forward pass without arithmetic finds any size that does not fit
-        with torch.device("meta"):
-            ARCHITECTURES[name](channels, size, classes, **arguments).eval()(torch.empty(2, channels, *size))
-    except RuntimeError:
-        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for the model {name}") from None
+    if not takes_images(model, channels, size):
+        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for the model {name}")
     return model
 
 
+@torch.no_grad()
+def takes_images(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Whether an image of that size gets through. (On the meta device it would import the compiler: 1 s.)"""
+    try:
+        model.eval()(torch.zeros(1, channels, *size))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    finally:
+        model.train()
+    return True
+
+
+@torch.no_grad()
 def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[tuple[str, str, str, int]]:
     """Name, kind, output shape and number of weights of each layer, in the order of the forward pass of one image."""
-    rows = []
-    copy = deepcopy(model).to("meta").eval()
-    for name, module in copy.named_modules():
+    rows, hooks = [], []
+    for name, module in model.named_modules():
         if not list(module.children()):
 
             def note(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
                 given = " x ".join(map(str, output.shape[1:])) if isinstance(output, torch.Tensor) else ""
                 rows.append((name, type(module).__name__, given, sum(p.numel() for p in module.parameters())))
 
-            module.register_forward_hook(note)
-    copy(torch.empty(1, *shape, device="meta"))
+            hooks.append(module.register_forward_hook(note))
+    model.eval()(torch.zeros(1, *shape))
+    model.train()
+    for hook in hooks:
+        hook.remove()
     return rows
 
 
 def takes_batch(model: nn.Module, shape: tuple[int, int, int], count: int) -> bool:
     """Whether the model can train on a batch of so many images: batch normalisation needs two values a channel."""
     try:
-        deepcopy(model).to("meta").train()(torch.empty(count, *shape, device="meta"))
+        if count == 1:
+            deepcopy(model).train()(torch.zeros(1, *shape))
     except ValueError:
         return False
     return True

@@ -9,18 +9,32 @@ They were made for 224x224 RGB. Three things are fitted, and nothing else:
 """
 
 import warnings
-from copy import deepcopy
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 SMALL = 64  # pixels
 SIZES = (32, 64, 128, 224, 299)  # heights and widths to which too small images are enlarged
 
 
-def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+def build(
+    name: str,
+    arguments: dict[str, Any],
+    channels: int,
+    size: tuple[int, int],
+    classes: int,
+    takes: Callable[[nn.Module, int, tuple[int, int]], bool],
+) -> nn.Module:
     """A model with fresh weights from torch's global generator; see ``models.build``.
+
+    Args:
+        name: torchvision's.
+        arguments: of its constructor, beside the number of classes.
+        channels: of the images.
+        size: height and width of the images, in pixels.
+        classes: how many.
+        takes: whether a model takes images of so many channels and that size.
 
     Raises:
         ValueError: torchvision has no such model, or it does not take the arguments.
@@ -39,12 +53,12 @@ def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, 
         try:
             with warnings.catch_warnings(action="ignore"):
                 model = _fit(torchvision_models.get_model(name, weights=None, **options), channels, size, side)
-            deepcopy(model).to("meta").eval()(torch.empty(2, channels, *size, device="meta"))
         except TypeError as error:
             raise ValueError(f"models.{name}: {error}") from None
         except (RuntimeError, AssertionError, ValueError):
-            continue  # too small for the model, or not its one size
-        return model
+            continue  # not a size that its constructor takes
+        if takes(model, channels, size):
+            return model
     raise ValueError(f"train.model: {name} takes images of {size[0]}x{size[1]} pixels in no size up to {SIZES[-1]}")
 
 
