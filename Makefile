@@ -15,8 +15,8 @@ repro: setup  ## download, annotate, train, evaluate and export what changed; th
 	dvc repro
 	@tail -n +1 metrics/train.json metrics/evaluate.json metrics/export.json
 
-test: setup  ## run the tests
-	pytest
+test: setup  ## run the tests, one worker a core
+	pytest --numprocesses auto --dist worksteal
 
 lint: setup  ## check style and types
 	ruff check
