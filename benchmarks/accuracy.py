@@ -6,7 +6,8 @@ The last epoch counts, or what the recipe keeps by its validation rows; the test
     python benchmarks/accuracy.py --seeds 3 train.precision=fp32    # another one
 
 Prints a line a run: seconds of the whole `train` process (imports, reading, training, writing), validation and test
-accuracy; then means with standard deviations. Run nothing beside it.
+accuracy, and test accuracy with mirrored views (logits of an image and of its mirror image, averaged); then means with
+standard deviations. Run nothing beside it.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     arguments = parser.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in arguments.params)}
-    columns: list[tuple[float, float, float]] = []
+    runs: list[tuple[float, ...]] = []
     with clone() as project:
         project.set_all(changes)
         for seed in range(arguments.first, arguments.first + arguments.seeds):
@@ -39,14 +40,16 @@ def main() -> None:
             seconds, _ = measured(project, "python", "-m", "stages.train")
             project.stage("evaluate")
             training = json.loads(project.read("metrics/train.json"))
-            test = json.loads(project.read("metrics/evaluate.json"))["accuracy"]
-            columns.append((seconds, 100 * training["val_accuracy"], 100 * test))
-            line = "seed {}: {:.0f} s, validation {:.2f} %, test {:.2f} %".format(seed, *columns[-1])
-            print(f"{line}, {training['weights']:,} weights", flush=True)
-    seconds_, validation, accuracy = (list(column) for column in zip(*columns, strict=True))
+            test = json.loads(project.read("metrics/evaluate.json"))
+            accuracies = training["val_accuracy"], test["accuracy"], test["accuracy_with_mirrored_views"]
+            runs.append((seconds, *(100 * accuracy for accuracy in accuracies)))
+            line = "seed {}: {:.0f} s, validation {:.2f} %, test {:.2f} %, with mirrored views {:.2f} %"
+            print(line.format(seed, *runs[-1]) + f", {training['weights']:,} weights", flush=True)
+    times, *columns = (list(column) for column in zip(*runs, strict=True))
+    validation, accuracy, mirrored = (mean(column, 2, "%") for column in columns)
     print(
-        f"{len(columns)} runs: {mean(seconds_, 0, 's')}, median {statistics.median(seconds_):.0f} s; "
-        f"validation {mean(validation, 2, '%')}; test {mean(accuracy, 2, '%')}"
+        f"{len(runs)} runs: {mean(times, 0, 's')}, median {statistics.median(times):.0f} s; "
+        f"validation {validation}; test {accuracy}, with mirrored views {mirrored}"
     )
 
 

@@ -47,8 +47,9 @@ class Leftover:
         state = Checkpoint(self.folder).load()
         model = self.decided_by.get("params", {}).get("train", {}).get("model")
         progress = f"step {state['step']:,}, epoch {len(state['curve']) + 1}" if state else "no state that can be read"
-        size = sum(part.stat().st_size for part in parts) / 1e6
-        hours = (time.time() - max(part.stat().st_mtime for part in parts)) / 3600
+        stats = [part.stat() for part in parts if part.exists()]
+        size = sum(stat.st_size for stat in stats) / 1e6
+        hours = (time.time() - max((stat.st_mtime for stat in stats), default=0)) / 3600
         age = f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
         known = "the next run goes on from it" if not self.differs else f"of other {', '.join(self.differs)}"
         return ", ".join(filter(None, [self.folder.name, model, progress, f"{size:.1f} MB", f"{age} old", known]))

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stages.lib import files, stage
+from stages.lib import files, pipeline, stage, yaml12
 
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SYSCALL = 0, 7, 24
 libc = ctypes.CDLL(None, use_errno=True)
@@ -134,9 +134,9 @@ class State(OneFile):
 
 
 class Stage(OneFile):
-    """A whole stage with four outs, from the first that gets its name to the end of the process."""
+    """A whole stage with several outs, from the first that gets its name to the end of the process."""
 
-    OUTS = ("data/images.zip", "data/annotations.csv", "metrics/annotate.json", "metrics/annotate/samples.png")
+    OUTS = pipeline.declaration("annotate", yaml12.load(Path("params.yaml").read_text())).outs
 
     def prepare(self) -> None:
         for out in self.OUTS:

@@ -144,7 +144,7 @@ def test_no_room_for_the_state_is_one_line_and_the_state_before_it_stays(finishe
         "mkdir -p scratch; mount -t tmpfs -o size=SIZE tmpfs scratch; python -m stages.train && exit 9;"
         "ls scratch/train-*/*.pt; mount -o remount,size=50m scratch; python -m stages.train"
     )
-    room = 500_000  # for two states and a part of a third
+    room = 350_000  # for a state and a part of a third
     done = finished.run(*OWN_MOUNTS, script.replace("SIZE", str(room)))
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("train: error: ")]
     assert "newest.pt: No space left on device; free space or rights are needed there" in error

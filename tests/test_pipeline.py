@@ -114,3 +114,5 @@ def test_an_undeclared_input_output_or_param_is_refused(finished: Project) -> No
         failed = finished.stage(Path(path).stem, status=1)
         assert "dvc.yaml does not list" in failed.stderr
         finished.run("git", "checkout", path)
+        finished.dvc("checkout")
+        finished.run("git", "checkout", "metrics")  # what the refused stage had removed

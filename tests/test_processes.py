@@ -70,7 +70,7 @@ def test_the_launcher_gives_the_same_bytes_as_the_param(
     assert project.read(MODEL) == results[2][0]
     assert not checkpoints(project)
     project.dvc("commit", "--force", "train")  # as docs/scaling.md says
-    assert project.repro() == ["evaluate", "export"]
+    assert project.repro() == ["evaluate", "export", "report"]
 
 
 def two_nodes(project: Project, tmp_path: Path, change: dict[str, Any]) -> tuple[list[Project], list[tuple[int, str]]]:

@@ -84,7 +84,7 @@ def test_torchvisions_models_fit_channels_sizes_and_classes(name: str) -> None:
 
 def test_a_torchvision_model_trains_by_its_name(finished: Project) -> None:
     finished.set(train__model="mobilenet_v3_small", train__epochs=1, train__batch_size=60)
-    assert finished.repro() == ["train", "evaluate", "export"]
+    assert finished.repro() == ["train", "evaluate", "export", "report"]
     _, card = load(finished.root / "models/classifier.safetensors")
     assert card.architecture == "mobilenet_v3_small"
 
@@ -114,7 +114,7 @@ def test_a_warm_start_takes_what_fits_and_lists_the_rest(finished: Project) -> N
     del start["3.bias"]
     save_file(start, finished.root / "models/pretrained/mine.safetensors")
     finished.set(train__warm_start="mine.safetensors", train__freeze=["1.*"])
-    assert finished.repro() == ["train", "evaluate", "export"]
+    assert finished.repro() == ["train", "evaluate", "export", "report"]
     finished.run("git", "checkout", "dvc.lock")
     output = finished.stage("train").stdout
     assert "train: warm start from models/pretrained/mine.safetensors: 2 tensors taken" in output

@@ -38,7 +38,7 @@ def slow(project: Project, stage: str) -> None:
     )
     project.commit("a slow stage")
     project.dvc("commit", "--force", "--quiet")
-    project.set(**{"export__batch_size": 99, "evaluate__batch_size": 99})
+    project.set(**{f"{stage}__batch_size": 99})
 
 
 @pytest.mark.parametrize(
