@@ -53,7 +53,7 @@ def test_a_kill_anywhere_in_a_publish_leaves_only_whole_outs_and_the_next_run_is
 ) -> None:
     found = kills("stage", tmp_path, finished.root)
     states = [entry["found"] for entry in found]
-    assert [*dict.fromkeys(states)] == [f"{n} of 4 outs" for n in range(5)], states  # one by one, and never a part
+    assert [*dict.fromkeys(states)] == [f"{n} of 5 outs" for n in range(6)], states  # one by one, and never a part
     for entry in found:
         assert entry["again"] == "4 of 4 outs"
         assert entry["temporary"] == []
