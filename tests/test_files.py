@@ -55,7 +55,7 @@ def test_a_kill_anywhere_in_a_publish_leaves_only_whole_outs_and_the_next_run_is
     states = [entry["found"] for entry in found]
     assert [*dict.fromkeys(states)] == [f"{n} of 5 outs" for n in range(6)], states  # one by one, and never a part
     for entry in found:
-        assert entry["again"] == "4 of 4 outs"
+        assert entry["again"] == "5 of 5 outs"
         assert entry["temporary"] == []
 
 
