@@ -5,12 +5,11 @@ writes  metrics/evaluate.json, metrics/predictions.csv (one row a test image), m
 run     dvc repro evaluate, or: python -m stages.evaluate
 expect  a few seconds; see the README for the accuracy of the default recipe
 
-The temperature that mends the model's confidence is fitted on the validation split, never on the test split. Below
+The model's temperature, which mends its confidence, was fitted by `train` on the validation split. Below
 `evaluate.minimum_accuracy` the stage fails, so that nothing is exported. `report` draws what stands in these files.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from stages.lib.stage import Run, run_stage
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
 
     from stages.lib.dataset import AnnotatedImages
 
@@ -41,11 +39,10 @@ def main(run: Run) -> None:
     params, device = run.param("evaluate"), compute.prepare(run.param("compute"))
     model_path, annotations_file = run.dep("models/classifier.safetensors"), run.dep("data/annotations.csv")
     model, card = model_file.load(model_path)
-    test, validation = load_splits(
+    (test,) = load_splits(
         annotations_file,
         run.dep("data/images.zip"),
         "test",
-        optional="val",
         memory_mb=0,  # each image is looked at once
         threads=run.setting("runtime").reader_threads,
     )
@@ -54,19 +51,14 @@ def main(run: Run) -> None:
     model = model.to(device).to(memory_format=torch.channels_last)
     normalise = model_file.Normalise(card).to(device)
 
-    def predict(images: "torch.Tensor") -> "torch.Tensor":
-        return torch.cat([*logits_by_batch(model, normalise, [images], device)])
-
     labels = test.labels.numpy()
-    logits, of_mirrored = apply(predict, test, params.batch_size, mirrored=True)
-    temperature = 1.0
-    if len(validation):
-        (of_validation,) = apply(predict, validation, params.batch_size)
-        temperature = round(measures.fit_temperature(of_validation, validation.labels.numpy()), DECIMALS)
+    views = (view for images in test.in_order(params.batch_size) for view in (images, images.flip(-1)))
+    of_views = [*logits_by_batch(model, normalise, views, device)]
+    logits, of_mirrored = (torch.cat(of_views[first::2]).numpy() for first in (0, 1))
 
     counts = measures.confusion(labels, logits.argmax(1), len(card.class_names))
     by_class = measures.by_class(counts, card.class_names)
-    result = measure(logits, of_mirrored, labels, temperature, by_class)
+    result = measure(logits, of_mirrored, labels, card.temperature, by_class)
     if result["accuracy"] < params.minimum_accuracy:
         raise StageError(
             f"the accuracy on the test split is {result['accuracy']:.6g}, below evaluate.minimum_accuracy "
@@ -93,22 +85,6 @@ def check_classes(annotations_file: Path, test: "AnnotatedImages") -> None:
     if absent:
         names = ", ".join(test.class_names[label] for label in sorted(absent))
         raise StageError(f"{annotations_file}: no test row for the class {names}")
-
-
-def apply(
-    predict: "Callable[[torch.Tensor], torch.Tensor]", split: "AnnotatedImages", batch_size: int, mirrored: bool = False
-) -> list["np.ndarray"]:
-    """Logits of a split, ``(N, classes) float32``, and if wanted those of its mirrored images.
-
-    Goes over the images once, a batch at a time, and keeps none of them.
-    """
-    import numpy as np
-
-    batches = []
-    for images in split.in_order(batch_size):
-        views = [images, images.flip(-1)] if mirrored else [images]
-        batches.append([predict(view).numpy() for view in views])
-    return [np.concatenate(view) for view in zip(*batches, strict=True)]
 
 
 def measure(

@@ -1,7 +1,7 @@
 """Write the trained model as one ONNX file that takes pixels, and prove that it computes what PyTorch computes.
 
 reads   models/classifier.safetensors, data/images.zip, data/annotations.csv, data/origin.json (name and licence of the
-        images), metrics/evaluate.json (temperature and accuracy); params.yaml: export, compute
+        images), metrics/evaluate.json (accuracy); params.yaml: export, compute
 writes  models/classifier.onnx, metrics/export.json; models/int8/: the same model in 8 bits if export.int8 is true
 run     dvc repro export, or: python -m stages.export
 expect  about ten seconds; no disagreement with PyTorch on any test image, or the stage fails and writes nothing
@@ -40,12 +40,12 @@ def main(run: Run) -> None:
     (test,) = load_splits(run.dep("data/annotations.csv"), run.dep("data/images.zip"), "test")
     card.check_fits(model_path, test)
     rows = annotations.read(run.dep("data/annotations.csv"))
-    evaluated_accuracy, temperature = read_evaluation(run.dep("metrics/evaluate.json"))
+    evaluated_accuracy = read_accuracy(run.dep("metrics/evaluate.json"))
 
     run.say(f"converting {card.architecture} to ONNX, then comparing it with PyTorch on {len(test):,} images")
-    proto = onnx_file.convert(model, card, params.opset, temperature)
+    proto = onnx_file.convert(model, card, params.opset)
     metadata = describe(run, card, test, {split: int(n) for split, n in rows["split"].value_counts().items()})
-    metadata |= {"accuracy": evaluated_accuracy, "temperature": temperature}
+    metadata |= {"accuracy": evaluated_accuracy, "temperature": card.temperature}
     onnx_file.describe(proto, metadata)
     path = run.out("models/classifier.onnx")
     onnx_file.write(path, proto)
@@ -54,8 +54,8 @@ def main(run: Run) -> None:
     session = onnx_session.session(path, threads)
     compare = onnx_proof.Comparison(model, card, session, params.batch_size)
     answers = compare(test.everything())
-    onnx_proof.check_answers(answers, temperature, params.tolerance, test.names.__getitem__)
-    of_extremes = onnx_proof.check_extremes(compare, card, temperature, params.tolerance)
+    onnx_proof.check_answers(answers, card.temperature, params.tolerance, test.names.__getitem__)
+    of_extremes = onnx_proof.check_extremes(compare, card, params.tolerance)
     accuracy = onnx_proof.accuracy(answers.logits, test)
     if accuracy != evaluated_accuracy:
         raise StageError(
@@ -74,7 +74,7 @@ def main(run: Run) -> None:
         "largest_difference_millionths": {
             "logits_of_extremes": millionths(of_extremes),
             "logits_of_test_images": millionths(answers.difference),
-            "probabilities_of_test_images": millionths(answers.probability_difference(temperature)),
+            "probabilities_of_test_images": millionths(answers.probability_difference(card.temperature)),
         },
         "rows": len(test),
     }
@@ -86,21 +86,18 @@ def main(run: Run) -> None:
         run.say(f"wrote models/int8/classifier.int8.onnx: {int8['bytes']:,} bytes, accuracy {int8['accuracy']:.2%}")
 
 
-def read_evaluation(path: Path) -> tuple[float, float]:
-    """Accuracy on the test split and the temperature, from evaluate's metrics.
+def read_accuracy(path: Path) -> float:
+    """On the test split, from evaluate's metrics.
 
     Raises:
-        StageError: one of them is not there.
+        StageError: it is not there.
     """
     import json
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return float(content["accuracy"]), float(content["calibration"]["temperature"])
+        return float(json.loads(path.read_text(encoding="utf-8"))["accuracy"])
     except (ValueError, KeyError, TypeError):
-        raise StageError(
-            f"{path}: has no accuracy or calibration.temperature; `dvc repro evaluate` writes it"
-        ) from None
+        raise StageError(f"{path}: has no accuracy; `dvc repro evaluate` writes it") from None
 
 
 def describe(run: Run, card: "ModelCard", test: "AnnotatedImages", images_by_split: dict[Any, int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import csv
 import glob
 import io
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -235,4 +236,6 @@ class Classifier:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends quietly, as every filter does
     sys.exit(main())

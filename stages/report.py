@@ -1,7 +1,7 @@
 """Show an evaluation to a person: pictures for DVC, and one self-contained page.
 
-reads   metrics/predictions.csv, metrics/evaluate.json, metrics/train/curves.csv, data/images.zip, the weights (for the
-        first layer's filters); params.yaml: report, and what the page shows of it
+reads   metrics/predictions.csv, metrics/evaluate.json, metrics/train/curves.csv, data/images.zip, the model (for the
+        params that it was trained with and the first layer's filters); params.yaml: report
 writes  metrics/report.html, metrics/report/*.png
 run     dvc repro report, or: python -m stages.report; then open metrics/report.html in a browser
 expect  a few seconds; no PyTorch and no network; the page stays below 2 MB and asks no host for anything
@@ -35,25 +35,15 @@ def main(run: Run) -> None:
     import numpy as np
     import pandas as pd
 
-    from stages.lib import figures, filters, images, page
+    from stages.lib import figures, images, model_summary, page
     from stages.lib.seeds import derive
 
-    options, recipe = run.param("report"), run.param("train")
-    params = {
-        "train": recipe,
-        f"models.{recipe.model}": run.param(f"models.{recipe.model}"),
-        f"losses.{recipe.loss}": run.param(f"losses.{recipe.loss}"),
-        f"optimizers.{recipe.optimizer}": run.param(f"optimizers.{recipe.optimizer}"),
-        f"schedules.{recipe.schedule}": run.param(f"schedules.{recipe.schedule}"),
-        "compute": run.param("compute"),
-        "evaluate": run.param("evaluate"),
-        "report": options,
-    }
+    options = run.param("report")
     evaluation = json.loads(run.dep("metrics/evaluate.json").read_text(encoding="utf-8"))
     predictions = read_predictions(run.dep("metrics/predictions.csv"))
     read = images.reader(run.dep("data/images.zip"))
     curve = pd.read_csv(run.dep("metrics/train/curves.csv"))
-    kernels = filters.first_layer(run.dep("models/classifier.safetensors"))
+    model = model_summary.read(run.dep("models/classifier.safetensors"))
 
     mistakes = predictions.most_confident_mistakes().head(max(options.mistakes, MISTAKES_DRAWN))
     generator = np.random.default_rng(derive(options.seed, "samples"))
@@ -67,7 +57,7 @@ def main(run: Run) -> None:
         "reliability": lambda: draw_reliability(predictions, evaluation["calibration"]),
         "mistakes": lambda: draw_mistakes(mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),
         "samples": lambda: draw_samples(samples, of_samples),
-        "filters": lambda: figures.filters(kernels),
+        "filters": lambda: figures.filters(model.filters),
     }
     pictures = {name: page.picture(function) for name, function in draw.items()}
     for name, picture in pictures.items():
@@ -77,14 +67,14 @@ def main(run: Run) -> None:
     written = page.write(
         run.out("metrics/report.html"),
         run.dep("stages/report.html.jinja"),
-        model=recipe.model,
+        model=model.architecture,
         rows=evaluation["rows"],
         merits=merits(evaluation),
         classes=class_rows(evaluation),
         pictures=pictures,
         mistakes=mistake_rows(mistakes[: options.mistakes], of_mistakes),
         number_of_mistakes=int((~predictions.right).sum()),
-        params=flat({key: section.model_dump() for key, section in params.items()}),
+        params=flat(model.trained_with),
         versions=page.versions(LIBRARIES),
     )
     run.say(f"wrote metrics/report.html: {written:,} bytes; open it in a browser")

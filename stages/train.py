@@ -10,6 +10,7 @@ expect  a line an epoch; see the README for accuracy and time of the default rec
 Stop it with Ctrl-C, or pull the plug: the same command goes on where it was, to the same bytes.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -43,14 +44,15 @@ def train(run: Run, team: "Team") -> None:
     import pandas as pd
     import torch
 
-    from stages.lib import compute, images, model_file, warm_start
+    from stages.lib import calibration, compute, images, model_file, warm_start
     from stages.lib.checkpoint import Checkpoint
     from stages.lib.dataset import load_splits
     from stages.lib.losses import make_loss
     from stages.lib.models import takes_batch
     from stages.lib.optimisation import Schedule, make_optimizer
+    from stages.lib.scoring import logits_by_batch
     from stages.lib.seeds import derive
-    from stages.lib.training import Row, fit
+    from stages.lib.training import VALIDATION_BATCH, Row, fit
 
     recipe, runtime = run.param("train"), run.setting("runtime")
     device = team.place(compute.prepare(run.param("compute")))
@@ -73,7 +75,8 @@ def train(run: Run, team: "Team") -> None:
     if recipe.standardise:
         mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
     arguments = run.param(f"models.{recipe.model}").model_dump()
-    card = model_file.ModelCard(recipe.model, arguments, training.class_names, *training.shape, mean, std)
+    names, shape = training.class_names, training.shape
+    card = model_file.ModelCard(recipe.model, arguments, names, *shape, mean, std, run.params())
     compute.seed_everything(derive(recipe.seed, "init"))
     try:
         model = card.build()
@@ -83,13 +86,13 @@ def train(run: Run, team: "Team") -> None:
     shared = f" for {team.size} processes" if team.size > 1 else ""
     if last_batch < team.size:
         raise StageError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
-    if not takes_batch(model, training.shape, last_batch // team.size):
+    if not takes_batch(model, shape, last_batch // team.size):
         few = f"a last batch of {last_batch}{shared}, too few for batch normalisation"
         raise StageError(f"train.batch_size: leaves {few}")
     model = team.synchronised(model)
     start_from(run, model, run.dep(f"models/pretrained/{recipe.warm_start}"))
     evaluating = warm_start.freeze(model, recipe.freeze)
-    weights = describe(run, model, training.shape)
+    weights = describe(run, model, shape)
     frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     run.say(
         f"{recipe.model} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, "
@@ -106,7 +109,7 @@ def train(run: Run, team: "Team") -> None:
     if runtime.tensorboard and run.leads:
         from stages.lib.tensorboard import Events
 
-        events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, training.shape)
+        events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, shape)
 
     def write_curve(curve: list[Row]) -> None:
         frame = pd.DataFrame(curve).astype({"epoch": int}).round(6)
@@ -118,13 +121,14 @@ def train(run: Run, team: "Team") -> None:
         if events:
             events.update(curve)
 
+    normalise = model_file.Normalise(card).to(device)
     kept, curve = fit(
         run,
         model,
         make_optimizer(recipe.optimizer, run.param(f"optimizers.{recipe.optimizer}").model_dump(), model),
         loss,
         Schedule(recipe.schedule, schedule, recipe.warmup_fraction, recipe.epochs * steps_per_epoch, steps_per_epoch),
-        model_file.Normalise(card).to(device),
+        normalise,
         training,
         validation,
         recipe,
@@ -137,6 +141,10 @@ def train(run: Run, team: "Team") -> None:
     if not run.leads:
         return
 
+    if len(validation):
+        batches = validation.in_order(VALIDATION_BATCH)
+        logits = torch.cat([*logits_by_batch(kept, normalise, batches, device)])
+        card = dataclasses.replace(card, temperature=calibration.fit_temperature(logits, validation.labels))
     model_file.save(run.out("models/classifier.safetensors"), kept, card)
     write_curve(curve)
     best = min(curve, key=lambda row: row["val_loss"]) if recipe.keep == "best" else curve[-1]

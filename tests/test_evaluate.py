@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from stages.lib import measures, model_file
+from stages.lib.calibration import fit_temperature
 from stages.lib.dataset import AnnotatedImages
 from stages.lib.model_file import KEY
 from tests.project import TEST_IMAGES, Project
@@ -67,9 +68,9 @@ def test_temperature_and_mirrored_views_are_what_they_are_called(finished: Proje
     with torch.inference_mode():
         paths = finished.root / "data/annotations.csv", finished.root / "data/images.zip"
         validation, test = (AnnotatedImages(*paths, split=split) for split in ("val", "test"))
-        of_validation = model(normalise(validation.everything())).numpy()
+        of_validation = model(normalise(validation.everything()))
         both = model(normalise(test.everything())) + model(normalise(test.everything().flip(-1)))
-    temperature = measures.fit_temperature(of_validation, validation.labels.numpy())
+    temperature = fit_temperature(of_validation, validation.labels)
     assert metrics["calibration"]["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert metrics["calibration"]["temperature"] != 1
     mirrored = (both.argmax(1) == test.labels).double().mean().item()
@@ -86,6 +87,7 @@ def test_the_test_labels_do_not_touch_the_temperature(finished: Project) -> None
         rows.loc[is_test, column] = rows.loc[is_test, column].to_numpy()[::-1]
     path.unlink()
     rows.to_csv(path, index=False)
+    finished.stage("train")
     finished.stage("evaluate")
     after = json.loads(finished.read("metrics/evaluate.json"))
     assert after["accuracy"] < 0.5 < before["accuracy"]
@@ -97,6 +99,7 @@ def test_without_validation_rows_the_temperature_is_one(finished: Project) -> No
     text = path.read_text()
     path.unlink()
     path.write_text(text.replace(",val\n", ",train\n"))
+    finished.stage("train")
     finished.stage("evaluate")
     calibration = json.loads(finished.read("metrics/evaluate.json"))["calibration"]
     assert calibration["temperature"] == 1

@@ -1,5 +1,6 @@
 """export and predict: the file's contract, its equality with PyTorch, and classifying image files with it alone."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ from tests.test_train import MODEL_ARGUMENTS
 
 def make_card(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelCard:
     names = [f"class {number}" for number in range(7)]
-    return ModelCard(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels)
+    return ModelCard(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels, {})
 
 
 def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
@@ -44,9 +45,9 @@ def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def check_exported(model: torch.nn.Module, card: ModelCard, path: Path, temperature: float = 1.0) -> None:
+def check_exported(model: torch.nn.Module, card: ModelCard, path: Path) -> None:
     """The file has the contract's form and computes what the model computes, in batches of any size."""
-    onnx_file.write(path, onnx_file.convert(model, card, 18, temperature))
+    onnx_file.write(path, onnx_file.convert(model, card, 18))
     onnx_proof.check_form(path, card, opset=18)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     size = (card.channels, card.height, card.width)
@@ -60,7 +61,7 @@ def check_exported(model: torch.nn.Module, card: ModelCard, path: Path, temperat
             with torch.inference_mode():
                 expected = model(Normalise(card)(images))
             np.testing.assert_allclose(logits, expected, atol=1e-4 * max(1, expected.abs().max().item()))
-            np.testing.assert_allclose(probabilities, (expected / temperature).softmax(1), atol=1e-4)
+            np.testing.assert_allclose(probabilities, (expected / card.temperature).softmax(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -68,7 +69,8 @@ def check_exported(model: torch.nn.Module, card: ModelCard, path: Path, temperat
 def test_every_model_exports_to_what_it_computes(tmp_path: Path, name: str, channels: int) -> None:
     torch.manual_seed(0)
     card = make_card(name, channels)
-    check_exported(as_after_training(card.build()), card, tmp_path / "model.onnx", temperature=0.7)
+    card = dataclasses.replace(card, temperature=0.7)
+    check_exported(as_after_training(card.build()), card, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_torchvision_classifiers_export_without_batch_norm(
     parent, _, attribute = where.rpartition(".")
     grey = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
     setattr(model.get_submodule(parent), attribute, grey)
-    card = ModelCard(name, {}, [f"class {number}" for number in range(7)], 1, 32, 32, [0.3], [0.4])
+    card = ModelCard(name, {}, [f"class {number}" for number in range(7)], 1, 32, 32, [0.3], [0.4], {})
     check_exported(as_after_training(model), card, tmp_path / "model.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     if multiplications:  # one is the normalisation's; squeeze-and-excitation multiplies too
@@ -137,7 +139,7 @@ def test_the_metadata_say_how_to_use_it_and_what_it_was_made_from(finished: Proj
     }
 
 
-def test_the_probabilities_are_calibrated_with_evaluates_temperature(finished: Project) -> None:
+def test_the_probabilities_are_calibrated_with_the_models_temperature(finished: Project) -> None:
     temperature = json.loads(finished.read("metrics/evaluate.json"))["calibration"]["temperature"]
     assert abs(temperature - 1) > 0.01  # or this would show nothing
     session = onnxruntime.InferenceSession(finished.root / "models/classifier.onnx")
@@ -213,11 +215,8 @@ def test_another_accuracy_than_evaluates_fails_and_writes_nothing(finished: Proj
     path.write_text(json.dumps(content | {"accuracy": 0.5}))
     assert "but evaluate's (metrics/evaluate.json) is 0.5" in finished.stage("export", status=1).stderr
     assert not (finished.root / "models/classifier.onnx").exists()
-    path.write_text(json.dumps({"accuracy": content["accuracy"]}))
-    assert (
-        "metrics/evaluate.json: has no accuracy or calibration.temperature;"
-        in finished.stage("export", status=1).stderr
-    )
+    path.write_text(json.dumps({"loss": content["loss"]}))
+    assert "metrics/evaluate.json: has no accuracy;" in finished.stage("export", status=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -409,6 +408,11 @@ def test_predict_takes_folders_patterns_and_standard_input(finished: Project, pi
         f"predict: error: {pictures / 'empty'}: no file in this folder",
         f"predict: error: {pictures / '*.gif'}: no such file",
     ]
+
+
+def test_predict_ends_quietly_when_nobody_reads_on(finished: Project, pictures: Path) -> None:
+    done = finished.run("sh", "-c", f"python -m stages.predict --json {f'{pictures} ' * 4} | head -n 1")  # 4 x 35 kB
+    assert (done.stdout, done.stderr) == ("[\n", "")
 
 
 def test_a_picture_with_the_other_background_gets_a_note(finished: Project, pictures: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ SAVED = r"step (\d+) of 9000000 is saved; the same command goes on from there\n"
 
 
 def states(project: Project) -> list[Path]:
-    return list(project.root.glob("scratch/train-*/newest.pt"))
+    return list(project.root.glob("scratch/train-*/*.pt"))
 
 
 @pytest.fixture

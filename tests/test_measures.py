@@ -88,27 +88,3 @@ def test_a_bin_holds_its_upper_edge_and_the_last_one_certainty() -> None:
     assert bins["high"].tolist() == pytest.approx([9 / 15, 1.0])
     assert bins["accuracy"].tolist() == [0.0, 1.0]
     assert measures.expected_calibration_error(bins) == pytest.approx(0.3)
-
-
-def test_the_temperature_is_the_best_one(logits: np.ndarray, labels: np.ndarray) -> None:
-    found = measures.fit_temperature(logits, labels)
-    inverse = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([inverse], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double() * inverse, torch.from_numpy(labels))
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    assert found == pytest.approx(1 / inverse.item(), rel=1e-4)
-
-
-def test_a_temperature_is_found_where_there_is_none() -> None:
-    """Labels that are always right would have a temperature of 0, and always wrong ones of infinity."""
-    logits = np.eye(3, dtype=np.float32)
-    for labels in (np.arange(3), np.array([1, 2, 0])):
-        temperature = measures.fit_temperature(logits, labels)
-        assert np.isfinite(measures.mean_loss(logits, labels, temperature))
-        assert np.isfinite(measures.scale(measures.softmax(logits), temperature)).all()

@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from sklearn.metrics import confusion_matrix
 
 from stages import report
-from stages.lib import figures, filters, page
+from stages.lib import figures, model_summary, page
 from stages.lib.errors import StageError
 from tests.browser import Browser, chromium
 from tests.project import Project
@@ -242,9 +242,9 @@ def test_filters_of_every_kind_of_first_layer(
 ) -> None:
     tensors = {"3.weight": np.ones((1, 1), np.float32), "10.weight": np.ones((2, 2), np.float32)}
     weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    card = '{"channels": 1, "height": 28, "width": 28}'
+    card = '{"architecture": "x", "trained_with": {}, "channels": 1, "height": 28, "width": 28}'
     save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": card})
-    kernels = filters.first_layer(tmp_path / "model")
+    kernels = model_summary.read(tmp_path / "model").filters
     assert (None if kernels is None else kernels.shape) == expected
     assert page.picture(lambda: figures.filters(kernels)).png.startswith(b"\x89PNG")
 
@@ -267,4 +267,4 @@ def test_what_is_no_input_of_report_is_one_line(finished: Project, tmp_path: Pat
     assert not (finished.root / "metrics/report.html").exists()
     (tmp_path / "model").write_bytes(b"no")
     with pytest.raises(StageError, match="no model of this pipeline"):
-        filters.first_layer(tmp_path / "model")
+        model_summary.read(tmp_path / "model")

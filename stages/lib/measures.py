@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 BINS = 15  # of confidence, as in Guo et al. 2017
-LOG_TEMPERATURES = (-4.0, 4.0)  # where the temperature is looked for: 0.018 to 55
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -96,14 +95,3 @@ def expected_calibration_error(bins: pd.DataFrame) -> float:
     """The mean distance of confidence from accuracy over all images, by bins (Naeini et al. 2015)."""
     distance = (bins["confidence"] - bins["accuracy"]).abs()
     return float((distance * bins["images"]).sum() / bins["images"].sum())
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that makes the loss on these images least (Guo et al. 2017)."""
-    from scipy.optimize import minimize_scalar
-
-    found = minimize_scalar(
-        lambda log_temperature: mean_loss(logits, labels, float(np.exp(log_temperature))),
-        bounds=LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-7},
-    )  # fmt: skip
-    return float(np.exp(found.x))

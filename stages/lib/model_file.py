@@ -29,6 +29,8 @@ class ModelCard:
         class_names: of classes 0, 1, ...
         channels, height, width: of the images.
         mean, std: of the training pixels by channel, on the scale 0 to 1.
+        trained_with: the params of `train`, by section.
+        temperature: what the logits must be divided by for probabilities that can be believed; 1 if nothing was fitted.
     """
 
     architecture: str
@@ -39,6 +41,8 @@ class ModelCard:
     width: int
     mean: list[float]
     std: list[float]
+    trained_with: dict[str, Any]
+    temperature: float = 1.0
 
     def build(self) -> nn.Module:
         """The architecture, with fresh weights."""

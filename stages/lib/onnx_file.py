@@ -20,11 +20,11 @@ INPUT, OUTPUTS = "images", ("logits", "probabilities")
 class _Deployed(nn.Module):
     """Pixels in, logits and probabilities out."""
 
-    def __init__(self, model: nn.Module, card: ModelCard, temperature: float):
+    def __init__(self, model: nn.Module, card: ModelCard):
         super().__init__()
         self.normalise = Normalise(card)
         self.model = model
-        self.temperature = temperature
+        self.temperature = card.temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self.model(self.normalise(images))
@@ -32,7 +32,7 @@ class _Deployed(nn.Module):
         return logits, calibrated.softmax(1)
 
 
-def convert(model: nn.Module, card: ModelCard, opset: int, temperature: float = 1.0) -> onnx.ModelProto:
+def convert(model: nn.Module, card: ModelCard, opset: int) -> onnx.ModelProto:
     """A model in evaluation mode as ONNX, with scaling and normalisation inside and without BatchNorm.
 
     PyTorch's exporter folds a BatchNorm into the convolution before it. One that follows anything else (as in
@@ -42,14 +42,13 @@ def convert(model: nn.Module, card: ModelCard, opset: int, temperature: float = 
         model: takes what ``Normalise(card)`` returns, returns logits.
         card: of the model.
         opset: version of the ONNX operators.
-        temperature: what the logits are divided by before the softmax.
     """
     images = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on its own internals
         program = torch.onnx.export(
-            _Deployed(model, card, temperature).eval(),
+            _Deployed(model, card).eval(),
             (images,),
             input_names=[INPUT],
             output_names=list(OUTPUTS),

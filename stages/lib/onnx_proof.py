@@ -141,7 +141,7 @@ def check_answers(answers: Answers, temperature: float, tolerance: float, name: 
         )
 
 
-def check_extremes(compare: Comparison, card: ModelCard, temperature: float, tolerance: float) -> float:
+def check_extremes(compare: Comparison, card: ModelCard, tolerance: float) -> float:
     """Compare batches that no data set has, images of nothing but 0 or 255, and return the largest difference.
 
     Raises:
@@ -152,6 +152,6 @@ def check_extremes(compare: Comparison, card: ModelCard, temperature: float, tol
         for count in BATCH_SIZES:
             images = torch.full((count, card.channels, card.height, card.width), value, dtype=torch.uint8)
             answers = compare(images)
-            check_answers(answers, temperature, tolerance, f"image {{}} of {count} that are all {value}".format)
+            check_answers(answers, card.temperature, tolerance, f"image {{}} of {count} that are all {value}".format)
             largest = max(largest, answers.difference)
     return largest

@@ -67,6 +67,10 @@ class Run:
             raise AssertionError(f"dvc.yaml does not list the param {key!r} of stage {self.name}")
         return self._get(key)
 
+    def params(self) -> dict[str, Any]:
+        """Everything that dvc.yaml lists for this stage, by its dotted key, as it stands in params.yaml."""
+        return {key: pipeline.lookup(self._plain, key) for key in self._declared.params}
+
     def setting(self, key: str) -> Any:
         """A value of params.yaml that cannot change a byte of any out, so that dvc.yaml leaves it out."""
         if key in self._declared.params:
@@ -105,7 +109,7 @@ class Run:
         """
         import hashlib
 
-        decided_by = {"inputs": self._inputs, "params": self._values(), **beyond}
+        decided_by = {"inputs": self._inputs, "params": self.params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.leads:
             about = json.dumps(decided_by, sort_keys=True, indent=1).encode()
@@ -198,13 +202,10 @@ class Run:
             value = getattr(value, part)
         return value
 
-    def _values(self) -> dict[str, Any]:
-        return {key: pipeline.lookup(self._plain, key) for key in self._declared.params}
-
     def _changed_params(self) -> list[str]:
         try:
             _, now = params.read()
-            return [f"params.yaml ({key})" for key, was in self._values().items() if pipeline.lookup(now, key) != was]
+            return [f"params.yaml ({key})" for key, was in self.params().items() if pipeline.lookup(now, key) != was]
         except (ParamsError, KeyError, TypeError):
             return ["params.yaml"]
 

@@ -142,7 +142,8 @@ def fit(
                 row |= {"train_loss": loss_sum / len(training), "train_accuracy": correct / len(training)}
                 if len(validation):
                     batches = validation.in_order(VALIDATION_BATCH)
-                    logits = torch.cat([*logits_by_batch(kept.eval(), normalise, batches, device)])
+                    with autocast:
+                        logits = torch.cat([*logits_by_batch(kept.eval(), normalise, batches, device)])
                     row["val_loss"] = loss.validation(logits.double(), validation.targets()).item()
                     row["val_accuracy"] = (logits.argmax(1) == validation.labels).double().mean().item()
                     selection.watch(epoch + 1, row["val_loss"], kept)
