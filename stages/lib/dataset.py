@@ -31,7 +31,8 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
 
     Args:
         annotations_file: CSV, see ``annotations.py``; or the frame that ``annotations.read`` made of it.
-        img_dir: the folder or ZIP that its ``image`` column is relative to.
+        img_dir: the folder or ZIP that its ``image`` column is relative to; or the function that ``images.reader``
+            made of it.
         transform: applied to an image, ``(C, H, W) uint8``.
         target_transform: applied to a label, ``int``.
         split: train, val or test; None takes all rows.
@@ -52,7 +53,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
     def __init__(
         self,
         annotations_file: str | Path | pd.DataFrame,
-        img_dir: str | Path,
+        img_dir: str | Path | Callable[[str], bytes],
         transform: Callable[[torch.Tensor], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
         split: str | None = None,
@@ -70,7 +71,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         self.transform = transform
         self.target_transform = target_transform
         self.threads = threads
-        self._read = images.reader(img_dir)
+        self._read = img_dir if callable(img_dir) else images.reader(img_dir)
         first = images.decode(self._read(self.names[0]), self.names[0]) if self.names else np.empty((0, 0, 0), np.uint8)
         self.shape: tuple[int, int, int] = first.shape
         self.images: torch.Tensor | None = None
@@ -135,7 +136,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
 def load_splits(
     annotations_file: Path, img_dir: Path, *required: str, optional: str = "", **options: Any
 ) -> list[AnnotatedImages]:
-    """Several splits, reading the annotations once; the required ones must have rows, the optional one comes last.
+    """Several splits, reading annotations and directory once; the required ones must have rows, the optional is last.
 
     Args:
         annotations_file: see ``AnnotatedImages``.
@@ -151,4 +152,5 @@ def load_splits(
     for split in required:
         if not (rows["split"] == split).any():
             raise StageError(f"{annotations_file}: has no row with the split {split}")
-    return [AnnotatedImages(rows, img_dir, split=split, **options) for split in (*required, optional) if split]
+    read = images.reader(img_dir)
+    return [AnnotatedImages(rows, read, split=split, **options) for split in (*required, optional) if split]
