@@ -77,7 +77,7 @@ def train(run: Run, team: "Team") -> None:
     arguments = run.param(f"models.{recipe.model}").model_dump()
     names, shape = training.class_names, training.shape
     card = model_file.ModelCard(recipe.model, arguments, names, *shape, mean, std, run.params())
-    compute.seed_everything(derive(recipe.seed, "init"))
+    compute.seed_generators(derive(recipe.seed, "init"))
     try:
         model = card.build()
     except ValueError as error:

@@ -259,10 +259,10 @@ class Several(Team):
 
     def part_ways(self, *key: int | str) -> None:
         """Seed by the key and the process."""
-        from stages.lib.compute import seed_everything
+        from stages.lib.compute import seed_generators
         from stages.lib.seeds import derive
 
-        seed_everything(derive(*key, "process", self.rank))
+        seed_generators(derive(*key, "process", self.rank))
 
     def weight(self, count: int, total: int) -> float:
         """The share of this process, against an equal share."""

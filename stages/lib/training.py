@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stages.lib.augment import augment
 from stages.lib.checkpoint import Checkpoint
-from stages.lib.compute import seed_everything
+from stages.lib.compute import seed_generators
 from stages.lib.dataset import AnnotatedImages
 from stages.lib.errors import StageError
 from stages.lib.losses import Loss
@@ -109,7 +109,7 @@ def fit(
     with run.uninterrupted():
         for whole, pixels in training.batches(plan):
             epoch, position = divmod(step, steps_per_epoch)
-            seed_everything(derive(recipe.seed, "step", step))
+            seed_generators(derive(recipe.seed, "step", step))
             inputs = normalise(team.share(augment(pixels.to(device), recipe.augment)))
             batch = team.share(whole)
             team.part_ways(recipe.seed, "step", step)
