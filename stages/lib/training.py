@@ -63,7 +63,7 @@ def fit(
         StageError: the loss is no longer finite, or is far too high at the start.
     """
     device = next(model.parameters()).device
-    labels, targets = training.labels, training.targets()
+    labels, targets, validation_targets = training.labels, training.targets(), validation.targets()
     steps, steps_per_epoch = schedule.steps, schedule.steps_per_epoch
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -144,7 +144,7 @@ def fit(
                     batches = validation.in_order(VALIDATION_BATCH)
                     with autocast:
                         logits = torch.cat([*logits_by_batch(kept.eval(), normalise, batches, device)])
-                    row["val_loss"] = loss.validation(logits.double(), validation.targets()).item()
+                    row["val_loss"] = loss.validation(logits.double(), validation_targets).item()
                     row["val_accuracy"] = (logits.argmax(1) == validation.labels).double().mean().item()
                     selection.watch(epoch + 1, row["val_loss"], kept)
                     set_training_mode()
