@@ -3,7 +3,8 @@
 Ratios from one run, so that they hold on a noisy machine: the commands of a pair run in turn, medians of 9.
 
 1. `dvc status` and `dvc repro` with nothing to do, against a DVC repository with one trivial stage;
-2. a stage's own part: from its start to its first useful work, and from the end of its work to the end of the process
+2. `evaluate` with the committed model and data, against importing torch;
+3. a stage's own part: from its start to its first useful work, and from the end of its work to the end of the process
    (hashing the inputs again, publishing), against a bare `python -c "import ..."` of what it cannot do without.
 
 Run it from the root of a clone that `make repro` has finished: python benchmarks/overhead.py
@@ -112,6 +113,8 @@ def main() -> None:
             trivial,
         )
         pair("dvc repro, nothing to do: the same", ["dvc", "repro"], REPOSITORY, ["dvc", "repro"], trivial)
+        evaluate, imports = ([sys.executable, *words] for words in (["-m", "stages.evaluate"], ["-c", "import torch"]))
+        pair("evaluate, all of it: against python -c 'import torch'", evaluate, REPOSITORY, imports, REPOSITORY)
 
         raw = make_raw(Path(folder) / "raw")
         project = make_project(Path(folder) / "project", raw)
