@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = pd.DataFrame(dvc.api.exp_show(num=arguments.commits))
     recipe = [name for name in runs.columns if name.startswith((*PARAMS, *HASHES)) and name != SEED]
     runs = runs.dropna(subset=[ACCURACY, SEED]) if ACCURACY in runs else runs[:0]
-    runs[recipe] = runs[recipe].astype(str)
+    runs[recipe] = runs[recipe].map(as_typed)
     for name in recipe:
         section, _, rest = name.partition(".")
         if section in VARIANTS:
@@ -58,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not shown:
         print("repeats: error: no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue", file=sys.stderr)
     return int(not shown)
+
+
+def as_typed(value: object) -> str:
+    """A param as it stands in params.yaml: a column with a gap holds 3.0 for 3."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 if __name__ == "__main__":
