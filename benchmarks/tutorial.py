@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 import torch
-from clone import Project, clone
+from clone import clone
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import FashionMNIST
@@ -31,6 +31,7 @@ from torchvision.transforms import ToTensor
 from stages.lib import models
 from stages.lib.dataset import AnnotatedImages
 from stages.lib.seeds import derive
+from tests.project import Project
 
 PARAMS = {
     "train.model": "mlp", "train.loss": "nll", "train.optimizer": "sgd", "train.schedule": "constant",
