@@ -50,7 +50,8 @@ SAVED = r"step (\d+) of 9000000 is saved; the same command goes on from there\n"
 
 
 def states(project: Project) -> list[Path]:
-    return list(project.root.glob("scratch/train-*/*.pt"))
+    """The folders of runs that left a state."""
+    return sorted({path.parent for path in project.root.glob("scratch/train-*/*.pt")})
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
         process = finished.start("python", "-m", "stages.train")
         wait_for(lambda known=len(states(finished)): len(states(finished)) > known)  # type: ignore[misc] # noqa: B008
         kill_group(process)
-        names += [path.parent.name for path in states(finished) if path.parent.name not in names]
+        names += [path.name for path in states(finished) if path.name not in names]
     other, current = names
     (finished.root / "scratch/train-0123456789abcdef").mkdir()
     (finished.root / "scratch/train-0123456789abcdef/newest.pt").write_bytes(b"from before there were notes")
@@ -267,10 +268,10 @@ def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
         + shape.format(other) + r"of other train\.augment\.shift_pixels 1, train\.seed 0", told[other]
     )  # fmt: skip
     assert "no state that can be read" in told["train-0123456789abcdef"]
-    assert {path.parent.name for path in states(finished)} == set(told)  # to tell is not to remove
+    assert {path.name for path in states(finished)} == set(told)  # to tell is not to remove
 
     assert sum(line.startswith("removed: ") for line in leftovers(finished, "--remove")) == 2
-    assert [path.parent.name for path in states(finished)] == [current]
+    assert [path.name for path in states(finished)] == [current]
     finished.edit("stages/lib/models.py", '"""', '"""Changed. ')
     assert leftovers(finished)[0].endswith("of other stages/lib/models.py")
     finished.run("git", "checkout", "stages/lib/models.py")

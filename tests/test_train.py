@@ -143,6 +143,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished: Project, un
     process = finished.start("dvc", "repro")
     wait_for(lambda: any(finished.root.glob("scratch/train-*/older.pt")))
     kill_group(process, signal.SIGTERM)  # SIGKILL could fall between renaming one state and writing the next
+    process.communicate(timeout=60)  # until the trainer, too, has ended
     (path,) = finished.root.glob("scratch/train-*/newest.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
