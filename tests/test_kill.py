@@ -51,7 +51,7 @@ SAVED = r"step (\d+) of 9000000 is saved; the same command goes on from there\n"
 
 def states(project: Project) -> list[Path]:
     """The folders of runs that left a state."""
-    return sorted({path.parent for path in project.root.glob("scratch/train-*/*.pt")})
+    return sorted({path.parent for path in project.root.glob("scratch/train-*/[!.]*.pt")})
 
 
 @pytest.fixture

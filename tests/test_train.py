@@ -95,7 +95,7 @@ def undisturbed(finished: Project, tmp_path: Path) -> Project:
 
 
 def checkpoints(project: Project) -> list[Path]:
-    return list(project.root.glob("scratch/train-*/*.pt"))
+    return list(project.root.glob("scratch/train-*/[!.]*.pt"))
 
 
 def newer(project: Project, before: dict[Path, bytes]) -> bool:
