@@ -20,8 +20,10 @@ sys.path[0] = str(REPOSITORY)
 import numpy as np
 import torch
 
-from stages.lib import annotations, model_file, onnx_int8, onnx_session
+from stages.lib import annotations
 from stages.lib.dataset import AnnotatedImages
+from stages.lib.export import onnx_int8, onnx_session
+from stages.lib.model import model_file
 
 ONNX = REPOSITORY / "models/classifier.onnx"
 CALIBRATION_IMAGES = 512

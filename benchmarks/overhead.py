@@ -30,7 +30,7 @@ ROUNDS = 9
 OWN_PART = """
 import importlib, sys, time
 start, stage, first = float(sys.argv[1]), sys.argv[2], sys.argv[3]
-from stages.lib import stage as runner
+from stages.lib.runner import stage as runner
 script = importlib.import_module(f"stages.{stage}")
 work_ends = []
 publish = runner.Run.publish
@@ -51,7 +51,7 @@ sys.exit(status)
 """
 FIRST_WORK = {  # stage: the function in which its work begins, and the imports that it cannot do without
     "download": ("stages.download.opened", "fsspec, aiohttp"),
-    "annotate": ("stages.lib.idx.read", "pandas, PIL.Image, matplotlib.figure"),
+    "annotate": ("stages.lib.annotate.idx.read", "pandas, PIL.Image, matplotlib.figure"),
     "train": ("stages.lib.dataset.load_splits", "torch, pandas"),
     "evaluate": ("stages.lib.dataset.load_splits", "torch, pandas"),
     "export": ("stages.lib.dataset.load_splits", "torch, pandas, onnx, onnxruntime"),

@@ -22,7 +22,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[0] = str(REPOSITORY)
 
-from stages.lib import yaml12
+from stages.lib.runner import yaml12
 
 EPOCHS, SEEDS = 3, (0, 1)
 WAYS = [(1, 2), (2, 1)]  # processes, threads of each

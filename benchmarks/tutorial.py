@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from stages.lib import models
 from stages.lib.dataset import AnnotatedImages
+from stages.lib.model import models
 from stages.lib.seeds import derive
 from tests.project import Project
 

@@ -26,7 +26,7 @@ if not __package__:  # run as `python demo/build.py`
 import numpy as np
 
 from stages.lib import images
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, IMAGES, ANNOTATIONS = Path("models/classifier.onnx"), Path("data/images.zip"), Path("data/annotations.csv")

@@ -18,11 +18,12 @@ if not __package__:  # run as `python stages/annotate.py`
 import numpy as np
 import pandas as pd
 
-from stages.lib import annotations, checks, idx, images, pictures
+from stages.lib import annotations, images
+from stages.lib.annotate import checks, idx, pictures
 from stages.lib.catalog import CATALOG
-from stages.lib.errors import StageError
 from stages.lib.progress import bar
-from stages.lib.stage import Run, run_stage
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import Run, run_stage
 
 SAMPLES_PER_CLASS = 10
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as `python stages/compare.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 if TYPE_CHECKING:
     import pandas as pd

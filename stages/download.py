@@ -17,9 +17,9 @@ if not __package__:  # run as `python stages/download.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from stages.lib.catalog import CATALOG
-from stages.lib.errors import StageError
-from stages.lib.sources import SourceError, fetch, opened
-from stages.lib.stage import Run, run_stage
+from stages.lib.download.sources import SourceError, fetch, opened
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import Run, run_stage
 
 
 def main(run: Run) -> None:

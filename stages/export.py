@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # run as `python stages/export.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib.errors import StageError
-from stages.lib.stage import Run, run_stage
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import Run, run_stage
 
 if TYPE_CHECKING:
     from stages.lib.dataset import AnnotatedImages
-    from stages.lib.model_file import ModelCard
+    from stages.lib.model.model_file import ModelCard
 
 INT8_OFF = "export.int8 is false in params.yaml: there is no model in 8 bits.\n"
 INT8_ON = "classifier.int8.onnx is classifier.onnx in 8 bits, calibrated on {:,} training images.\n"
@@ -30,8 +30,10 @@ INT8_ON = "classifier.int8.onnx is classifier.onnx in 8 bits, calibrated on {:,}
 
 def main(run: Run) -> None:
     """Convert, compare on the whole test split and on extremes, write; the same in 8 bits if asked to."""
-    from stages.lib import annotations, compute, model_file, onnx_file, onnx_proof, onnx_session
+    from stages.lib import annotations
     from stages.lib.dataset import load_splits
+    from stages.lib.export import onnx_file, onnx_proof, onnx_session
+    from stages.lib.model import compute, model_file
 
     params, threads = run.param("export"), run.param("compute").threads
     compute.prepare(run.param("compute"))
@@ -104,7 +106,7 @@ def describe(run: Run, card: "ModelCard", test: "AnnotatedImages", images_by_spl
     """The metadata: how to use the file, and what it was made from."""
     import hashlib
 
-    from stages.lib import background, onnx_file, origin
+    from stages.lib.export import background, onnx_file, origin
 
     weights = run.dep("models/classifier.safetensors")
     return {
@@ -133,8 +135,8 @@ def write_int8(
         (folder / "README.txt").write_text(INT8_OFF, encoding="utf-8")
         return {}
 
-    from stages.lib import onnx_file, onnx_int8, onnx_proof, onnx_session
     from stages.lib.dataset import AnnotatedImages
+    from stages.lib.export import onnx_file, onnx_int8, onnx_proof, onnx_session
 
     training = rows[rows["split"] == "train"]
     drawn = training.sample(min(params.int8_images, len(training)), random_state=params.int8_seed)

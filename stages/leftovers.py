@@ -19,9 +19,10 @@ from typing import Any
 if not __package__:  # run as `python stages/leftovers.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib import files, params, pipeline
-from stages.lib.errors import StageError
-from stages.lib.stage import ABOUT, SCRATCH, lock
+from stages.lib import params
+from stages.lib.runner import files, pipeline
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import ABOUT, SCRATCH, lock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ class Leftover:
 
     def in_words(self) -> str:
         """One line: name, model, how far, size, age, and what becomes of it."""
-        from stages.lib.checkpoint import Checkpoint
+        from stages.lib.train.checkpoint import Checkpoint
 
         parts = list(files.files_below(self.folder))
         state = Checkpoint(self.folder).load()
@@ -76,7 +77,7 @@ def find() -> list[Leftover]:
 
 def _now() -> dict[str, Any]:
     """What decides the result of a run that starts now, less its inputs, which depend on the stage."""
-    from stages.lib import compute
+    from stages.lib.model import compute
 
     validated, plain = params.read()
     return {"params": plain, "environment": compute.environment(compute.prepare(validated.compute))}
@@ -86,7 +87,7 @@ def _differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> lis
     """In what the run that left a state was another than the next one will be; its own values stand beside the keys."""
     declared = pipeline.declaration(stage, now["params"])
     chosen = {key: pipeline.lookup(now["params"], key) for key in declared.params}
-    inputs = {path: files.digest(Path(path)) for path in declared.deps if Path(path).exists()}
+    inputs = files.digests(path for path in declared.deps if Path(path).exists())
     differ = []
     for ours, theirs in ((before["params"], chosen), (before.get("environment", {}), now["environment"])):
         a, b = _leaves(ours), _leaves(theirs)

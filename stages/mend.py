@@ -21,7 +21,7 @@ from pathlib import Path
 if not __package__:  # run as `python stages/mend.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib import files
+from stages.lib.runner import files
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = Path("dvc.lock")

@@ -25,8 +25,8 @@ if not __package__:  # run as `python stages/predict.py`
 import numpy as np
 from PIL import Image, ImageOps
 
-from stages.lib import background
-from stages.lib.errors import StageError
+from stages.lib.export import background
+from stages.lib.runner.errors import StageError
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "classifier.onnx"
 BATCH = 256  # images
@@ -203,7 +203,7 @@ class Classifier:
     """
 
     def __init__(self, path: Path, threads: int = 1):
-        from stages.lib.onnx_session import session
+        from stages.lib.export.onnx_session import session
 
         if not path.exists():
             raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # run as `python stages/report.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib.errors import StageError
-from stages.lib.stage import Run, run_stage
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import Run, run_stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,8 @@ def main(run: Run) -> None:
     import numpy as np
     import pandas as pd
 
-    from stages.lib import figures, images, model_summary, page
+    from stages.lib import images
+    from stages.lib.report import figures, model_summary, page
     from stages.lib.seeds import derive
 
     options = run.param("report")
@@ -66,7 +67,6 @@ def main(run: Run) -> None:
 
     written = page.write(
         run.out("metrics/report.html"),
-        run.dep("stages/report.html.jinja"),
         model=model.architecture,
         rows=evaluation["rows"],
         merits=merits(evaluation),
@@ -141,7 +141,8 @@ def read_predictions(path: Path) -> Predictions:
 
 def draw_reliability(predictions: Predictions, calibration: dict[str, float]) -> "Figure":
     """Before and after temperature scaling, from the probabilities in the table."""
-    from stages.lib import figures, measures
+    from stages.lib import measures
+    from stages.lib.report import figures
 
     temperature = calibration["temperature"]
     scaled = measures.scale(predictions.probabilities, temperature)
@@ -151,7 +152,7 @@ def draw_reliability(predictions: Predictions, calibration: dict[str, float]) ->
 
 def draw_mistakes(rows: "pd.DataFrame", pixels: "np.ndarray") -> "Figure":
     """The worst mistakes with what they are and what they were taken for."""
-    from stages.lib import figures
+    from stages.lib.report import figures
 
     captions = [
         f"{row.label}\ntaken for {row.predicted}\n({row.confidence:.1%} sure)" for row in rows.itertuples(index=False)
@@ -162,7 +163,7 @@ def draw_mistakes(rows: "pd.DataFrame", pixels: "np.ndarray") -> "Figure":
 
 def draw_samples(rows: "pd.DataFrame", pixels: "np.ndarray") -> "Figure":
     """Random test images with what was predicted; mistakes say what was right."""
-    from stages.lib import figures
+    from stages.lib.report import figures
 
     right = (rows["label"] == rows["predicted"]).tolist()
     captions = [
@@ -224,7 +225,7 @@ def class_rows(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
 
 def mistake_rows(rows: "pd.DataFrame", pixels: "np.ndarray") -> list[dict[str, Any]]:
     """The mistakes with thumbnails, as many as the page has room for."""
-    from stages.lib import page
+    from stages.lib.report import page
 
     thumbnails = page.thumbnails(pixels)
     return [

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as `python stages/train.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from stages.lib import files, processes
-from stages.lib.errors import StageError
-from stages.lib.stage import SCRATCH, Run, run_stage
+from stages.lib.runner import files
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import SCRATCH, Run, run_stage
+from stages.lib.train import processes
 
 if TYPE_CHECKING:
     from torch import nn
 
     from stages.lib.dataset import AnnotatedImages
     from stages.lib.params import Train
-    from stages.lib.processes import Team
+    from stages.lib.train.processes import Team
 
 ENVIRONMENT = Path("models/environment.json")
 
@@ -44,15 +45,17 @@ def train(run: Run, team: "Team") -> None:
     import pandas as pd
     import torch
 
-    from stages.lib import calibration, compute, images, model_file, warm_start
-    from stages.lib.checkpoint import Checkpoint
+    from stages.lib import images
     from stages.lib.dataset import load_splits
-    from stages.lib.losses import make_loss
-    from stages.lib.models import takes_batch
-    from stages.lib.optimisation import Schedule, make_optimizer
-    from stages.lib.scoring import logits_by_batch
+    from stages.lib.model import compute, model_file
+    from stages.lib.model.models import takes_batch
+    from stages.lib.model.scoring import logits_by_batch
     from stages.lib.seeds import derive
-    from stages.lib.training import VALIDATION_BATCH, Row, fit
+    from stages.lib.train import calibration, warm_start
+    from stages.lib.train.checkpoint import Checkpoint
+    from stages.lib.train.losses import make_loss
+    from stages.lib.train.optimisation import Schedule, make_optimizer
+    from stages.lib.train.training import VALIDATION_BATCH, Row, fit
 
     recipe, runtime = run.param("train"), run.setting("runtime")
     device = team.place(compute.prepare(run.param("compute")))
@@ -107,7 +110,7 @@ def train(run: Run, team: "Team") -> None:
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
     events = None
     if runtime.tensorboard and run.leads:
-        from stages.lib.tensorboard import Events
+        from stages.lib.train.tensorboard import Events
 
         events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, shape)
 
@@ -174,7 +177,7 @@ def refuse_what_cannot_work(recipe: "Train", training: "AnnotatedImages", valida
 
 def start_from(run: Run, model: "nn.Module", path: Path) -> None:
     """Take the weights of the file that ``train.warm_start`` names, and say what fitted."""
-    from stages.lib import warm_start
+    from stages.lib.train import warm_start
 
     if path.name == warm_start.NONE:
         return
@@ -187,7 +190,7 @@ def start_from(run: Run, model: "nn.Module", path: Path) -> None:
 
 def describe(run: Run, model: "nn.Module", shape: tuple[int, int, int]) -> int:
     """Print the layers with the shapes of what they give; return the number of weights."""
-    from stages.lib.models import layers
+    from stages.lib.model.models import layers
 
     for name, kind, output, weights in layers(model, shape):
         run.say(f"  {name:<10} {kind:<18} {output:<14} {f'{weights:,}' if weights else '':>11}".rstrip())

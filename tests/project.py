@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.lib import idx, yaml12
+from stages.lib.annotate import idx
 from stages.lib.catalog import CATALOG, NAMES
+from stages.lib.runner import yaml12
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stages.lib import files, pipeline, stage, yaml12
+from stages.lib.runner import files, pipeline, stage, yaml12
 
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SYSCALL = 0, 7, 24
 libc = ctypes.CDLL(None, use_errno=True)
@@ -115,7 +115,7 @@ class State(OneFile):
     def __init__(self, folder: Path):
         import torch
 
-        from stages.lib.checkpoint import Checkpoint
+        from stages.lib.train.checkpoint import Checkpoint
 
         super().__init__(folder)
         self.weights = torch.arange(1000.0)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.lib import annotations, checks, idx, images
+from stages.lib import annotations, images
+from stages.lib.annotate import checks, idx
 from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from stages.lib import annotations, images
 from stages.lib.dataset import AnnotatedImages
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 HEADER = "image,label,class_name,split"
 GOOD = ["a/0.png,0,cat,train", "a/1.png,1,dog,train", "b/2.png,0,cat,val", "b/3.png,1,dog,test"]

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from stages.lib import measures
-from stages.lib.calibration import fit_temperature
+from stages.lib.train.calibration import fit_temperature
 
 IMAGES, CLASSES = 500, 7
 

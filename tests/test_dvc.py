@@ -17,8 +17,8 @@ import pytest
 from scipy.stats import binomtest
 
 from stages.compare import compare
-from stages.lib import yaml12
-from stages.lib.errors import StageError
+from stages.lib.runner import yaml12
+from stages.lib.runner.errors import StageError
 from tests.project import REPOSITORY, STAGES, Project, ran, wait_for
 
 # --- minimal and sufficient reruns ----------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, recall_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from stages.lib import measures, model_file
-from stages.lib.calibration import fit_temperature
+from stages.lib import measures
 from stages.lib.dataset import AnnotatedImages
-from stages.lib.model_file import KEY
+from stages.lib.model import model_file
+from stages.lib.model.model_file import KEY
+from stages.lib.train.calibration import fit_temperature
 from tests.project import TEST_IMAGES, Project
 
 

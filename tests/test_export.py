@@ -21,10 +21,11 @@ import torchvision
 from PIL import Image, ImageOps
 from scipy.special import softmax
 
-from stages.lib import background, models, onnx_file, onnx_proof, origin
 from stages.lib.catalog import CATALOG
-from stages.lib.errors import StageError
-from stages.lib.model_file import ModelCard, Normalise
+from stages.lib.export import background, onnx_file, onnx_proof, origin
+from stages.lib.model import models
+from stages.lib.model.model_file import ModelCard, Normalise
+from stages.lib.runner.errors import StageError
 from tests.project import TEST_IMAGES, Project
 from tests.test_train import MODEL_ARGUMENTS
 
@@ -201,7 +202,7 @@ def test_a_difference_over_the_tolerance_fails_and_writes_nothing(finished: Proj
     ],
 )
 def test_a_wrong_conversion_fails_and_writes_nothing(finished: Project, old: str, new: str, says: str) -> None:
-    finished.edit("stages/lib/onnx_file.py", old, new)
+    finished.edit("stages/lib/export/onnx_file.py", old, new)
     done = finished.stage("export", status=1)
     assert says in done.stderr
     assert done.stderr.count("\n") == 1

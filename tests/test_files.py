@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.lib import files
-from stages.lib.checkpoint import Checkpoint
+from stages.lib.runner import files
+from stages.lib.train.checkpoint import Checkpoint
 from tests.project import REPOSITORY, Project
 from tests.test_stage import OUTS
 

@@ -272,9 +272,9 @@ def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
 
     assert sum(line.startswith("removed: ") for line in leftovers(finished, "--remove")) == 2
     assert [path.name for path in states(finished)] == [current]
-    finished.edit("stages/lib/models.py", '"""', '"""Changed. ')
-    assert leftovers(finished)[0].endswith("of other stages/lib/models.py")
-    finished.run("git", "checkout", "stages/lib/models.py")
+    finished.edit("stages/lib/model/models.py", '"""', '"""Changed. ')
+    assert leftovers(finished)[0].endswith("of other stages/lib/model/models.py")
+    finished.run("git", "checkout", "stages/lib/model/models.py")
     assert leftovers(finished, "--remove", "--all")[0].startswith("removed: ")
     assert leftovers(finished) == ["nothing in scratch/"]
 

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib import yaml12
+from stages.lib.runner import yaml12
 from tests.project import STAGES, Project
 
 

@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import images, models, warm_start
-from stages.lib.augment import rotate
+from stages.lib import images
 from stages.lib.dataset import AnnotatedImages
-from stages.lib.errors import StageError
-from stages.lib.losses import make_loss
-from stages.lib.model_file import load
-from stages.lib.selection import Selection
+from stages.lib.model import models
+from stages.lib.model.model_file import load
+from stages.lib.runner.errors import StageError
+from stages.lib.train import warm_start
+from stages.lib.train.augment import rotate
+from stages.lib.train.losses import make_loss
+from stages.lib.train.selection import Selection
 from tests.project import Project, kill_group, wait_for
 
 
@@ -179,7 +181,7 @@ def test_patience_and_the_best_epoch(finished: Project) -> None:
     assert metrics(finished)["epoch"] == best["epoch"]
     # The weights are those of that epoch: their loss is its loss.
     model, card = load(finished.root / "models/classifier.safetensors")
-    from stages.lib.model_file import Normalise
+    from stages.lib.model.model_file import Normalise
 
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
     with torch.inference_mode():
@@ -221,7 +223,7 @@ def test_a_last_batch_too_small_for_batch_normalisation(finished: Project) -> No
 
 
 def test_inputs_far_off_are_noticed_at_the_first_step(finished: Project) -> None:
-    finished.edit("stages/lib/model_file.py", "pixels.float() * self.scale", "pixels.float() * self.scale * 1000")
+    finished.edit("stages/lib/model/model_file.py", "pixels.float() * self.scale", "pixels.float() * self.scale * 1000")
     assert re.search(
         r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=1).stderr
     )

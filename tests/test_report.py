@@ -17,8 +17,8 @@ from selenium.webdriver.common.by import By
 from sklearn.metrics import confusion_matrix
 
 from stages import report
-from stages.lib import figures, model_summary, page
-from stages.lib.errors import StageError
+from stages.lib.report import figures, model_summary, page
+from stages.lib.runner.errors import StageError
 from tests.browser import Browser, chromium
 from tests.project import Project
 

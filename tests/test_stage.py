@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import files
+from stages.lib.runner import files
 from tests.project import Project, kill_group, wait_for
 
 OUTS = {
@@ -31,7 +31,7 @@ def nothing_is_left(project: Project, stage: str) -> None:
 def slow(project: Project, stage: str) -> None:
     """Make a stage wait before it publishes, so that a test can act in the meantime."""
     project.edit(
-        "stages/lib/stage.py",
+        "stages/lib/runner/stage.py",
         "                work(run)\n",
         '                work(run)\n                Path("waiting").touch()\n'
         '                [time.sleep(0.01) for _ in range(3000) if not Path("go on").exists()]\n',

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from stages.lib import models
-from stages.lib.augment import erase, flip, shift
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.model_file import ModelCard, Normalise, load, save
-from stages.lib.muon import Muon, orthogonal
-from stages.lib.optimisation import Schedule, make_optimizer
+from stages.lib.model import models
+from stages.lib.model.model_file import ModelCard, Normalise, load, save
 from stages.lib.seeds import derive
+from stages.lib.train.augment import erase, flip, shift
+from stages.lib.train.checkpoint import Checkpoint
+from stages.lib.train.muon import Muon, orthogonal
+from stages.lib.train.optimisation import Schedule, make_optimizer
 from tests.project import SMALL_PARAMS, Project, kill_group, wait_for
 
 MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {

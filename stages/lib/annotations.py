@@ -4,16 +4,19 @@
 test. Other columns are left alone, so people may keep notes in theirs.
 """
 
+import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 COLUMNS = ["image", "label", "class_name", "split"]
 SPLITS = ["train", "val", "test"]
-LEAVES_THE_FOLDER = r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)"  # absolute, a drive, or a part that is ".."
+WHOLE_NUMBER = re.compile("[0-9]{1,9}")
+LEAVES_THE_FOLDER = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)")  # absolute, a drive, or a part that is ".."
 
 
 def write(path: Path, annotations: pd.DataFrame) -> None:
@@ -48,12 +51,16 @@ def read(path: str | Path) -> pd.DataFrame:
             row = int(bad.to_numpy().argmax())
             raise StageError(f"{path}, row {row + 2}: {column} '{rows[column].iloc[row]}' {wanted}")
 
+    def values(column: str, which: Callable[[str], object]) -> pd.Series:
+        """Where a column has a value of that kind: each is looked at once, however many rows have it."""
+        return rows[column].isin([value for value in rows[column].unique().tolist() if which(value)])
+
     for column in COLUMNS:
-        refuse(rows[column].str.strip() == "", column, "is empty")
+        refuse(values(column, lambda value: not value.strip()), column, "is empty")
     refuse(~rows["split"].isin(SPLITS), "split", f"must be one of {', '.join(SPLITS)}")
-    refuse(~rows["label"].str.fullmatch("[0-9]{1,9}"), "label", "must be a whole number from 0")
+    refuse(~values("label", WHOLE_NUMBER.fullmatch), "label", "must be a whole number from 0")
     refuse(rows["image"].duplicated(), "image", "stands there twice")
-    refuse(rows["image"].str.contains(LEAVES_THE_FOLDER), "image", "must be a path below the image folder, with /")
+    refuse(values("image", LEAVES_THE_FOLDER.search), "image", "must be a path below the image folder, with /")
 
     rows["label"] = rows["label"].astype(int)
     first_name = rows.groupby("label")["class_name"].transform("first")

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import Dataset
 
 from stages.lib import annotations, images
-from stages.lib.errors import StageError
 from stages.lib.progress import bar
+from stages.lib.runner.errors import StageError
 
 READ_AHEAD = 8  # batches
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 MODES = {"L": 1, "RGB": 3}  # the modes of an annotated image, and their channels
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a ZIP can hold: no clock in a tracked file

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stages.lib import yaml12
-from stages.lib.errors import ParamsError
+from stages.lib.runner import yaml12
+from stages.lib.runner.errors import ParamsError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]

@@ -15,19 +15,19 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stages.lib.augment import augment
-from stages.lib.checkpoint import Checkpoint
-from stages.lib.compute import seed_generators
 from stages.lib.dataset import AnnotatedImages
-from stages.lib.errors import StageError
-from stages.lib.losses import Loss
-from stages.lib.model_file import Normalise
-from stages.lib.optimisation import Schedule
-from stages.lib.processes import Team
-from stages.lib.scoring import logits_by_batch
+from stages.lib.model.compute import seed_generators
+from stages.lib.model.model_file import Normalise
+from stages.lib.model.scoring import logits_by_batch
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import Run
 from stages.lib.seeds import derive
-from stages.lib.selection import Selection
-from stages.lib.stage import Run
+from stages.lib.train.augment import augment
+from stages.lib.train.checkpoint import Checkpoint
+from stages.lib.train.losses import Loss
+from stages.lib.train.optimisation import Schedule
+from stages.lib.train.processes import Team
+from stages.lib.train.selection import Selection
 
 if TYPE_CHECKING:
     from stages.lib.params import Train

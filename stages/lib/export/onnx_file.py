@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from stages.lib.model_file import ModelCard, Normalise
+from stages.lib.model.model_file import ModelCard, Normalise
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 

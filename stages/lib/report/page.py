@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from stages.lib import figures
+from stages.lib.report import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 THUMBNAIL_BYTES = 1_000_000  # of all thumbnails in a page
 THUMBNAIL_SIDE = 56  # pixels, at most
 
@@ -65,14 +66,14 @@ def versions(libraries: Sequence[str]) -> dict[str, str]:
     return {name: version(name) for name in libraries}
 
 
-def write(path: Path, template: Path, **content: Any) -> int:
-    """Fill a template; what is no markup is escaped. Returns the size in bytes."""
+def write(path: Path, **content: Any) -> int:
+    """Fill the template beside this module; what is no markup is escaped. Returns the size in bytes."""
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(**content).encode()
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**content).encode()
     path.write_bytes(page)
     return len(page)

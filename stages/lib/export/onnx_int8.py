@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from stages.lib.onnx_file import INPUT, without_traces
+from stages.lib.export.onnx_file import INPUT, without_traces
 
 BATCH = 64  # images
 # Where the arithmetic is. Quantising pooling and activations as well made the default model a third slower (batch of

@@ -7,7 +7,7 @@ and whatever else is worth knowing, such as ``homepage``. ``annotate`` writes it
 import json
 from pathlib import Path
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 REQUIRED = ("name", "licence")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from stages.lib import yaml12
-from stages.lib.errors import StageError
+from stages.lib.runner import yaml12
+from stages.lib.runner.errors import StageError
 
 
 @dataclass(frozen=True)

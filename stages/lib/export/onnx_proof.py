@@ -11,10 +11,10 @@ import onnxruntime
 import torch
 from torch import nn
 
-from stages.lib.errors import StageError
-from stages.lib.model_file import ModelCard, Normalise
-from stages.lib.onnx_file import INPUT, OUTPUTS
-from stages.lib.scoring import logits_by_batch
+from stages.lib.export.onnx_file import INPUT, OUTPUTS
+from stages.lib.model.model_file import ModelCard, Normalise
+from stages.lib.model.scoring import logits_by_batch
+from stages.lib.runner.errors import StageError
 
 if TYPE_CHECKING:
     from stages.lib.dataset import AnnotatedImages

@@ -3,30 +3,43 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """The file itself, or every file below a folder, in an order that does not depend on the file system."""
+    """The file itself, or every file below a folder, in an order that does not depend on the file system.
+
+    What editors and Python leave in a folder is no part of it, as .dvcignore has it.
+    """
     if path.is_dir():
-        yield from sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        whole = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
+        yield from (path / p for p in sorted(whole) if not any(map(_is_litter, p.parts)))
     else:
         yield path
 
 
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.endswith("~") or name == "__pycache__"
+
+
+def digests(paths: Iterable[str | Path]) -> dict[str, str]:
+    """SHA-256 of every file that is, or is below, one of the paths; by its path, with /.
+
+    Raises:
+        FileNotFoundError: one is not there.
+    """
+    return {file.as_posix(): digest(file) for path in paths for file in files_below(Path(path))}
+
+
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of all files below a folder.
+    """SHA-256 of a file's bytes.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    total = hashlib.sha256()
-    for file in files_below(path):
-        total.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def temporary_name(path: Path) -> Path:

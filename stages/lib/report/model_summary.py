@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 MOST_FILTERS = 64  # that a picture shows
 KEY = "model"  # of the metadata, see model_file.py, which needs PyTorch

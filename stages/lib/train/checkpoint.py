@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stages.lib import files
+from stages.lib.runner import files
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 

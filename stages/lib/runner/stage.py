@@ -24,10 +24,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from stages.lib import files, params, pipeline
-from stages.lib.errors import ParamsError, StageError
+from stages.lib import params
+from stages.lib.runner import files, pipeline
+from stages.lib.runner.errors import ParamsError, StageError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCRATCH = Path("scratch")  # unknown to git and DVC: locks and checkpoints
 ABOUT = "about.json"  # in a state's folder: what decided its name
 WATCH_SECONDS = 0.5  # between two looks at the parent; a look costs 0.1 ms
@@ -171,7 +172,8 @@ class Run:
         for path in self._declared.outs:
             if not files.temporary_name(Path(path)).exists():
                 raise AssertionError(f"stage {self.name} did not write {path}")
-        changed = [path for path, was in self._hash_inputs().items() if was != self._inputs[path]]
+        now = self._hash_inputs()
+        changed = [path for path in sorted({**self._inputs, **now}) if self._inputs.get(path) != now.get(path)]
         changed += self._changed_params()
         self._stop_if_orphaned()
         if changed:
@@ -210,13 +212,10 @@ class Run:
             return ["params.yaml"]
 
     def _hash_inputs(self) -> dict[str, str]:
-        hashes = {}
         for path in self._declared.deps:
-            try:
-                hashes[path] = files.digest(Path(path))
-            except FileNotFoundError:
-                raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs") from None
-        return hashes
+            if not Path(path).exists():
+                raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
+        return files.digests(self._declared.deps)
 
     def _watch(self) -> None:
         """Send this process a SIGTERM once its DVC is gone, wherever the work is."""

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from stages.lib import models
-from stages.lib.errors import StageError
+from stages.lib.model import models
+from stages.lib.runner.errors import StageError
 
 if TYPE_CHECKING:
     from stages.lib.dataset import AnnotatedImages

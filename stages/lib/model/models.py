@@ -77,7 +77,7 @@ def build(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, 
         ValueError: there is no such model, or the images are too small for it.
     """
     if name not in ARCHITECTURES:
-        from stages.lib import torchvision_models  # its import takes seconds
+        from stages.lib.model import torchvision_models  # its import takes seconds
 
         return torchvision_models.build(name, arguments, channels, size, classes, takes_images)
     model = ARCHITECTURES[name](channels, size, classes, **arguments)

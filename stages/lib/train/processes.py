@@ -24,8 +24,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.lib.errors import StageError
-from stages.lib.stage import SCRATCH, Run
+from stages.lib.runner.errors import StageError
+from stages.lib.runner.stage import SCRATCH, Run
 
 if TYPE_CHECKING:
     import torch
@@ -259,7 +259,7 @@ class Several(Team):
 
     def part_ways(self, *key: int | str) -> None:
         """Seed by the key and the process."""
-        from stages.lib.compute import seed_generators
+        from stages.lib.model.compute import seed_generators
         from stages.lib.seeds import derive
 
         seed_generators(derive(*key, "process", self.rank))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 if TYPE_CHECKING:
     from stages.lib.params import Compute

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from stages.lib.model_file import Normalise
+from stages.lib.model.model_file import Normalise
 
 
 @torch.inference_mode()

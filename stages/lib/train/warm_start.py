@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 NONE = "none"  # the file in models/pretrained/ that stands for fresh weights
 

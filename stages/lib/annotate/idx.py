@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.errors import StageError
+from stages.lib.runner.errors import StageError
 
 UINT8 = 8
 

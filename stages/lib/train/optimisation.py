@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.lib.muon import Muon
+from stages.lib.train.muon import Muon
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
