@@ -25,13 +25,19 @@ from stages.lib.runner.stage import SCRATCH, Run, run_stage
 from stages.lib.train import processes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
     from torch import nn
 
     from stages.lib.dataset import AnnotatedImages
+    from stages.lib.model.model_file import ModelCard, Normalise
     from stages.lib.params import Train
     from stages.lib.train.processes import Team
+    from stages.lib.train.training import Row
 
 ENVIRONMENT = Path("models/environment.json")
+CURVES = "metrics/train/curves.csv"
 
 
 def main(run: Run) -> None:
@@ -42,20 +48,15 @@ def main(run: Run) -> None:
 
 def train(run: Run, team: "Team") -> None:
     """Load, build, fit, write."""
-    import pandas as pd
     import torch
 
-    from stages.lib import images
     from stages.lib.dataset import load_splits
     from stages.lib.model import compute, model_file
-    from stages.lib.model.models import takes_batch
-    from stages.lib.model.scoring import logits_by_batch
-    from stages.lib.seeds import derive
-    from stages.lib.train import calibration, warm_start
+    from stages.lib.train import warm_start
     from stages.lib.train.checkpoint import Checkpoint
     from stages.lib.train.losses import make_loss
     from stages.lib.train.optimisation import Schedule, make_optimizer
-    from stages.lib.train.training import VALIDATION_BATCH, Row, fit
+    from stages.lib.train.training import fit
 
     recipe, runtime = run.param("train"), run.setting("runtime")
     device = team.place(compute.prepare(run.param("compute")))
@@ -74,57 +75,18 @@ def train(run: Run, team: "Team") -> None:
     loss = make_loss(recipe.loss, run.param(f"losses.{recipe.loss}").model_dump(), len(training.class_names))
     training.target_transform = validation.target_transform = loss.target_transform
 
-    mean, std = [0.0] * training.shape[0], [1.0] * training.shape[0]
-    if recipe.standardise:
-        mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
-    arguments = run.param(f"models.{recipe.model}").model_dump()
-    names, shape = training.class_names, training.shape
-    card = model_file.ModelCard(recipe.model, arguments, names, *shape, mean, std, run.params())
-    compute.seed_generators(derive(recipe.seed, "init"))
-    try:
-        model = card.build()
-    except ValueError as error:
-        raise StageError(str(error)) from None
-    last_batch = len(training) % recipe.batch_size or recipe.batch_size
-    shared = f" for {team.size} processes" if team.size > 1 else ""
-    if last_batch < team.size:
-        raise StageError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
-    if not takes_batch(model, shape, last_batch // team.size):
-        few = f"a last batch of {last_batch}{shared}, too few for batch normalisation"
-        raise StageError(f"train.batch_size: leaves {few}")
-    model = team.synchronised(model)
-    start_from(run, model, run.dep(f"models/pretrained/{recipe.warm_start}"))
+    card = describe_model(run, training)
+    model = first_model(run, team, card, len(training))
     evaluating = warm_start.freeze(model, recipe.freeze)
-    weights = describe(run, model, shape)
-    frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    run.say(
-        f"{recipe.model} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, "
-        f"{len(training):,} images, {recipe.epochs} epochs, {device.type}{shared.replace(' for', ',')}"
-    )
+    tell_layers(run, team, model, card, len(training), device)
     model = model.to(device).to(memory_format=torch.channels_last)
-
+    normalise = model_file.Normalise(card).to(device)
     steps_per_epoch = -(-len(training) // recipe.batch_size)  # the last batch may be smaller
     schedule = run.param(f"schedules.{recipe.schedule}").model_dump()
+
     fingerprint = run.fingerprint(environment=environment)
     team.meet(fingerprint)
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
-    events = None
-    if runtime.tensorboard and run.leads:
-        from stages.lib.train.tensorboard import Events
-
-        events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, shape)
-
-    def write_curve(curve: list[Row]) -> None:
-        frame = pd.DataFrame(curve).astype({"epoch": int}).round(6)
-        frame.to_csv(run.out("metrics/train/curves.csv"), index=False, lineterminator="\n")
-
-    def on_epoch(curve: list[Row]) -> None:
-        write_curve(curve)
-        run.show("metrics/train/curves.csv")
-        if events:
-            events.update(curve)
-
-    normalise = model_file.Normalise(card).to(device)
     kept, curve = fit(
         run,
         model,
@@ -138,24 +100,114 @@ def train(run: Run, team: "Team") -> None:
         checkpoint,
         runtime.checkpoint_seconds,
         evaluating,
-        on_epoch,
+        teller_of_epochs(run, model, card, fingerprint),
         team,
     )
-    if not run.leads:
-        return
+    if run.leads:
+        card = dataclasses.replace(card, temperature=temperature(kept, normalise, validation, device))
+        write(run, kept, card, curve, environment)
+        run.on_success(checkpoint.remove)
 
-    if len(validation):
-        batches = validation.in_order(VALIDATION_BATCH)
-        logits = torch.cat([*logits_by_batch(kept, normalise, batches, device)])
-        card = dataclasses.replace(card, temperature=calibration.fit_temperature(logits, validation.labels))
-    model_file.save(run.out("models/classifier.safetensors"), kept, card)
-    write_curve(curve)
-    best = min(curve, key=lambda row: row["val_loss"]) if recipe.keep == "best" else curve[-1]
+
+def describe_model(run: Run, training: "AnnotatedImages") -> "ModelCard":
+    """What travels with the weights, less the temperature, which is known in the end."""
+    from stages.lib import images
+    from stages.lib.model.model_file import ModelCard
+
+    recipe = run.param("train")
+    mean, std = [0.0] * training.shape[0], [1.0] * training.shape[0]
+    if recipe.standardise:
+        mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
+    arguments = run.param(f"models.{recipe.model}").model_dump()
+    return ModelCard(recipe.model, arguments, training.class_names, *training.shape, mean, std, run.params())
+
+
+def first_model(run: Run, team: "Team", card: "ModelCard", images: int) -> "nn.Module":
+    """The model with its first weights, fresh ones or those of the warm start.
+
+    Raises:
+        StageError: the params make no model for these images, or leave a last batch on which it cannot train.
+    """
+    from stages.lib.model import compute, models
+    from stages.lib.seeds import derive
+
+    recipe = run.param("train")
+    compute.seed_generators(derive(recipe.seed, "init"))
+    try:
+        model = card.build()
+    except ValueError as error:
+        raise StageError(str(error)) from None
+    last_batch = images % recipe.batch_size or recipe.batch_size
+    shared = f" for {team.size} processes" if team.size > 1 else ""
+    if last_batch < team.size:
+        raise StageError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
+    if not models.takes_batch(model, card.shape, last_batch // team.size):
+        few = f"a last batch of {last_batch}{shared}, too few for batch normalisation"
+        raise StageError(f"train.batch_size: leaves {few}")
+    model = team.synchronised(model)
+    start_from(run, model, run.dep(f"models/pretrained/{recipe.warm_start}"))
+    return model
+
+
+def teller_of_epochs(
+    run: Run, model: "nn.Module", card: "ModelCard", fingerprint: str
+) -> "Callable[[list[Row]], None]":
+    """What `fit` calls after each epoch with the curve so far: rewrites it, and TensorBoard's files on request."""
+    events = None
+    if run.setting("runtime").tensorboard and run.leads:
+        from stages.lib.train.tensorboard import Events
+
+        recipe = run.param("train")
+        events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, card.shape)
+
+    def tell(curve: "list[Row]") -> None:
+        write_curve(run, curve)
+        run.show(CURVES)
+        if events:
+            events.update(curve)
+
+    return tell
+
+
+def temperature(
+    model: "nn.Module", normalise: "Normalise", validation: "AnnotatedImages", device: "torch.device"
+) -> float:
+    """What the logits must be divided by for probabilities that can be believed; 1 without validation rows."""
+    import torch
+
+    from stages.lib.model.scoring import logits_by_batch
+    from stages.lib.train import calibration
+    from stages.lib.train.training import VALIDATION_BATCH
+
+    if not len(validation):
+        return 1.0
+    batches = validation.in_order(VALIDATION_BATCH)
+    logits = torch.cat([*logits_by_batch(model, normalise, batches, device)])
+    return calibration.fit_temperature(logits, validation.labels)
+
+
+def write(
+    run: Run, model: "nn.Module", card: "ModelCard", curve: "list[Row]", environment: dict[str, str | int]
+) -> None:
+    """Write the model, its curve, its metrics, and what the machine was."""
+    from stages.lib.model import model_file
+
+    model_file.save(run.out("models/classifier.safetensors"), model, card)
+    write_curve(run, curve)
+    best = min(curve, key=lambda row: row["val_loss"]) if run.param("train").keep == "best" else curve[-1]
     result = {key: round(value, 6) for key, value in best.items() if key not in ("epoch", "lr")}
+    weights = sum(parameter.numel() for parameter in model.parameters())
     run.write_json("metrics/train.json", {**result, "epoch": best["epoch"], "epochs": len(curve), "weights": weights})
     files.write_whole(ENVIRONMENT, (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
-    run.on_success(checkpoint.remove)
-    run.say(f"wrote models/classifier.safetensors: {recipe.model}, {weights:,} weights")
+    run.say(f"wrote models/classifier.safetensors: {card.architecture}, {weights:,} weights")
+
+
+def write_curve(run: Run, curve: "list[Row]") -> None:
+    """Write one row an epoch."""
+    import pandas as pd
+
+    frame = pd.DataFrame(curve).astype({"epoch": int}).round(6)
+    frame.to_csv(run.out(CURVES), index=False, lineterminator="\n")
 
 
 def refuse_what_cannot_work(recipe: "Train", training: "AnnotatedImages", validation: "AnnotatedImages") -> None:
@@ -188,13 +240,20 @@ def start_from(run: Run, model: "nn.Module", path: Path) -> None:
             run.say(f"  {kind}: {', '.join(names[kind])}")
 
 
-def describe(run: Run, model: "nn.Module", shape: tuple[int, int, int]) -> int:
-    """Print the layers with the shapes of what they give; return the number of weights."""
+def tell_layers(
+    run: Run, team: "Team", model: "nn.Module", card: "ModelCard", images: int, device: "torch.device"
+) -> None:
+    """Print the layers with the shapes of what they give, and in one line what will be trained on how much."""
     from stages.lib.model.models import layers
 
-    for name, kind, output, weights in layers(model, shape):
+    for name, kind, output, weights in layers(model, card.shape):
         run.say(f"  {name:<10} {kind:<18} {output:<14} {f'{weights:,}' if weights else '':>11}".rstrip())
-    return sum(parameter.numel() for parameter in model.parameters())
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    run.say(
+        f"{card.architecture} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, {images:,} images, "
+        f"{run.param('train').epochs} epochs, {device.type}{f', {team.size} processes' if team.size > 1 else ''}"
+    )
 
 
 def tell_difference(run: Run, environment: dict[str, str | int]) -> None:

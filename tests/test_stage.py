@@ -47,6 +47,7 @@ def slow(project: Project, stage: str) -> None:
         ("params.yaml", "params.yaml (evaluate)"),
         ("data/annotations.csv", "data/annotations.csv"),
         ("stages/evaluate.py", "stages/evaluate.py"),
+        ("stages/lib/model/models.py", "stages/lib/model/models.py"),  # dvc.yaml lists its folder
     ],
 )
 def test_an_input_edited_meanwhile_fails_the_stage(finished: Project, file: str, named: str) -> None:
@@ -64,6 +65,20 @@ def test_an_input_edited_meanwhile_fails_the_stage(finished: Project, file: str,
     nothing_is_left(finished, "evaluate")
     path.write_bytes(before)
     assert finished.repro("evaluate") == ["evaluate"]
+
+
+def test_what_an_editor_leaves_meanwhile_is_no_input(finished: Project) -> None:
+    slow(finished, "evaluate")
+    process = finished.start("dvc", "repro", "evaluate")
+    wait_for((finished.root / "waiting").exists)
+    for name in (".models.py.swp", "models.py~", ".DS_Store"):
+        (finished.root / "stages/lib/model" / name).write_text("open")
+    (finished.root / "go on").touch()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "changed deps" not in finished.dvc("status").stdout
+    (finished.root / "stages/lib/model/new.py").write_text("")
+    assert "stages/lib/model" in finished.dvc("status").stdout
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

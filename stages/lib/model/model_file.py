@@ -44,6 +44,11 @@ class ModelCard:
     trained_with: dict[str, Any]
     temperature: float = 1.0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.height, self.width
+
     def build(self) -> nn.Module:
         """The architecture, with fresh weights."""
         size = (self.height, self.width)
@@ -58,9 +63,8 @@ class ModelCard:
         if data.class_names != self.class_names:
             mine, other = ", ".join(self.class_names), ", ".join(data.class_names)
             raise StageError(f"{path}: was trained for the classes {mine}; the annotations have {other}")
-        shape = (self.channels, self.height, self.width)
-        if data.shape != shape:
-            wanted, got = ("x".join(map(str, size)) for size in (shape, data.shape))
+        if data.shape != self.shape:
+            wanted, got = ("x".join(map(str, size)) for size in (self.shape, data.shape))
             raise StageError(f"{path}: takes images of {wanted} (channels x height x width); the images are {got}")
 
 

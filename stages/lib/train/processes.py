@@ -117,9 +117,9 @@ class Team:
     def part_ways(self, *key: int | str) -> None:
         """From here on, random draws differ between the processes: dropout, for one."""
 
-    def weight(self, count: int, total: int) -> float:
-        """Makes the mean over processes, of means over their ``count`` images each, the mean over all ``total``."""
-        return 1.0
+    def weighted(self, mean: "Tensor", count: int, total: int) -> "Tensor":
+        """A mean over ``count`` images, such that its mean over the processes is that over all ``total``."""
+        return mean
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """The sum of each number over the processes."""
@@ -264,9 +264,9 @@ class Several(Team):
 
         seed_generators(derive(*key, "process", self.rank))
 
-    def weight(self, count: int, total: int) -> float:
-        """The share of this process, against an equal share."""
-        return count * self.size / total
+    def weighted(self, mean: "Tensor", count: int, total: int) -> "Tensor":
+        """Times the share of this process, against an equal share."""
+        return mean * (count * self.size / total)
 
     def total(self, *numbers: float) -> tuple[float, ...]:
         """The sum of each number over the processes."""

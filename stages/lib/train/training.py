@@ -120,7 +120,7 @@ def fit(
             with autocast:
                 outputs = network(inputs.contiguous(memory_format=torch.channels_last))
             batch_loss = loss.training(outputs.float(), targets[batch].to(device))
-            (batch_loss * team.weight(len(batch), len(whole))).backward()
+            team.weighted(batch_loss, len(batch), len(whole)).backward()
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimizer.step()
