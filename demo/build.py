@@ -23,8 +23,6 @@ from pathlib import Path
 if not __package__:  # run as `python demo/build.py`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-
 from stages.lib import images
 from stages.lib.runner.errors import StageError
 
@@ -90,12 +88,12 @@ def describe_model() -> dict:
         raise StageError(f"{MODEL} is missing; `make repro` makes it, `dvc pull` fetches it")
     try:
         session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
-        class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+        metadata = session.get_modelmeta().custom_metadata_map
+        about = {key: json.loads(metadata[key]) for key in ("background", "class_names")}
         _, channels, height, width = session.get_inputs()[0].shape
     except Exception as error:  # onnxruntime's errors have no common base
         raise StageError(f"{MODEL}: no model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
-    size = MODEL.stat().st_size
-    return {"bytes": size, "class_names": class_names, "channels": channels, "height": height, "width": width}
+    return about | {"bytes": MODEL.stat().st_size, "channels": channels, "height": height, "width": width}
 
 
 def write_samples(site: Path) -> dict:
@@ -114,21 +112,13 @@ def write_samples(site: Path) -> dict:
     chosen = test.groupby("label").head(each).head(SAMPLES)
     read = images.reader(IMAGES)
     (site / "samples").mkdir()
-    samples, light = [], []
+    samples = []
     for number, (name, class_name) in enumerate(zip(chosen["image"], chosen["class_name"], strict=True)):
         pixels = images.decode(read(name), name)  # (C, H, W)
         file = f"samples/{number:02}.png"
         Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(site / file)
         samples.append({"class_name": class_name, "file": file, "name": name})
-        light.append(is_light(pixels))
-    background = "mixed" if len(set(light)) != 1 else "light" if light[0] else "dark"
-    return {"background": background, "samples": samples}
-
-
-def is_light(pixels: np.ndarray) -> bool:
-    """Whether ``(C, H, W) uint8`` pixels have a light background: the mean of the outermost ring."""
-    sides = [pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]]
-    return bool(np.concatenate(sides, axis=1).mean() > 127.5)
+    return {"samples": samples}
 
 
 def fetch_runtime() -> Path:

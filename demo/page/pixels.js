@@ -40,7 +40,7 @@ export function prepare(picture, model, invert) {
 }
 
 /**
- * Whether the background is light, by build.py's rule: the mean of the outermost ring of pixels.
+ * Whether the background is light, by the rule of stages/lib/export/background.py: the mean of the outermost ring.
  * @param {Uint8Array} pixels (channels, height, width)
  * @param {{height: number, width: number}} model
  */
