@@ -1,10 +1,8 @@
 """Images as PNG (or whatever Pillow reads) in a folder or in one ZIP."""
 
-import contextlib
-import gc
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +58,12 @@ def reader(img_dir: str | Path) -> Callable[[str], bytes]:
     if where.is_dir():
         return lambda name: _found(where, name, (where / name).read_bytes)
     try:
-        with _without_collection():
-            archive = zipfile.ZipFile(where)
+        archive = zipfile.ZipFile(where)
     except FileNotFoundError:
         raise StageError(f"{where} is missing; `dvc repro annotate` makes it") from None
     except zipfile.BadZipFile as error:
         raise StageError(f"{where}: neither a folder nor a ZIP of images: {error}") from None
     return lambda name: _found(where, name, lambda: archive.read(name))
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Make many objects that stay: the collector would walk over all of PyTorch's again and again, half of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _found(where: Path, name: str, read: Callable[[], bytes]) -> bytes:

@@ -34,12 +34,9 @@ def shift(images: torch.Tensor, most: int) -> torch.Tensor:
     """Move each image by up to ``most`` pixels in both directions; what comes in is 0 (black)."""
     count, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, [most] * 4)
-    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), device=images.device)
-    rows = (down + torch.arange(height, device=images.device))[:, :, None]
-    columns = (right + torch.arange(width, device=images.device))[:, None, :]
-    number = torch.arange(count, device=images.device)[:, None, None]
-    # Indices around a slice put the channels last: (N, H, W, C)
-    return padded[number, :, rows, columns].permute(0, 3, 1, 2)
+    down, right = torch.randint(0, 2 * most + 1, (2, count), device=images.device)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view of all places: (N, C, rows, columns, H, W)
+    return windows[torch.arange(count, device=images.device), :, down, right]
 
 
 def rotate(images: torch.Tensor, most: float) -> torch.Tensor:
