@@ -313,7 +313,7 @@ def run_stage(
     # Imports make half a million objects that stay. Python's collector would walk over them again and again, and once
     # more at the end: the better part of a second.
     gc.set_threshold(100_000)
-    atexit.register(gc.freeze)
+    atexit.register(_spare_the_last_collection)
     try:
         run = kind(name)
         run.listen()
@@ -337,6 +337,11 @@ def run_stage(
         print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_status if isinstance(error, StageError) else 1
     return 0
+
+
+def _spare_the_last_collection() -> None:
+    if "triton" not in sys.modules:  # its library would list on the terminal whatever was not collected
+        gc.freeze()
 
 
 def _one_line(error: Exception) -> str:
