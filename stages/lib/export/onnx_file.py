@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,35 @@ class _Deployed(nn.Module):
 
     def __init__(self, model: nn.Module, card: ModelCard):
         super().__init__()
-        self.normalise = Normalise(card)
-        self.model = model
+        normalise = Normalise(card)
+        of_pixels = _of_pixels(model, normalise)
+        self.model = of_pixels or nn.Sequential(normalise, model)
         self.temperature = card.temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self.model(self.normalise(images))
+        logits = self.model(images.float())
         calibrated = logits if self.temperature == 1 else logits / self.temperature
         return logits, calibrated.softmax(1)
+
+
+@torch.no_grad()
+def _of_pixels(model: nn.Module, normalise: Normalise) -> nn.Module | None:
+    """The same model with the normalisation in the weights and bias of its first layer; None if that cannot hold it.
+
+    A layer that pads cannot: its zeros stand for the mean, and would stand for black.
+    """
+    if not isinstance(model, nn.Sequential):
+        return None
+    model = deepcopy(model)
+    first = next(layer for layer in model if not isinstance(layer, nn.Flatten))
+    if not (isinstance(first, nn.Linear) or (isinstance(first, nn.Conv2d) and first.padding == (0, 0))):
+        return None
+    scale, shift = normalise.scale.flatten(1).double(), normalise.shift.flatten(1).double()  # (C, 1)
+    weight = first.weight.double().flatten(1).unflatten(1, (len(scale), -1))  # (outputs, C, pixels)
+    bias = (weight * shift).sum((1, 2)) + (0 if first.bias is None else first.bias)
+    first.weight.copy_((weight * scale).view_as(first.weight))
+    first.bias = nn.Parameter(bias.float())
+    return model
 
 
 def convert(model: nn.Module, card: ModelCard, opset: int) -> onnx.ModelProto:
