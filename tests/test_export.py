@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from scipy.special import softmax
 
 from stages.lib.catalog import CATALOG
-from stages.lib.export import background, onnx_file, onnx_proof, origin
+from stages.lib.export import background, onnx_file, onnx_int8, onnx_proof, origin
 from stages.lib.model import models
 from stages.lib.model.model_file import ModelCard, Normalise
 from stages.lib.runner.errors import StageError
@@ -72,6 +72,37 @@ def test_every_model_exports_to_what_it_computes(tmp_path: Path, name: str, chan
     card = make_card(name, channels)
     card = dataclasses.replace(card, temperature=0.7)
     check_exported(as_after_training(card.build()), card, tmp_path / "model.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert not kinds & {"Mul", "Add", "Sub"}  # the first layer normalises
+
+
+def test_a_first_layer_that_pads_leaves_the_normalisation_to_itself(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 7)
+    )
+    check_exported(model.eval(), make_card("cnn", channels=3), tmp_path / "model.onnx")
+
+
+def test_int8_takes_pixels_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    card = make_card("cnn")
+    model = as_after_training(card.build())
+    images = torch.randint(0, 200, (64, 1, 28, 28), dtype=torch.uint8)  # no white: the range is not the calibration's
+    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, card, 18))
+    proto = onnx_int8.quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx", images.numpy())
+    kinds = [node.op_type for node in proto.graph.node]
+    (first,) = (node for node in proto.graph.node if "images" in node.input)
+    assert first.op_type == "DequantizeLinear"
+    assert "Cast" not in kinds
+    onnx_file.write(tmp_path / "int8.onnx", proto)
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
+    white = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
+    for batch in (images, white):
+        (logits,) = session.run(["logits"], {"images": batch.numpy()})
+        with torch.inference_mode():
+            expected = model(Normalise(card)(batch)).numpy()
+        assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
