@@ -220,11 +220,11 @@ def test_a_difference_over_the_tolerance_fails_and_writes_nothing(finished: Proj
     ("old", "new", "says"),
     [
         (
-            "self.model(self.normalise(images))",
-            "-self.model(self.normalise(images))",
+            "self.model(images.float())",
+            "-self.model(images.float())",
             "for 100 of 100 images, test/000",
         ),
-        ("self.normalise(images)", "self.normalise(images.clamp(max=254))", "of 1 that are all 255"),
+        ("images.float()", "images.clamp(max=254).float()", "of 1 that are all 255"),
         ("logits / self.temperature", "logits * self.temperature", "the file's probabilities differ from the softmax"),
         ("return logits, calibrated", "return logits * float('nan'), calibrated", "differ"),
         ('{0: torch.export.Dim("batch")}', "None", "('images', 2, ['batch', 1, 28, 28]) (name, type, axes), but has"),
