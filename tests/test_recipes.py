@@ -1,5 +1,6 @@
 """train: what a person can choose beside model and optimizer, and what a run shows while it goes on."""
 
+import io
 import json
 import re
 import shutil
@@ -16,12 +17,14 @@ from stages.lib import images
 from stages.lib.dataset import AnnotatedImages
 from stages.lib.model import models
 from stages.lib.model.model_file import load
+from stages.lib.runner import yaml12
 from stages.lib.runner.errors import StageError
 from stages.lib.train import warm_start
 from stages.lib.train.augment import rotate
 from stages.lib.train.losses import make_loss
+from stages.lib.train.optimisation import make_optimizer
 from stages.lib.train.selection import Selection
-from tests.project import Project, kill_group, wait_for
+from tests.project import REPOSITORY, Project, kill_group, wait_for
 
 
 def metrics(project: Project, name: str = "train") -> dict[str, Any]:
@@ -324,3 +327,33 @@ def test_clipped_gradients_change_the_result(finished: Project) -> None:
     finished.stage("train")
     after = weights(finished)["1.weight"]
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "muon"])
+def test_an_optimizer_goes_on_from_its_saved_state_to_the_same_bits(name: str) -> None:
+    options = yaml12.load((REPOSITORY / "params.yaml").read_text())["optimizers"][name]
+    images, labels = torch.randn(6, 16, 1, 28, 28), torch.randint(0, 10, (6, 16))
+
+    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = models.build("lenet", {}, 1, (28, 28), 10)
+        return model, make_optimizer(name, options, model)
+
+    def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            torch.nn.functional.cross_entropy(model(images[step]), labels[step]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    whole, first, second = start(), start(), start()
+    train(*whole, range(6))
+    train(*first, range(3))
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in first], file)
+    file.seek(0)
+    of_model, of_optimizer = torch.load(file, weights_only=True)
+    second[0].load_state_dict(of_model)
+    second[1].load_state_dict(of_optimizer)
+    train(*second, range(3, 6))
+    for one, other in zip(whole[0].state_dict().values(), second[0].state_dict().values(), strict=True):
+        assert torch.equal(one, other)
