@@ -7,18 +7,21 @@ tutorial   the loop of PyTorch's quickstart: `torchvision.datasets.FashionMNIST`
 pipeline   `python -m stages.train` with these params
 bare       the same arithmetic over tensors that lie in memory, and nothing else
 
-    python benchmarks/tutorial.py [--rounds 3]
+    python benchmarks/tutorial.py [--rounds 2]
 
-Each round runs all three in turn. Prints the median seconds of an epoch, their ratios, and the test accuracy of the
-first two after 5 and 10 epochs. The pipeline's epochs are the times between the lines that it prints. Run nothing
-beside it.
+Each round trains for 5 and for 10 epochs, and the three take turns epoch by epoch, since a shared machine is twice as
+fast in one minute as in the next: the pipeline's process is held while the others run, and its epochs reach from one
+line that it prints to the next, state and curve included. Prints the seconds of an epoch, the ratios of neighbouring
+epochs, and the test accuracy of the first two. Run nothing beside it.
 """
 
 import argparse
 import itertools
 import json
+import signal
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -61,43 +64,41 @@ def accuracy(model: nn.Module, data: AnnotatedImages) -> float:
     return 100 * (guesses == data.labels).double().mean().item()
 
 
-def train(model: nn.Module, batches: Any, test: AnnotatedImages | None) -> tuple[list[float], list[float]]:
-    """The quickstart's loop: seconds of each epoch, and test accuracy after those of ``EPOCHS``."""
+def epochs_of_loop(model: nn.Module, batches: Callable[[], Any]) -> Iterator[None]:
+    """The quickstart's loop, an epoch at each ``next``."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss()
-    seconds, accuracies = [], []
-    for epoch in range(1, EPOCHS[-1] + 1):
-        start = time.perf_counter()
+    while True:
         model.train()
         for images, labels in batches():
             loss = criterion(model(images), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
-        if test and epoch in EPOCHS:
-            accuracies.append(accuracy(model.eval(), test))
-    return seconds, accuracies
+        yield
 
 
-def between_epochs(project: Project) -> list[float]:
-    """Seconds of each epoch of a `train` process but the first."""
+def epochs_of_stage(project: Project) -> Iterator[None]:
+    """A `train` process, an epoch at each ``next``: it is held in between, in what follows its line of that epoch."""
     process = project.start("python", "-m", "stages.train")
     assert process.stdout
-    times = [time.perf_counter() for line in process.stdout if line.startswith("train: epoch ")]
+    for line in process.stdout:
+        if line.startswith("train: epoch "):
+            process.send_signal(signal.SIGSTOP)
+            yield
+            process.send_signal(signal.SIGCONT)
     if process.wait():
         raise SystemExit("train failed")
-    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(2)
-    epochs: dict[str, list[float]] = {"tutorial": [], "pipeline": [], "bare": []}
-    accuracies: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {"tutorial": [], "pipeline": [], "bare": []}
+    accuracies: dict[str, list[float]] = {"tutorial": [], "pipeline": []}
     with clone() as project:
         project.dvc("checkout", "data/raw")
         project.set_all(PARAMS)
@@ -113,27 +114,33 @@ def main() -> None:
         training = AnnotatedImages(annotations, archive, split="train")
         test = AnnotatedImages(annotations, archive, split="test")
         pixels, labels = to_tensor(training.everything()), training.labels
-        for _ in range(rounds):
-            seconds, accuracies["tutorial"] = train(
-                first_weights(), lambda: DataLoader(of_tutorial, batch_size=64), test
-            )
-            epochs["tutorial"].append(statistics.median(seconds))
-
-            seconds, accuracies["pipeline"] = [], []
-            for count in EPOCHS:
-                project.set(train__epochs=count)
-                seconds += between_epochs(project)
-                project.stage("evaluate")
+        for number, count in itertools.product(range(rounds), EPOCHS):
+            project.set(train__epochs=count)
+            model = first_weights()
+            turns = {
+                "tutorial": epochs_of_loop(model, lambda: DataLoader(of_tutorial, batch_size=64)),
+                "pipeline": epochs_of_stage(project),
+                "bare": epochs_of_loop(first_weights(), lambda: zip(pixels.split(64), labels.split(64), strict=True)),
+            }
+            for epoch in range(count):
+                for name, turn in turns.items():
+                    start = time.perf_counter()
+                    next(turn)
+                    if epoch:  # a process starts in its first one
+                        seconds[name].append(time.perf_counter() - start)
+            for _ in turns["pipeline"]:
+                raise SystemExit("train runs on")
+            project.stage("evaluate")
+            if not number:
                 accuracies["pipeline"].append(100 * json.loads(project.read("metrics/evaluate.json"))["accuracy"])
-            epochs["pipeline"].append(statistics.median(seconds))
-
-            seconds, _ = train(first_weights(), lambda: zip(pixels.split(64), labels.split(64), strict=True), None)
-            epochs["bare"].append(statistics.median(seconds))
-            print(", ".join(f"{name} {values[-1]:.2f} s" for name, values in epochs.items()), "an epoch", flush=True)
-    print(f"medians of {rounds}: " + ", ".join(f"{name} {statistics.median(v):.2f} s" for name, v in epochs.items()))
+                accuracies["tutorial"].append(accuracy(model.eval(), test))
+    for name, values in seconds.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        print(f"{name}: median {median:.2f} s an epoch, quartiles {low:.2f} and {high:.2f} s, {len(values)} epochs")
     for one, other in (("tutorial", "pipeline"), ("pipeline", "bare")):
-        ratio = statistics.median(a / b for a, b in zip(epochs[one], epochs[other], strict=True))
-        print(f"{one} / {other}: {ratio:.2f}")
+        ratios = [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        print(f"{one} / {other}: median {median:.2f}, quartiles {low:.2f} and {high:.2f}")
     for name, values in accuracies.items():
         print(
             f"{name}: test accuracy " + ", ".join(f"{v:.2f} % after {n}" for v, n in zip(values, EPOCHS, strict=True))

@@ -86,7 +86,7 @@ class Normalise(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, C, H, W)`` uint8 to float32."""
-        return pixels.float() * self.scale + self.shift
+        return pixels.float().mul_(self.scale).add_(self.shift)
 
 
 def save(path: Path, model: nn.Module, card: ModelCard) -> None:

@@ -21,7 +21,7 @@ from stages.lib.model.model_file import Normalise
 from stages.lib.model.scoring import logits_by_batch
 from stages.lib.runner.errors import StageError
 from stages.lib.runner.stage import Run
-from stages.lib.seeds import derive
+from stages.lib.seeds import derive, derive_series
 from stages.lib.train.augment import augment
 from stages.lib.train.checkpoint import Checkpoint
 from stages.lib.train.losses import Loss
@@ -106,10 +106,11 @@ def fit(
     progress = Progress(run, recipe.epochs, steps_per_epoch, done=step)
     saved_at = time.monotonic()
     plan = _plan(recipe, len(training), step, steps if not selection.exhausted else step, steps_per_epoch)
+    seeds = derive_series(recipe.seed, "step", start=step)
     with run.uninterrupted():
-        for whole, pixels in training.batches(plan):
+        for (whole, pixels), seed in zip(training.batches(plan), seeds, strict=False):
             epoch, position = divmod(step, steps_per_epoch)
-            seed_generators(derive(recipe.seed, "step", step))
+            seed_generators(seed)
             inputs = normalise(team.share(augment(pixels.to(device), recipe.augment)))
             batch = team.share(whole)
             team.part_ways(recipe.seed, "step", step)
@@ -119,7 +120,7 @@ def fit(
 
             with autocast:
                 outputs = network(inputs.contiguous(memory_format=torch.channels_last))
-            batch_loss = loss.training(outputs.float(), targets[batch].to(device))
+            batch_loss = loss.training(outputs.float(), targets.index_select(0, batch).to(device))
             team.weighted(batch_loss, len(batch), len(whole)).backward()
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -129,7 +130,7 @@ def fit(
                 average.update_parameters(model)
 
             step += 1
-            hits = (outputs.argmax(1).cpu() == labels[batch]).sum().item()
+            hits = (outputs.argmax(1).cpu() == labels.index_select(0, batch)).sum().item()
             batch_sum, batch_hits = team.total(batch_loss.item() * len(batch), hits)
             loss_sum += batch_sum
             correct += int(batch_hits)
