@@ -226,7 +226,7 @@ def test_a_last_batch_too_small_for_batch_normalisation(finished: Project) -> No
 
 
 def test_inputs_far_off_are_noticed_at_the_first_step(finished: Project) -> None:
-    finished.edit("stages/lib/model/model_file.py", "pixels.float() * self.scale", "pixels.float() * self.scale * 1000")
+    finished.edit("stages/lib/model/model_file.py", "mul_(self.scale)", "mul_(self.scale * 1000)")
     assert re.search(
         r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=1).stderr
     )

@@ -16,7 +16,7 @@ from torch import nn
 
 from stages.lib.model import models
 from stages.lib.model.model_file import ModelCard, Normalise, load, save
-from stages.lib.seeds import derive
+from stages.lib.seeds import derive, derive_series
 from stages.lib.train.augment import erase, flip, shift
 from stages.lib.train.checkpoint import Checkpoint
 from stages.lib.train.muon import Muon, orthogonal
@@ -333,6 +333,11 @@ def test_derived_seeds_do_not_meet() -> None:
     keys = [(seed, use, n) for seed in range(20) for use in ("order", "step") for n in range(50)]
     assert len({derive(*key) for key in keys}) == len(keys)
     assert derive(0, "order", 1) == derive(0, "order", 1)
+
+
+def test_a_series_of_seeds_is_that_of_the_single_ones() -> None:
+    series = itertools.islice(derive_series(0, "step", start=150), 250)
+    assert list(series) == [derive(0, "step", step) for step in range(150, 400)]
 
 
 def test_normalised_training_pixels_have_mean_0_and_deviation_1(finished: Project) -> None:

@@ -83,10 +83,12 @@ class Normalise(nn.Module):
         std = std.clamp(min=1 / 255)  # a constant channel
         self.register_buffer("scale", (1 / (255 * std)).float())
         self.register_buffer("shift", (-mean / std).float())
+        self.shifts = any(card.mean)  # pixels to 0..1 need no addition
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(N, C, H, W)`` uint8 to float32."""
-        return pixels.float().mul_(self.scale).add_(self.shift)
+        scaled = pixels.float().mul_(self.scale)
+        return scaled.add_(self.shift) if self.shifts else scaled
 
 
 def save(path: Path, model: nn.Module, card: ModelCard) -> None:
