@@ -82,13 +82,16 @@ def epochs_of_stage(project: Project) -> Iterator[None]:
     """A `train` process, an epoch at each ``next``: it is held in between, in what follows its line of that epoch."""
     process = project.start("python", "-m", "stages.train")
     assert process.stdout
-    for line in process.stdout:
-        if line.startswith("train: epoch "):
-            process.send_signal(signal.SIGSTOP)
-            yield
-            process.send_signal(signal.SIGCONT)
-    if process.wait():
-        raise SystemExit("train failed")
+    try:
+        for line in process.stdout:
+            if line.startswith("train: epoch "):
+                process.send_signal(signal.SIGSTOP)
+                yield
+                process.send_signal(signal.SIGCONT)
+        if process.wait():
+            raise SystemExit("train failed")
+    finally:
+        process.kill()  # a benchmark that was stopped must not leave it held for ever
 
 
 def main() -> None:
