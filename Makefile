@@ -1,52 +1,69 @@
-# The commands a person types. Each sets up what it needs: no activated environment, no step before it.
+# The commands that people type. Each sets up what it needs: no environment to activate, no step before it.
 
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
-# Stages are run as `python -m stages.<name>`: that python must be the environment's.
+# DVC runs the stages as `python -m stages.<name>`: that python must be the environment's.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help repro test lint bench demo leftovers lock setup clean
+.PHONY: help repro metrics experiments test test-all lint bench demo checkpoints lock setup clean
 
-help:     ## show this list
-	@grep -E '^[a-z]+: ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
+help:         ## show this list
+	@grep -E '^[a-z-]+: ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-repro: setup  ## download, annotate, train, evaluate and export what changed; then show the metrics
-	@python -m stages.mend
+repro: setup  ## run the stages whose inputs changed, then show the metrics and where the report is
+	@python -m tools.repair
 	dvc repro
-	@tail -n +1 metrics/train.json metrics/evaluate.json metrics/export.json
+	@$(MAKE) --no-print-directory metrics
 
-test: setup  ## run the tests, one worker a core
-	pytest --numprocesses auto --dist worksteal
+metrics:      ## show the metrics of the workspace
+	@dvc metrics show
+	@echo 'report: metrics/report.html (open it in a browser)'
 
-lint: setup  ## check style and types
+experiments: setup  ## list the experiments: their metrics and the params in which they differ
+	@dvc exp show --no-pager --hide-workspace --only-changed --drop '$(HIDDEN_COLUMNS)' --keep '$(METRIC_COLUMNS)'
+
+# Of the columns of `dvc exp show`, which has one for every param and every dependency, too.
+METRIC_COLUMNS := Experiment|accuracy|ece|loss|macro_f1|val_acc|val_loss
+HIDDEN_COLUMNS := Created|train_acc|train_loss|size_mb|classifier/|stages/|data/|models/|metrics/
+
+test: setup   ## run the tests that take seconds each, one worker a core; under five minutes on two cores
+	pytest --numprocesses auto
+
+test-all: setup  ## run all tests: kills, several processes, experiments, browsers too; what CI runs
+	pytest --numprocesses auto -m ''
+
+lint: setup   ## check style and types
 	ruff check
 	ruff format --check
 	mypy
 
-bench: repro  ## measure what the speed claims rest on; run nothing beside it
+bench: repro  ## measure what the claims on speed rest on; run nothing beside it
 	python benchmarks/overhead.py
 	python benchmarks/inference.py
 
 PORT ?= 8000
-demo: setup  ## build the page that runs the model in a browser, and serve it to this machine: make demo PORT=8000
+demo: setup   ## build the page that runs the model in a browser, and serve it to this machine: make demo PORT=8000
 	python -m demo.build --port $(PORT)
 
-leftovers: setup  ## list what interrupted runs left; python -m stages.leftovers --remove cleans up
-	@python -m stages.leftovers
+checkpoints: setup  ## list the checkpoints of interrupted runs; python -m tools.checkpoints prune removes old ones
+	@python -m tools.checkpoints
 
-lock:  ## pin the newest versions that pyproject.toml allows; needs uv
+lock:         ## pin the newest versions that pyproject.toml allows; needs uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
 
-# The environment remembers, as a copy, the lock that it was made from: a second call installs nothing.
-setup:  ## create .venv from requirements.lock, or update it if the lock changed
+# The environment keeps, as copies, the lock and the folder that it was made for: a second call installs nothing.
+setup:        ## create .venv from requirements.lock, or update it if the lock changed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=/path/to/it")'
 	@cmp -s requirements.lock .venv/installed.lock || { \
 	  echo 'setup: installing requirements.lock into .venv (torch and its libraries: about 6 GB, a few minutes)' && \
 	  $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
+	  "$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
 	  cp requirements.lock .venv/installed.lock; }
+	@[ "$$(cat .venv/installed.folder 2>/dev/null)" = "$(CURDIR)" ] || { \
+	  "$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
+	  echo "$(CURDIR)" > .venv/installed.folder; }
 
-clean:  ## remove the environment and interrupted runs' states; data, models and metrics stay
-	@[ ! -x $(BIN)/python ] || $(BIN)/python -m stages.leftovers --remove --all
+clean:        ## remove the environment and the checkpoints of interrupted runs; data, models and metrics stay
+	@[ ! -x "$(BIN)/python" ] || "$(BIN)/python" -m tools.checkpoints prune --all
 	rm -rf .venv scratch

@@ -9,10 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
 from tests.project import Project
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @contextlib.contextmanager

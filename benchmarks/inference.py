@@ -10,22 +10,20 @@ Run it from the root of a clone that `make repro` has finished, with nothing bes
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)
-
 import numpy as np
 import torch
 
-from stages.lib import annotations
-from stages.lib.dataset import AnnotatedImages
-from stages.lib.export import onnx_int8, onnx_session
-from stages.lib.model import model_file
+from classifier import annotations
+from classifier.dataset import AnnotatedImages
+from classifier.export import onnx_int8, onnx_session
+from classifier.model import serialization
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 ONNX = REPOSITORY / "models/classifier.onnx"
 CALIBRATION_IMAGES = 512
@@ -47,13 +45,13 @@ def seconds(ways: dict[str, Way], images: np.ndarray, turns: int, calls: int) ->
     return times
 
 
-def eager(model: torch.nn.Module, normalise: model_file.Normalise, layout: torch.memory_format) -> Way:
+def eager(model: torch.nn.Module, normalize: serialization.Normalize, layout: torch.memory_format) -> Way:
     """The trained model in PyTorch, from pixels to probabilities."""
     model = model.to(memory_format=layout)
 
     def run(images: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
-            inputs = normalise(torch.from_numpy(images)).contiguous(memory_format=layout)
+            inputs = normalize(torch.from_numpy(images)).contiguous(memory_format=layout)
             logits: torch.Tensor = model(inputs)
             return logits.softmax(1)
 
@@ -62,7 +60,7 @@ def eager(model: torch.nn.Module, normalise: model_file.Normalise, layout: torch
 
 def onnx(path: Path, threads: int) -> Way:
     """The exported file in onnxruntime."""
-    session = onnx_session.session(path, threads)
+    session = onnx_session.create_session(path, threads)
     return lambda images: session.run(["probabilities"], {"images": images})
 
 
@@ -70,20 +68,22 @@ def main() -> None:
     """Measure and print."""
     rows = annotations.read(REPOSITORY / "data/annotations.csv")
     archive = REPOSITORY / "data/images.zip"
-    test = AnnotatedImages(rows, archive, split="test").everything().numpy()
+    test = AnnotatedImages(rows, archive, split="test").all_images().numpy()
     training = rows[rows["split"] == "train"].sample(CALIBRATION_IMAGES, random_state=0)
     weights = REPOSITORY / "models/classifier.safetensors"
-    models = [model_file.load(weights)[0] for _ in range(2)]
-    card = model_file.load(weights)[1]
-    normalise = model_file.Normalise(card)
+    models = [serialization.load(weights)[0] for _ in range(2)]
+    model_config = serialization.load(weights)[1]
+    normalize = serialization.Normalize(model_config)
     with tempfile.TemporaryDirectory() as folder:
         int8 = Path(folder) / "int8.onnx"
-        onnx_int8.quantise(ONNX, int8, AnnotatedImages(training, archive).everything().numpy())
-        print(f"{card.architecture}: {ONNX.stat().st_size:,} bytes in float32, {int8.stat().st_size:,} in 8 bits")
+        onnx_int8.quantize(ONNX, int8, AnnotatedImages(training, archive).all_images().numpy())
+        print(
+            f"{model_config.architecture}: {ONNX.stat().st_size:,} bytes in float32, {int8.stat().st_size:,} in 8 bits"
+        )
         for threads in (1, 2):
             torch.set_num_threads(threads)
             layouts = (torch.channels_last, torch.contiguous_format)
-            ways = {f"eager {layout}": eager(m, normalise, layout) for m, layout in zip(models, layouts, strict=True)}
+            ways = {f"eager {layout}": eager(m, normalize, layout) for m, layout in zip(models, layouts, strict=True)}
             ways |= {"onnx": onnx(ONNX, threads), "onnx int8": onnx(int8, threads)}
             for batch, (turns, calls) in TURNS.items():
                 report(threads, batch, seconds(ways, test[:batch], turns, calls))

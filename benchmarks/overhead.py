@@ -18,10 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)
-
 from tests.project import make_project, make_raw
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 ROUNDS = 9
 
@@ -30,7 +29,7 @@ ROUNDS = 9
 OWN_PART = """
 import importlib, sys, time
 start, stage, first = float(sys.argv[1]), sys.argv[2], sys.argv[3]
-from stages.lib.runner import stage as runner
+from classifier.runner import stage as runner
 script = importlib.import_module(f"stages.{stage}")
 work_ends = []
 publish = runner.Run.publish
@@ -51,10 +50,10 @@ sys.exit(status)
 """
 FIRST_WORK = {  # stage: the function in which its work begins, and the imports that it cannot do without
     "download": ("stages.download.opened", "fsspec, aiohttp"),
-    "annotate": ("stages.lib.annotate.idx.read", "pandas, PIL.Image, matplotlib.figure"),
-    "train": ("stages.lib.dataset.load_splits", "torch, pandas"),
-    "evaluate": ("stages.lib.dataset.load_splits", "torch, pandas"),
-    "export": ("stages.lib.dataset.load_splits", "torch, pandas, onnx, onnxruntime"),
+    "annotate": ("classifier.annotate.idx.read", "pandas, PIL.Image, matplotlib.figure"),
+    "train": ("classifier.dataset.load_splits", "torch, pandas"),
+    "evaluate": ("classifier.dataset.load_splits", "torch, pandas"),
+    "export": ("classifier.dataset.load_splits", "torch, pandas, onnx, onnxruntime"),
 }
 
 

@@ -19,10 +19,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)
+from classifier import yaml_file
 
-from stages.lib.runner import yaml12
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 EPOCHS, SEEDS = 3, (0, 1)
 WAYS = [(1, 2), (2, 1)]  # processes, threads of each
@@ -39,7 +38,7 @@ def prepare(root: Path) -> None:
 
 def train(root: Path, processes: int, threads: int, seed: int) -> tuple[float, pd.DataFrame]:
     """One run: seconds of an epoch after the first, and the curve."""
-    params = yaml12.load((REPOSITORY / "params.yaml").read_text())
+    params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
     params["train"].update(processes=processes, seed=seed, epochs=EPOCHS)
     params["compute"].update(threads=threads, device="cpu")
     (root / "params.yaml").write_text(yaml.safe_dump(params))

@@ -10,16 +10,14 @@ Run it from the root of a clone: python benchmarks/soak.py --rounds 100 [--seed 
 import argparse
 import random
 import signal
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[0] = str(REPOSITORY)
-
 from tests.chaos import Chaos, Stop
 from tests.project import STAGES, make_project, make_raw
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 WAYS = [(signal.SIGKILL, False)] * 5 + [(signal.SIGTERM, False), (signal.SIGINT, False)] * 2
 WAYS += [(signal.SIGKILL, True), (signal.SIGTERM, True)]  # a SIGINT to dvc alone does nothing: it waits for its stage

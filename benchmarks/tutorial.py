@@ -31,15 +31,15 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from stages.lib.dataset import AnnotatedImages
-from stages.lib.model import models
-from stages.lib.seeds import derive
+from classifier.dataset import AnnotatedImages
+from classifier.model import zoo
+from classifier.seeds import derive_seed
 from tests.project import Project
 
 PARAMS = {
     "train.model": "mlp", "train.loss": "nll", "train.optimizer": "sgd", "train.schedule": "constant",
-    "train.warmup_fraction": 0.0, "train.batch_size": 64, "train.shuffle": False, "train.standardise": False,
-    "train.precision": "fp32", "train.augment.flip": False, "train.augment.shift_pixels": 0,
+    "train.warmup_fraction": 0.0, "train.batch_size": 64, "train.shuffle": False, "train.normalize": False,
+    "train.precision": "fp32", "train.augment.hflip": False, "train.augment.translate_pixels": 0,
     "optimizers.sgd.lr": 0.001, "optimizers.sgd.momentum": 0.0, "optimizers.sgd.nesterov": False,
     "optimizers.sgd.weight_decay": 0.0, "annotate.validation_fraction": 0.0, "compute.threads": 2,
 }  # fmt: skip
@@ -53,14 +53,14 @@ def to_tensor(images: torch.Tensor) -> torch.Tensor:
 
 def first_weights() -> nn.Module:
     """The model with which the pipeline starts."""
-    torch.manual_seed(derive(0, "init"))
-    return models.build("mlp", {"hidden": [512, 512]}, 1, (28, 28), 10)
+    torch.manual_seed(derive_seed(0, "init"))
+    return zoo.build_model("mlp", {"hidden": [512, 512]}, 1, (28, 28), 10)
 
 
 def accuracy(model: nn.Module, data: AnnotatedImages) -> float:
     """Percent of the images."""
     with torch.no_grad():
-        guesses = torch.cat([model(to_tensor(batch)).argmax(1) for batch in data.in_order(1000)])
+        guesses = torch.cat([model(to_tensor(batch)).argmax(1) for batch in data.iter_batches(1000)])
     return 100 * (guesses == data.labels).double().mean().item()
 
 
@@ -116,7 +116,7 @@ def main() -> None:
         of_tutorial = FashionMNIST(project.root / "torchvision", transform=ToTensor())
         training = AnnotatedImages(annotations, archive, split="train")
         test = AnnotatedImages(annotations, archive, split="test")
-        pixels, labels = to_tensor(training.everything()), training.labels
+        pixels, labels = to_tensor(training.all_images()), training.labels
         for number, count in itertools.product(range(rounds), EPOCHS):
             project.set(train__epochs=count)
             model = first_weights()

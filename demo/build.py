@@ -10,9 +10,11 @@ class names, channels, height, width, background, samples. Nothing in the page k
 """
 
 import argparse
+import contextlib
 import functools
 import http.server
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -20,37 +22,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # run as `python demo/build.py`
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+from classifier import images
+from classifier.errors import StageError
+from classifier.runner.cli import ROOT, make_parser, run_tool
 
-from stages.lib import images
-from stages.lib.runner.errors import StageError
-
-ROOT = Path(__file__).resolve().parents[1]
 MODEL, IMAGES, ANNOTATIONS = Path("models/classifier.onnx"), Path("data/images.zip"), Path("data/annotations.csv")
 SOURCES, SCRATCH = Path("demo"), Path("scratch/demo")
 RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"]  # of onnxruntime-web: CPU only, one thread
 SAMPLES = 40
 
+logger = logging.getLogger("demo.build")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, then serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("demo.build", __doc__)
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: 8000)")
     parser.add_argument("--build-only", action="store_true", help="build the page and do not serve it")
-    arguments = parser.parse_args(argv)
+    return run_tool("demo", parser, build_and_serve, argv)
+
+
+def build_and_serve(arguments: argparse.Namespace) -> int:
+    """Build the page, and serve it unless told otherwise."""
     os.chdir(ROOT)
-    try:
-        site = build()
-        say(f"built {site}")
-        if not arguments.build_only:
+    site = build()
+    logger.info(f"built {site}")
+    if not arguments.build_only:
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end a server
             serve(site, arguments.port)
-    except StageError as error:
-        print(f"demo: error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:  # the way to end a server
         print()
     return 0
 
@@ -77,10 +76,10 @@ def build() -> Path:
 
 
 def describe_model() -> dict:
-    """What the model's file says about itself.
+    """What the metadata of the model file say.
 
     Raises:
-        StageError: there is no model, or none that ``export`` wrote.
+        StageError: there is no model, or ``export`` did not write it.
     """
     import onnxruntime
 
@@ -92,7 +91,7 @@ def describe_model() -> dict:
         about = {key: json.loads(metadata[key]) for key in ("background", "class_names")}
         _, channels, height, width = session.get_inputs()[0].shape
     except Exception as error:  # onnxruntime's errors have no common base
-        raise StageError(f"{MODEL}: no model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
+        raise StageError(f"{MODEL}: not a model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
     return about | {"bytes": MODEL.stat().st_size, "channels": channels, "height": height, "width": width}
 
 
@@ -104,7 +103,7 @@ def write_samples(site: Path) -> dict:
     """
     from PIL import Image
 
-    from stages.lib import annotations
+    from classifier import annotations
 
     rows = annotations.read(ANNOTATIONS)
     test = rows[rows["split"] == "test"]
@@ -134,7 +133,7 @@ def fetch_runtime() -> Path:
     npm = shutil.which("npm")
     if not npm:
         raise StageError("npm is missing, which fetches onnxruntime-web; install Node.js, on Debian: apt install npm")
-    say("npm fetches onnxruntime-web")
+    logger.info("npm fetches onnxruntime-web")
     for folder in (runtime, work):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -191,13 +190,8 @@ def serve(site: Path, port: int) -> None:
     except OSError as error:
         raise StageError(f"port {port}: {error.strerror}; name another with --port (make demo PORT=8001)") from None
     with server:
-        say(f"open http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        logger.info(f"open http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
         server.serve_forever()
-
-
-def say(text: str) -> None:
-    """Tell the person what happened."""
-    print(f"demo: {text}", flush=True)
 
 
 if __name__ == "__main__":

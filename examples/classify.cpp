@@ -3,7 +3,7 @@
 // Needs OpenVINO, whose Python package brings what C++ needs: pip install openvino
 //   root=$(python -c 'import openvino, pathlib; print(pathlib.Path(openvino.__file__).parent)')
 //   g++ -std=c++17 classify.cpp -I"$root/include" "$root"/libs/libopenvino.so.* -Wl,-rpath,"$root/libs" -o classify
-// Pictures are PGM (greyscale) or PPM (colour) of the model's size, the formats that need no library:
+// Pictures are PGM (grayscale) or PPM (color) of the model's size, the formats that need no library:
 //   python -c 'from PIL import Image; Image.open("picture.png").resize((28, 28)).save("picture.pgm")'
 
 #include <algorithm>

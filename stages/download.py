@@ -5,45 +5,51 @@ writes  data/raw/: train and t10k images and labels as uncompressed IDX files
 run     dvc repro download, or: python -m stages.download
 expect  55 MB in seconds to minutes; the same bytes whatever the source
 
-The environment variable FASHION_MNIST_SOURCES (URLs or folders, separated by spaces) is tried before params.yaml's
-sources. A folder or URL must hold the four files under their published names, with or without .gz.
+The environment variable FASHION_MNIST_SOURCES (URLs or folders, separated by spaces) is tried before the sources of
+params.yaml. A folder or URL must have the four files under their published names, with or without .gz.
 """
 
+import logging
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-if not __package__:  # run as `python stages/download.py`
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+from classifier.errors import StageError
+from classifier.runner.stage import run_stage
 
-from stages.lib.catalog import CATALOG
-from stages.lib.download.sources import SourceError, fetch, opened
-from stages.lib.runner.errors import StageError
-from stages.lib.runner.stage import Run, run_stage
+if TYPE_CHECKING:
+    from classifier.runner.context import StageContext
+
+logger = logging.getLogger("stages.download")
 
 
-def main(run: Run) -> None:
+def main(context: "StageContext") -> None:
     """Try one source after the other until one has given all four files."""
-    dataset = run.param("download.dataset")
-    raw_folder = run.out("data/raw")
-    sources = [*os.environ.get("FASHION_MNIST_SOURCES", "").split(), *run.setting("download.sources")[dataset]]
-    timeout_seconds, retries = run.setting("download.timeout_seconds"), run.setting("download.retries")
+    from classifier.dataset_registry import DATASETS
+    from classifier.download.sources import SourceError, fetch, opened
+
+    dataset = context.param("download.dataset")
+    raw_folder = context.out("data/raw")
+    from_environment = os.environ.get("FASHION_MNIST_SOURCES", "").split()
+    sources = [*from_environment, *context.untracked_param("download.sources")[dataset]]
+    timeout_seconds = context.untracked_param("download.timeout_seconds")
+    retries = context.untracked_param("download.retries")
 
     reasons = []
     for source in sources:
         try:
             with opened(source) as base:
-                contents = {raw.name: fetch(base, raw, timeout_seconds, retries) for raw in CATALOG[dataset].files}
+                contents = {raw.name: fetch(base, raw, timeout_seconds, retries) for raw in DATASETS[dataset].files}
         except SourceError as error:
             reasons.append(f"{source}: {error}")
-            run.say(f"nothing usable from {source}; trying the next source")
+            logger.info(f"nothing usable from {source}; trying the next source")
             continue
         raw_folder.mkdir()
         for name, content in contents.items():
             (raw_folder / name).write_bytes(content)
-        run.say(f"wrote data/raw: {dataset}, {sum(map(len, contents.values())):,} verified bytes from {source}")
+        logger.info(f"wrote data/raw: {dataset}, {sum(map(len, contents.values())):,} verified bytes from {source}")
         return
-    homepage = CATALOG[dataset].origin["homepage"]
+    homepage = DATASETS[dataset].info["homepage"]
     raise StageError(
         f"no source gave {dataset}:"
         + "".join(f"\n  {reason}" for reason in reasons)

@@ -1,86 +1,94 @@
-"""Apply the trained model to the test images and say how good it is, how sure, and how far to believe it.
+"""Apply the trained model to the test images: accuracy, confidence and calibration, overall and by class.
 
 reads   models/classifier.safetensors, data/images.zip, data/annotations.csv; params.yaml: evaluate, compute
-writes  metrics/evaluate.json, metrics/predictions.csv (one row a test image), metrics/evaluate/classes.csv
+writes  metrics/evaluate.json (the figures to compare), metrics/predictions.csv (one row a test image), and in
+        metrics/evaluate/: details.json (all figures), classes.csv, reliability.csv
 run     dvc repro evaluate, or: python -m stages.evaluate
-expect  a few seconds; see the README for the accuracy of the default recipe
+expect  a few seconds; docs/results.md has the accuracy of the default recipe
 
-The model's temperature, which mends its confidence, was fitted by `train` on the validation split. Below
-`evaluate.minimum_accuracy` the stage fails, so that nothing is exported. `report` draws what stands in these files.
+The temperature, which calibrates the confidence, was fitted by `train` on the validation split. Below
+`evaluate.minimum_accuracy` the stage fails, so that nothing is exported. `report` draws the results.
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not __package__:  # run as `python stages/evaluate.py`
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from stages.lib.runner.errors import StageError
-from stages.lib.runner.stage import Run, run_stage
+from classifier.errors import StageError
+from classifier.runner.stage import run_stage
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from torch import nn
 
-    from stages.lib.dataset import AnnotatedImages
+    from classifier.dataset import AnnotatedImages
+    from classifier.runner.context import StageContext
 
 DECIMALS = 6
+COMPARED = ("accuracy", "ece", "loss", "macro_f1")  # the figures that `dvc metrics` shows; they must fit one line
+
+logger = logging.getLogger("stages.evaluate")
 
 
-def main(run: Run) -> None:
-    """Predict, measure, write; refuse a model that is not good enough."""
+def main(context: "StageContext") -> None:
+    """Predict, compute the metrics, write; refuse a model that is not good enough."""
     import torch
 
-    from stages.lib import measures
-    from stages.lib.dataset import load_splits
-    from stages.lib.model import compute, model_file
-    from stages.lib.model.scoring import logits_by_batch
+    from classifier import metrics
+    from classifier.dataset import load_splits
+    from classifier.model import compute, serialization
+    from classifier.model.inference import predict_logits
 
-    params, device = run.param("evaluate"), compute.prepare(run.param("compute"))
-    model_path, annotations_file = run.dep("models/classifier.safetensors"), run.dep("data/annotations.csv")
-    model, card = model_file.load(model_path)
-    (test,) = load_splits(
+    params, device = context.param("evaluate"), compute.prepare(context.param("compute"))
+    model_path, annotations_file = context.dep("models/classifier.safetensors"), context.dep("data/annotations.csv")
+    model, model_config = serialization.load(model_path)
+    (test_images,) = load_splits(
         annotations_file,
-        run.dep("data/images.zip"),
+        context.dep("data/images.zip"),
         "test",
         memory_mb=0,  # each image is looked at once
-        threads=run.setting("runtime").reader_threads,
+        threads=context.untracked_param("runtime").prefetch_threads,
     )
-    card.check_fits(model_path, test)
-    check_classes(annotations_file, test)
-    model = without_batch_norm(model).to(device).to(memory_format=torch.channels_last)
-    normalise = model_file.Normalise(card).to(device)
+    model_config.check_fits(model_path, test_images)
+    check_classes(annotations_file, test_images)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
+    normalize = serialization.Normalize(model_config).to(device)
 
-    labels = test.labels.numpy()
-    views = (view for images in test.in_order(params.batch_size) for view in (images, images.flip(-1)))
-    of_views = [*logits_by_batch(model, normalise, views, device)]
-    logits, of_mirrored = (torch.cat(of_views[first::2]).numpy() for first in (0, 1))
+    labels = test_images.labels.numpy()
+    views = (view for images in test_images.iter_batches(params.batch_size) for view in (images, images.flip(-1)))
+    logits_of_views = [*predict_logits(model, normalize, views, device)]
+    logits, mirrored_logits = (torch.cat(logits_of_views[first::2]).numpy() for first in (0, 1))
 
-    counts = measures.confusion(labels, logits.argmax(1), len(card.class_names))
-    by_class = measures.by_class(counts, card.class_names)
-    result = measure(logits, of_mirrored, labels, card.temperature, by_class)
-    if result["accuracy"] < params.minimum_accuracy:
+    confusion = metrics.confusion(labels, logits.argmax(1), len(model_config.class_names))
+    by_class = metrics.by_class(confusion, model_config.class_names)
+    details = compute_metrics(logits, mirrored_logits, labels, model_config.temperature)
+    details |= {"macro_f1": round(float(by_class["f1"].mean()), DECIMALS), "num_parameters": num_parameters}
+    if details["accuracy"] < params.minimum_accuracy:
         raise StageError(
-            f"the accuracy on the test split is {result['accuracy']:.6g}, below evaluate.minimum_accuracy "
+            f"the accuracy on the test split is {details['accuracy']:.6g}, below evaluate.minimum_accuracy "
             f"{params.minimum_accuracy:g}; train a better model, or lower the minimum (0: none)"
         )
-    write_predictions(run.out("metrics/predictions.csv"), test, logits)
-    worst_first = by_class.rename(columns={"recall": "accuracy"}).sort_values("accuracy", kind="stable")
-    worst_first.round(DECIMALS).to_csv(run.out("metrics/evaluate/classes.csv"), lineterminator="\n")
-    run.write_json("metrics/evaluate.json", result)
-    low, high = result["accuracy_interval"].values()
-    run.say(
-        f"wrote metrics/evaluate.json: accuracy {result['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
-        f"loss {result['loss']:.4f} on {len(test):,} test images"
+    write_predictions(context.out("metrics/predictions.csv"), test_images, logits)
+    worst_first = by_class.sort_values("recall", kind="stable")
+    write_table(context.out("metrics/evaluate/classes.csv"), worst_first)
+    bins = metrics.reliability_before_and_after(metrics.softmax(logits), labels, model_config.temperature)
+    write_table(context.out("metrics/evaluate/reliability.csv"), bins)
+    context.write_json("metrics/evaluate/details.json", details)
+    context.write_json("metrics/evaluate.json", {key: details[key] for key in COMPARED})
+    low, high = details["accuracy_interval"]["low"], details["accuracy_interval"]["high"]
+    logger.info(
+        f"wrote metrics/evaluate.json: accuracy {details['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"loss {details['loss']:.4f} on {len(test_images):,} test images"
     )
 
 
-def without_batch_norm(model: "nn.Module") -> "nn.Module":
-    """The same function with every BatchNorm in the convolution right before it, as far as that is plain to see.
+def fold_batch_norm(model: "nn.Module") -> "nn.Module":
+    """The same function, with every BatchNorm that directly follows a convolution folded into it.
 
-    It takes a tenth off the forward passes; `export` does the same to the file.
+    It takes a tenth off the forward passes; `export` does the same to the ONNX file.
     """
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -96,69 +104,80 @@ def without_batch_norm(model: "nn.Module") -> "nn.Module":
     return nn.Sequential(*layers)
 
 
-def check_classes(annotations_file: Path, test: "AnnotatedImages") -> None:
+def check_classes(annotations_file: Path, test_images: "AnnotatedImages") -> None:
     """Refuse a test split that says nothing about some class.
 
     Raises:
         StageError: a class has no test image.
     """
-    absent = set(range(len(test.class_names))) - set(test.labels.tolist())
+    absent = set(range(len(test_images.class_names))) - set(test_images.labels.tolist())
     if absent:
-        names = ", ".join(test.class_names[label] for label in sorted(absent))
-        raise StageError(f"{annotations_file}: no test row for the class {names}")
+        names = ", ".join(test_images.class_names[label] for label in sorted(absent))
+        raise StageError(f"{annotations_file}: no test image of the class {names}")
 
 
-def measure(
-    logits: "np.ndarray", of_mirrored: "np.ndarray", labels: "np.ndarray", temperature: float, by_class: "pd.DataFrame"
+def compute_metrics(
+    logits: "np.ndarray", mirrored_logits: "np.ndarray", labels: "np.ndarray", temperature: float
 ) -> dict[str, Any]:
-    """All figures of a test split, rounded, nested as metrics/evaluate.json has them."""
-    from stages.lib import measures
+    """The figures of a test split as a whole, rounded, as metrics/evaluate/details.json has them.
 
-    accuracy = measures.top_k_accuracy(logits, labels, 1)
-    low, high = measures.wilson_interval(accuracy, len(labels))
-    both_views = (logits + of_mirrored) / 2
-    before, after = (measures.softmax(logits, t) for t in (1.0, temperature))
-    return rounded(
+    Args:
+        logits: ``(N, classes) float32``.
+        mirrored_logits: of the mirror images.
+        labels: ``(N,) int64``.
+        temperature: fitted on the validation split.
+    """
+    from classifier import metrics
+
+    accuracy = metrics.top_k_accuracy(logits, labels, 1)
+    low, high = metrics.wilson_interval(accuracy, len(labels))
+    probabilities, calibrated = (metrics.softmax(logits, t) for t in (1.0, temperature))
+    return round_values(
         {
             "accuracy": accuracy,
             "accuracy_interval": {"low": low, "high": high},
-            "accuracy_with_mirrored_views": measures.top_k_accuracy(both_views, labels, 1),
-            "brier_score": measures.brier_score(before, labels),
-            "calibration": {
-                "error": measures.expected_calibration_error(measures.reliability(before, labels)),
-                "error_after_scaling": measures.expected_calibration_error(measures.reliability(after, labels)),
-                "loss_after_scaling": measures.mean_loss(logits, labels, temperature),
-                "temperature": temperature,
-            },
-            "classes": by_class.to_dict("index"),
-            "loss": measures.mean_loss(logits, labels),
-            "macro_f1": float(by_class["f1"].mean()),
-            "rows": len(labels),
-            "top_2_accuracy": measures.top_k_accuracy(logits, labels, 2),
+            "accuracy_tta": metrics.top_k_accuracy((logits + mirrored_logits) / 2, labels, 1),
+            "brier_score": metrics.brier_score(probabilities, labels),
+            "ece": metrics.expected_calibration_error(metrics.reliability(probabilities, labels)),
+            "ece_calibrated": metrics.expected_calibration_error(metrics.reliability(calibrated, labels)),
+            "loss": metrics.mean_loss(logits, labels),
+            "loss_calibrated": metrics.mean_loss(logits, labels, temperature),
+            "num_images": len(labels),
+            "temperature": temperature,
+            "top_2_accuracy": metrics.top_k_accuracy(logits, labels, 2),
         }
     )
 
 
-def rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with every fraction at six decimals."""
+def round_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with every fraction rounded."""
     return {
-        str(key): rounded(value) if isinstance(value, dict) else value if isinstance(value, int) else round(value, 6)
+        str(key): round_values(value)
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, int)
+        else round(value, DECIMALS)
         for key, value in values.items()
     }
 
 
-def write_predictions(path: Path, test: "AnnotatedImages", logits: "np.ndarray") -> None:
-    """One row a test image: image, label, predicted, and the probability of each class as the model gives it."""
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a CSV with its index, rounded."""
+    table.round(DECIMALS).to_csv(path, lineterminator="\n")
+
+
+def write_predictions(path: Path, test_images: "AnnotatedImages", logits: "np.ndarray") -> None:
+    """One row a test image: image, label, predicted, and the probability of each class before calibration."""
     import numpy as np
     import pandas as pd
 
-    from stages.lib import measures
+    from classifier import metrics
 
-    names = np.array(test.class_names)
+    names = np.array(test_images.class_names)
     rows = pd.DataFrame(
-        {"image": test.names, "label": names[test.labels.numpy()], "predicted": names[logits.argmax(1)]}
+        {"image": test_images.names, "label": names[test_images.labels.numpy()], "predicted": names[logits.argmax(1)]}
     )
-    for name, column in zip(test.class_names, measures.softmax(logits).T.tolist(), strict=True):
+    for name, column in zip(test_images.class_names, metrics.softmax(logits).T.tolist(), strict=True):
         rows[f"probability of {name}"] = [f"{value:.{DECIMALS}f}" for value in column]  # twice as fast as float_format
     rows.to_csv(path, index=False, lineterminator="\n")
 

@@ -1,271 +1,299 @@
 """Train the classifier that params.yaml describes on the annotated images.
 
-reads   data/images.zip, data/annotations.csv, a file of models/pretrained/ for a warm start; params.yaml: train,
-        compute, the chosen model, loss, optimizer and schedule
+reads   data/images.zip, data/annotations.csv, the file of models/pretrained/ that train.initial_checkpoint names;
+        params.yaml: train, compute, the chosen model, loss, optimizer and schedule
 writes  models/classifier.safetensors, metrics/train.json, metrics/train/curves.csv (anew at every epoch);
         untracked: models/environment.json, logs/ for TensorBoard
 run     dvc repro train, or: python -m stages.train
-expect  a line an epoch; see the README for accuracy and time of the default recipe
+expect  a line an epoch; docs/results.md has accuracy and time of the default recipe
 
-Stop it with Ctrl-C, or pull the plug: the same command goes on where it was, to the same bytes.
+Stop it with Ctrl-C, or pull the plug: the same command resumes, to the same bytes.
 """
 
+import contextlib
 import dataclasses
 import json
+import logging
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # run as `python stages/train.py`
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from stages.lib.runner import files
-from stages.lib.runner.errors import StageError
-from stages.lib.runner.stage import SCRATCH, Run, run_stage
-from stages.lib.train import processes
+from classifier.errors import StageError
+from classifier.train import distributed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch
     from torch import nn
 
-    from stages.lib.dataset import AnnotatedImages
-    from stages.lib.model.model_file import ModelCard, Normalise
-    from stages.lib.params import Train
-    from stages.lib.train.processes import Team
-    from stages.lib.train.training import Row
+    from classifier.config import Train
+    from classifier.dataset import AnnotatedImages
+    from classifier.model.serialization import ModelConfig, Normalize
+    from classifier.runner.context import StageContext
+    from classifier.train.state import Row
 
 ENVIRONMENT = Path("models/environment.json")
 CURVES = "metrics/train/curves.csv"
+DECIMALS = 6
+
+logger = logging.getLogger("stages.train")
 
 
-def main(run: Run) -> None:
+def main(context: "StageContext") -> None:
     """Train, in as many processes as the params say."""
-    with processes.together(run, run.param("train").processes) as team:
-        train(run, team)
+    with distributed.launch(context, context.param("train").world_size) as processes:
+        run_training(context, processes)
 
 
-def train(run: Run, team: "Team") -> None:
-    """Load, build, fit, write."""
+def run_training(context: "StageContext", processes: distributed.Processes) -> None:
+    """Load the data, build the model, fit it, write it."""
     import torch
 
-    from stages.lib.dataset import load_splits
-    from stages.lib.model import compute, model_file
-    from stages.lib.train import warm_start
-    from stages.lib.train.checkpoint import Checkpoint
-    from stages.lib.train.losses import make_loss
-    from stages.lib.train.optimisation import Schedule, make_optimizer
-    from stages.lib.train.training import fit
+    from classifier.dataset import load_splits
+    from classifier.model import compute, serialization
+    from classifier.runner.lock import SCRATCH
+    from classifier.train import pretrained
+    from classifier.train.checkpoint import Checkpoint
+    from classifier.train.loop import Task, fit
+    from classifier.train.losses import make_loss
+    from classifier.train.optim import Schedule, make_optimizer
+    from classifier.train.state import TrainState
 
-    recipe, runtime = run.param("train"), run.setting("runtime")
-    device = team.place(compute.prepare(run.param("compute")))
+    config, runtime = context.param("train"), context.untracked_param("runtime")
+    device = distributed.select_device(compute.prepare(context.param("compute")), config.world_size)
     environment = compute.environment(device)
-    tell_difference(run, environment)
+    warn_environment_changed(environment)
 
-    training, validation = load_splits(
-        run.dep("data/annotations.csv"),
-        run.dep("data/images.zip"),
+    train_images, val_images = load_splits(
+        context.dep("data/annotations.csv"),
+        context.dep("data/images.zip"),
         "train",
         optional="val",
         memory_mb=runtime.image_memory_mb,
-        threads=runtime.reader_threads,
+        threads=runtime.prefetch_threads,
     )
-    refuse_what_cannot_work(recipe, training, validation)
-    loss = make_loss(recipe.loss, run.param(f"losses.{recipe.loss}").model_dump(), len(training.class_names))
-    training.target_transform = validation.target_transform = loss.target_transform
+    validate_setup(config, train_images, val_images)
+    loss = make_loss(config.loss, context.param(f"losses.{config.loss}").model_dump(), len(train_images.class_names))
+    train_images.target_transform = val_images.target_transform = loss.target_transform
 
-    card = describe_model(run, training)
-    model = first_model(run, team, card, len(training))
-    evaluating = warm_start.freeze(model, recipe.freeze)
-    tell_layers(run, team, model, card, len(training), device)
+    model_config = make_model_config(context, train_images)
+    model = build_model(context, model_config, len(train_images), device)
+    eval_modules = pretrained.freeze(model, config.freeze)
+    print_model_summary(config, model, model_config, len(train_images), device)
     model = model.to(device).to(memory_format=torch.channels_last)
-    normalise = model_file.Normalise(card).to(device)
-    steps_per_epoch = -(-len(training) // recipe.batch_size)  # the last batch may be smaller
-    schedule = run.param(f"schedules.{recipe.schedule}").model_dump()
 
-    fingerprint = run.fingerprint(environment=environment)
-    team.meet(fingerprint)
+    fingerprint = context.fingerprint(environment=environment)
+    distributed.init_process_group(processes, device, fingerprint)
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
-    kept, curve = fit(
-        run,
-        model,
-        make_optimizer(recipe.optimizer, run.param(f"optimizers.{recipe.optimizer}").model_dump(), model),
-        loss,
-        Schedule(recipe.schedule, schedule, recipe.warmup_fraction, recipe.epochs * steps_per_epoch, steps_per_epoch),
-        normalise,
-        training,
-        validation,
-        recipe,
-        checkpoint,
-        runtime.checkpoint_seconds,
-        evaluating,
-        teller_of_epochs(run, model, card, fingerprint),
-        team,
+    steps_per_epoch = math.ceil(len(train_images) / config.batch_size)  # the last batch may be smaller
+    schedule_options = context.param(f"schedules.{config.schedule}").model_dump()
+    task = Task(
+        config=config,
+        loss=loss,
+        schedule=Schedule(
+            config.schedule, schedule_options, config.warmup_fraction, config.epochs * steps_per_epoch, steps_per_epoch
+        ),
+        normalize=serialization.Normalize(model_config).to(device),
+        train_images=train_images,
+        val_images=val_images,
+        eval_modules=eval_modules,
+        device=device,
     )
-    if run.leads:
-        card = dataclasses.replace(card, temperature=temperature(kept, normalise, validation, device))
-        write(run, kept, card, curve, environment)
-        run.on_success(checkpoint.remove)
+    optimizer = make_optimizer(config.optimizer, context.param(f"optimizers.{config.optimizer}").model_dump(), model)
+    state = TrainState.create(model, optimizer, config)
+    with make_epoch_callback(context, model, model_config, fingerprint) as on_epoch:
+        kept = fit(
+            state,
+            task,
+            context=context,
+            checkpoint=checkpoint,
+            checkpoint_seconds=runtime.checkpoint_seconds,
+            on_epoch=on_epoch,
+        )
+    if context.is_rank_zero:
+        temperature = calibrate(kept, task.normalize, val_images, device)
+        write_results(
+            context, kept, dataclasses.replace(model_config, temperature=temperature), state.history, environment
+        )
+        context.on_success(checkpoint.remove)
 
 
-def describe_model(run: Run, training: "AnnotatedImages") -> "ModelCard":
-    """What travels with the weights, less the temperature, which is known in the end."""
-    from stages.lib import images
-    from stages.lib.model.model_file import ModelCard
+def validate_setup(config: "Train", train_images: "AnnotatedImages", val_images: "AnnotatedImages") -> None:
+    """Validate the setup before training.
 
-    recipe = run.param("train")
-    mean, std = [0.0] * training.shape[0], [1.0] * training.shape[0]
-    if recipe.standardise:
-        mean, std = images.mean_and_std(batch.numpy() for batch in training.in_order(1000))
-    arguments = run.param(f"models.{recipe.model}").model_dump()
-    return ModelCard(recipe.model, arguments, training.class_names, *training.shape, mean, std, run.params())
+    Raises:
+        StageError: a class has no training image, a batch is larger than the split, or validation images are needed.
+    """
+    absent = set(range(len(train_images.class_names))) - set(train_images.labels.tolist())
+    if absent:
+        names = ", ".join(train_images.class_names[label] for label in sorted(absent))
+        raise StageError(f"data/annotations.csv: no training image of the class {names}")
+    if len(train_images) < config.batch_size:
+        raise StageError(
+            f"train.batch_size: {config.batch_size} is more than the {len(train_images):,} training images"
+        )
+    if not len(val_images) and (config.patience or config.keep == "best"):
+        key = "patience" if config.patience else "keep"
+        raise StageError(f"train.{key}: needs validation images; data/annotations.csv has none with the split val")
 
 
-def first_model(run: Run, team: "Team", card: "ModelCard", images: int) -> "nn.Module":
-    """The model with its first weights, fresh ones or those of the warm start.
+def make_model_config(context: "StageContext", train_images: "AnnotatedImages") -> "ModelConfig":
+    """What is saved with the weights, except the temperature, which is fitted after training."""
+    from classifier import images
+    from classifier.model.serialization import ModelConfig
+
+    config = context.param("train")
+    mean, std = [0.0] * train_images.shape[0], [1.0] * train_images.shape[0]
+    if config.normalize:
+        mean, std = images.mean_and_std(batch.numpy() for batch in train_images.iter_batches(1000))
+    arguments = context.param(f"models.{config.model}").model_dump()
+    return ModelConfig(
+        config.model, arguments, train_images.class_names, *train_images.shape, mean, std, context.params()
+    )
+
+
+def build_model(
+    context: "StageContext", model_config: "ModelConfig", num_images: int, device: "torch.device"
+) -> "nn.Module":
+    """The model with its initial weights, fresh ones or those of ``train.initial_checkpoint``.
 
     Raises:
         StageError: the params make no model for these images, or leave a last batch on which it cannot train.
     """
-    from stages.lib.model import compute, models
-    from stages.lib.seeds import derive
+    from classifier.model import compute, zoo
+    from classifier.seeds import derive_seed
 
-    recipe = run.param("train")
-    compute.seed_generators(derive(recipe.seed, "init"))
+    config = context.param("train")
+    compute.seed_generators(derive_seed(config.seed, "init"))
     try:
-        model = card.build()
+        model = model_config.build()
     except ValueError as error:
         raise StageError(str(error)) from None
-    last_batch = images % recipe.batch_size or recipe.batch_size
-    shared = f" for {team.size} processes" if team.size > 1 else ""
-    if last_batch < team.size:
+    last_batch = num_images % config.batch_size or config.batch_size
+    shared = f" for {config.world_size} processes" if config.world_size > 1 else ""
+    if last_batch < config.world_size:
         raise StageError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
-    if not models.takes_batch(model, card.shape, last_batch // team.size):
-        few = f"a last batch of {last_batch}{shared}, too few for batch normalisation"
-        raise StageError(f"train.batch_size: leaves {few}")
-    model = team.synchronised(model)
-    start_from(run, model, run.dep(f"models/pretrained/{recipe.warm_start}"))
+    if not zoo.supports_batch_size(model, model_config.shape, last_batch // config.world_size):
+        raise StageError(
+            f"train.batch_size: leaves a last batch of {last_batch}{shared}, too few for batch normalization"
+        )
+    model = distributed.convert_sync_batchnorm(model, device, config.world_size)
+    load_initial_checkpoint(model, context.dep(f"models/pretrained/{config.initial_checkpoint}"))
     return model
 
 
-def teller_of_epochs(
-    run: Run, model: "nn.Module", card: "ModelCard", fingerprint: str
-) -> "Callable[[list[Row]], None]":
-    """What `fit` calls after each epoch with the curve so far: rewrites it, and TensorBoard's files on request."""
-    events = None
-    if run.setting("runtime").tensorboard and run.leads:
-        from stages.lib.train.tensorboard import Events
+def load_initial_checkpoint(model: "nn.Module", path: Path) -> None:
+    """Load the tensors that fit, and log the others."""
+    from classifier.train import pretrained
 
-        recipe = run.param("train")
-        events = Events(f"{recipe.model}-{recipe.optimizer}-{recipe.seed}-{fingerprint}", model, card.shape)
-
-    def tell(curve: "list[Row]") -> None:
-        write_curve(run, curve)
-        run.show(CURVES)
-        if events:
-            events.update(curve)
-
-    return tell
-
-
-def temperature(
-    model: "nn.Module", normalise: "Normalise", validation: "AnnotatedImages", device: "torch.device"
-) -> float:
-    """What the logits must be divided by for probabilities that can be believed; 1 without validation rows."""
-    import torch
-
-    from stages.lib.model.scoring import logits_by_batch
-    from stages.lib.train import calibration
-    from stages.lib.train.training import VALIDATION_BATCH
-
-    if not len(validation):
-        return 1.0
-    batches = validation.in_order(VALIDATION_BATCH)
-    logits = torch.cat([*logits_by_batch(model, normalise, batches, device)])
-    return calibration.fit_temperature(logits, validation.labels)
-
-
-def write(
-    run: Run, model: "nn.Module", card: "ModelCard", curve: "list[Row]", environment: dict[str, str | int]
-) -> None:
-    """Write the model, its curve, its metrics, and what the machine was."""
-    from stages.lib.model import model_file
-
-    model_file.save(run.out("models/classifier.safetensors"), model, card)
-    write_curve(run, curve)
-    best = min(curve, key=lambda row: row["val_loss"]) if run.param("train").keep == "best" else curve[-1]
-    result = {key: round(value, 6) for key, value in best.items() if key not in ("epoch", "lr")}
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    run.write_json("metrics/train.json", {**result, "epoch": best["epoch"], "epochs": len(curve), "weights": weights})
-    files.write_whole(ENVIRONMENT, (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
-    run.say(f"wrote models/classifier.safetensors: {card.architecture}, {weights:,} weights")
-
-
-def write_curve(run: Run, curve: "list[Row]") -> None:
-    """Write one row an epoch."""
-    import pandas as pd
-
-    frame = pd.DataFrame(curve).astype({"epoch": int}).round(6)
-    frame.to_csv(run.out(CURVES), index=False, lineterminator="\n")
-
-
-def refuse_what_cannot_work(recipe: "Train", training: "AnnotatedImages", validation: "AnnotatedImages") -> None:
-    """Stop a doomed run before its first step.
-
-    Raises:
-        StageError: a class has no training row, a batch is larger than the split, or a choice needs validation rows.
-    """
-    absent = set(range(len(training.class_names))) - set(training.labels.tolist())
-    if absent:
-        names = ", ".join(training.class_names[label] for label in sorted(absent))
-        raise StageError(f"data/annotations.csv: no training row for the class {names}")
-    if len(training) < recipe.batch_size:
-        raise StageError(f"train.batch_size: {recipe.batch_size} is more than the {len(training):,} training images")
-    if not len(validation) and (recipe.patience or recipe.keep == "best"):
-        key = "patience" if recipe.patience else "keep"
-        raise StageError(f"train.{key}: needs validation rows; data/annotations.csv has none with the split val")
-
-
-def start_from(run: Run, model: "nn.Module", path: Path) -> None:
-    """Take the weights of the file that ``train.warm_start`` names, and say what fitted."""
-    from stages.lib.train import warm_start
-
-    if path.name == warm_start.NONE:
+    if path.name == pretrained.NONE:
         return
-    names = warm_start.take(model, path)
-    run.say(f"warm start from {path}: {len(names['taken'])} tensors taken")
+    names = pretrained.load_pretrained(model, path)
+    logger.info(f"initial weights from {path}: {len(names['loaded'])} tensors loaded")
     for kind in ("missing", "unexpected", "misshaped"):
         if names[kind]:
-            run.say(f"  {kind}: {', '.join(names[kind])}")
+            logger.info(f"  {kind}: {', '.join(names[kind])}")
 
 
-def tell_layers(
-    run: Run, team: "Team", model: "nn.Module", card: "ModelCard", images: int, device: "torch.device"
+def print_model_summary(
+    config: "Train", model: "nn.Module", model_config: "ModelConfig", num_images: int, device: "torch.device"
 ) -> None:
-    """Print the layers with the shapes of what they give, and in one line what will be trained on how much."""
-    from stages.lib.model.models import layers
+    """Log the layers with their output shapes, and in one line what will be trained on what."""
+    from classifier.model import zoo
 
-    for name, kind, output, weights in layers(model, card.shape):
-        run.say(f"  {name:<10} {kind:<18} {output:<14} {f'{weights:,}' if weights else '':>11}".rstrip())
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    frozen = weights - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    run.say(
-        f"{card.architecture} with {weights:,} weights{f' ({frozen:,} frozen)' if frozen else ''}, {images:,} images, "
-        f"{run.param('train').epochs} epochs, {device.type}{f', {team.size} processes' if team.size > 1 else ''}"
+    for name, kind, output, count in zoo.summarize_layers(model, model_config.shape):
+        logger.info(f"  {name:<10} {kind:<18} {output:<14} {f'{count:,}' if count else '':>11}".rstrip())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    frozen = total - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    logger.info(
+        f"{model_config.architecture} with {total:,} parameters{f' ({frozen:,} frozen)' if frozen else ''}, "
+        f"{num_images:,} images, {config.epochs} epochs, {device.type}"
+        f"{f', {config.world_size} processes' if config.world_size > 1 else ''}"
     )
 
 
-def tell_difference(run: Run, environment: dict[str, str | int]) -> None:
-    """Say where this machine differs from the one that made the model that lies here."""
+@contextlib.contextmanager
+def make_epoch_callback(
+    context: "StageContext", model: "nn.Module", model_config: "ModelConfig", fingerprint: str
+) -> "Iterator[Callable[[list[Row]], None]]":
+    """What ``fit`` calls after each epoch: it rewrites the curves, and TensorBoard's files if they are wanted."""
+    with contextlib.ExitStack() as stack:
+        tensorboard = None
+        if context.untracked_param("runtime").tensorboard and context.is_rank_zero:
+            from classifier.train.tensorboard import TensorBoardLogger
+
+            config = context.param("train")
+            name = f"{config.model}-{config.optimizer}-{config.seed}-{fingerprint}"
+            tensorboard = stack.enter_context(TensorBoardLogger(name, model, model_config.shape))
+
+        def on_epoch(history: "list[Row]") -> None:
+            write_curves(context, history)
+            context.publish_preview(CURVES)
+            if tensorboard:
+                tensorboard.update(history)
+
+        yield on_epoch
+
+
+def calibrate(
+    model: "nn.Module", normalize: "Normalize", val_images: "AnnotatedImages", device: "torch.device"
+) -> float:
+    """The temperature that the logits are divided by for calibrated probabilities; 1 without validation images."""
+    import torch
+
+    from classifier.model.inference import predict_logits
+    from classifier.train import calibration
+    from classifier.train.loop import VALIDATION_BATCH_SIZE
+
+    if not len(val_images):
+        return 1.0
+    batches = val_images.iter_batches(VALIDATION_BATCH_SIZE)
+    logits = torch.cat([*predict_logits(model, normalize, batches, device)])
+    return calibration.fit_temperature(logits, val_images.labels)
+
+
+def write_results(
+    context: "StageContext",
+    model: "nn.Module",
+    model_config: "ModelConfig",
+    history: "list[Row]",
+    environment: dict[str, str | int],
+) -> None:
+    """Write the model, its curves, the metrics of the epoch that was kept, and the environment."""
+    from classifier.model import serialization
+    from classifier.runner import files
+
+    serialization.save(context.out("models/classifier.safetensors"), model, model_config)
+    write_curves(context, history)
+    keep_best = context.param("train").keep == "best"
+    kept = min(history, key=lambda row: row["val_loss"]) if keep_best else history[-1]
+    metrics = {key: round(value, DECIMALS) for key, value in kept.items() if key not in ("epoch", "lr")}
+    context.write_json("metrics/train.json", metrics)
+    files.atomic_write(ENVIRONMENT, files.json_bytes(environment))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    logger.info(f"wrote models/classifier.safetensors: {model_config.architecture}, {total:,} parameters")
+
+
+def write_curves(context: "StageContext", history: "list[Row]") -> None:
+    """Write one row an epoch."""
+    import pandas as pd
+
+    frame = pd.DataFrame(history).astype({"epoch": int}).round(DECIMALS)
+    frame.to_csv(context.out(CURVES), index=False, lineterminator="\n")
+
+
+def warn_environment_changed(environment: dict[str, str | int]) -> None:
+    """Log how this machine differs from the one that made the current model."""
     try:
         before = json.loads(ENVIRONMENT.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     changes = [f"{key} {before.get(key)} -> {value}" for key, value in environment.items() if before.get(key) != value]
     if changes:
-        run.say(f"not the environment of the last model, so the last bits may differ: {', '.join(changes)}")
+        logger.info(f"not the environment of the last model, so the last bits may differ: {', '.join(changes)}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("train", main, __doc__, kind=processes.kind_of_run()))
+    sys.exit(distributed.run_stage("train", main, __doc__))

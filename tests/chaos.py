@@ -16,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from stages.lib.runner import files, pipeline, yaml12
+from classifier import yaml_file
+from classifier.runner import files
+from classifier.runner.declaration import read_declaration
 from tests.project import STAGES, Project
 
 GROWING = "metrics/train/curves.csv"  # shown while it grows by whole rows: what lies there is the beginning of it
@@ -64,8 +66,8 @@ class Chaos:
         self.random = random.Random(self.seed)
         self.log = self.project.root.parent / f"{self.project.root.name}.log"
         self.seconds: dict[str, float] = {}  # from a stage's beginning to its first out
-        params = yaml12.load(self.project.read("params.yaml").decode())
-        declared = {stage: pipeline.declaration(stage, params, self.project.root / "dvc.yaml") for stage in STAGES}
+        params = yaml_file.load(self.project.read("params.yaml").decode())
+        declared = {stage: read_declaration(stage, params, self.project.root / "dvc.yaml") for stage in STAGES}
         self.outs = {stage: declared[stage].outs for stage in STAGES}
 
     # --- one disturbance ------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class Chaos:
                 return process
             told = self.log.read_text()
             assert DVC_CUT_OFF.search(told), self._told()
-            assert "mend: " in self.project.run("python", "-m", "stages.mend").stdout, self._told()
+            assert "mend: " in self.project.run("python", "-m", "tools.repair").stdout, self._told()
             self.mended += 1
 
     def _popen(self) -> "subprocess.Popen[bytes]":
@@ -188,7 +190,7 @@ class Chaos:
 
     def _recorded(self) -> set[str]:
         try:
-            return set(yaml12.load(self.project.read("dvc.lock").decode())["stages"])
+            return set(yaml_file.load(self.project.read("dvc.lock").decode())["stages"])
         except Exception:
             return set()  # not there yet, or cut off: the next start shows whether DVC minds
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.lib.annotate import idx
-from stages.lib.catalog import CATALOG, NAMES
-from stages.lib.runner import yaml12
+from classifier import yaml_file
+from classifier.annotate import idx
+from classifier.dataset_registry import DATASETS, RAW_FILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
@@ -30,7 +30,7 @@ SMALL_PARAMS: dict[str, Any] = {
     "train.model": "mlp",
     "train.optimizer": "sgd",
     "train.epochs": 6,
-    "train.augment.flip": False,  # the classes are sides of the image
+    "train.augment.hflip": False,  # the classes are sides of the image
     "train.batch_size": 40,
     "train.precision": "fp32",
     "models.mlp.hidden": [32],
@@ -109,7 +109,7 @@ class Project:
         import yaml
 
         path = self.root / "params.yaml"
-        content = yaml12.load(path.read_text())
+        content = yaml_file.load(path.read_text())
         for key, value in values.items():
             *sections, last = key.split(".")
             section = content
@@ -166,10 +166,10 @@ def make_project(root: Path, raw: Path) -> Project:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, root / name)
     project = Project(root, raw)
-    for entry, name in zip(CATALOG["fashion-mnist"].files, NAMES, strict=True):
+    for entry, name in zip(DATASETS["fashion-mnist"].files, RAW_FILES, strict=True):
         content = hashlib.md5((raw / name).read_bytes()).hexdigest()
         assert entry.content_md5
-        project.edit("stages/lib/catalog.py", entry.content_md5, content)
+        project.edit("classifier/dataset_registry.py", entry.content_md5, content)
     project.set_all(SMALL_PARAMS)
     project.run("git", "init", "-q", "-b", "main")
     project.run("git", "config", "user.name", "Test")

@@ -16,7 +16,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stages.lib.runner import files, pipeline, stage, yaml12
+from classifier import yaml_file
+from classifier.runner import files, stage
+from classifier.runner.cli import ROOT
+from classifier.runner.context import StageContext
+from classifier.runner.declaration import read_declaration
 
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SYSCALL = 0, 7, 24
 libc = ctypes.CDLL(None, use_errno=True)
@@ -66,7 +70,7 @@ OLD, NEW = b"old" * 50_000, b"new" * 50_000
 
 
 class OneFile:
-    """``files.write_whole`` over a file that is there."""
+    """``files.atomic_write`` over a file that is there."""
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "out"
@@ -75,7 +79,7 @@ class OneFile:
         self.path.write_bytes(OLD)
 
     def write(self) -> None:
-        files.write_whole(self.path, NEW)
+        files.atomic_write(self.path, NEW)
 
     def write_counted(self) -> None:
         begin()
@@ -95,7 +99,7 @@ class Folder(OneFile):
         pass
 
     def write(self) -> None:
-        temporary = files.temporary_name(self.path)
+        temporary = files.temporary_path(self.path)
         files.remove(temporary)
         temporary.mkdir()
         for name in ("a", "b"):
@@ -115,7 +119,7 @@ class State(OneFile):
     def __init__(self, folder: Path):
         import torch
 
-        from stages.lib.train.checkpoint import Checkpoint
+        from classifier.train.checkpoint import Checkpoint
 
         super().__init__(folder)
         self.weights = torch.arange(1000.0)
@@ -136,16 +140,16 @@ class State(OneFile):
 class Stage(OneFile):
     """A whole stage with several outs, from the first that gets its name to the end of the process."""
 
-    OUTS = pipeline.declaration("annotate", yaml12.load(Path("params.yaml").read_text())).outs
+    OUTS = read_declaration("annotate", yaml_file.load(Path("params.yaml").read_text())).outs
 
     def prepare(self) -> None:
         for out in self.OUTS:
-            (stage.ROOT / out).unlink(missing_ok=True)
+            (ROOT / out).unlink(missing_ok=True)
 
     def write(self) -> None:
-        def work(run: stage.Run) -> None:
+        def work(context: StageContext) -> None:
             for out in self.OUTS:
-                run.out(out).write_bytes(NEW)
+                context.out(out).write_bytes(NEW)
 
         assert stage.run_stage("annotate", work, None, []) == 0
 
@@ -161,7 +165,7 @@ class Stage(OneFile):
         self.write()
 
     def state(self) -> str:
-        paths = [stage.ROOT / out for out in self.OUTS]
+        paths = [ROOT / out for out in self.OUTS]
         there = [path.read_bytes() == NEW for path in paths if path.exists()]
         return f"{len(there)} of {len(paths)} outs" if all(there) else "a part"
 
@@ -184,7 +188,7 @@ def main(case: str, folder: Path) -> list[dict[str, Any]]:
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(again, 0)[1]) == 0
         entry["again"] = under_test.state()
-        root = under_test.folder if not isinstance(under_test, Stage) else stage.ROOT
+        root = under_test.folder if not isinstance(under_test, Stage) else ROOT
         temporary = [path for path in root.rglob(".tmp.*") if ".dvc" not in path.parts]
         found.append({**entry, "temporary": [str(path) for path in temporary]})
     return found

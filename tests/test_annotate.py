@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.lib import annotations, images
-from stages.lib.annotate import checks, idx
+from classifier import annotations, images
+from classifier.annotate import data_quality, idx
 from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
 
 
@@ -72,7 +72,7 @@ def test_odd_images_are_counted_and_kept(finished: Project) -> None:
     same, other = ((label["train"] == value).nonzero()[0] for value in (label["t10k"][0], (label["t10k"][0] + 1) % 10))
     pixels["train"][same[0]] = pixels["train"][other[0]] = pixels["t10k"][0]  # three in one: two labels, two splits
     pixels["train"][same[1]] = pixels["t10k"][1]
-    pixels["train"][same[1], 0, 0] += 20  # 20 grey levels on one pixel of 784: 0.7 on the mean
+    pixels["train"][same[1], 0, 0] += 20  # 20 gray levels on one pixel of 784: 0.7 on the mean
     pixels["train"][same[2]] = pixels["t10k"][2]
     pixels["train"][same[2], :4] += 20  # on a seventh of the image: 7.6
     pixels["train"][same[3]] = 7
@@ -96,14 +96,14 @@ def test_no_nearly_identical_pair_is_missed() -> None:
     rows = pd.DataFrame({"label": random.integers(0, 2, 30), "split": random.choice(["train", "test"], 30)})
     first, second = np.triu_indices(30, 1)
     distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
-    near = (distance > 0) & (distance <= checks.NEAR)
+    near = (distance > 0) & (distance <= data_quality.NEAR)
     expected = {
         "across_splits": int((near & (rows["split"].to_numpy()[first] != rows["split"].to_numpy()[second])).sum()),
         "pairs": int(near.sum()),
         "with_another_label": int((near & (rows["label"].to_numpy()[first] != rows["label"].to_numpy()[second])).sum()),
     }
     assert expected["pairs"] > 3
-    assert checks.nearly_identical(pixels, rows) == expected
+    assert data_quality.nearly_identical(pixels, rows) == expected
 
 
 @pytest.mark.parametrize("part", ["train", "t10k"])

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from stages.lib import annotations, images
-from stages.lib.dataset import AnnotatedImages
-from stages.lib.runner.errors import StageError
+from classifier import annotations, images
+from classifier.dataset import AnnotatedImages
+from classifier.errors import StageError
 
 HEADER = "image,label,class_name,split"
 GOOD = ["a/0.png,0,cat,train", "a/1.png,1,dog,train", "b/2.png,0,cat,val", "b/3.png,1,dog,test"]
@@ -132,7 +132,7 @@ def test_bad_images_are_one_line(folder: Path) -> None:
     Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(last)
     refused("is 3x6x6 (channels x height x width), but the images before it are 3x6x5")
     Image.fromarray(np.zeros((6, 5, 4), np.uint8)).save(last)
-    refused("has the mode RGBA; convert it to greyscale (L) or RGB")
+    refused("has the mode RGBA; convert it to grayscale (L) or RGB")
     last.unlink()
     refused("has no image 'b/3.png', which the annotations list")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from stages.lib import measures
-from stages.lib.train.calibration import fit_temperature
+from classifier import metrics
+from classifier.train.calibration import fit_temperature
 
 IMAGES, CLASSES = 500, 7
 
@@ -37,5 +37,5 @@ def test_a_temperature_is_found_where_there_is_none() -> None:
     logits = np.eye(3, dtype=np.float32)
     for labels in (np.arange(3), np.array([1, 2, 0])):
         temperature = fit_temperature(torch.from_numpy(logits), torch.from_numpy(labels))
-        assert math.isfinite(measures.mean_loss(logits, labels, temperature))
-        assert np.isfinite(measures.scale(measures.softmax(logits), temperature)).all()
+        assert math.isfinite(metrics.mean_loss(logits, labels, temperature))
+        assert np.isfinite(metrics.scale(metrics.softmax(logits), temperature)).all()

@@ -126,7 +126,7 @@ def predict(project: Project, path: Path, *words: str) -> dict[str, float]:
 
 @pytest.fixture(scope="session")
 def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture of another size, shape and mode than the model's: a test image in colours, dark on light."""
+    """A picture of another size, shape and mode than the model's: a test image in colors, dark on light."""
     with zipfile.ZipFile(demo.root / "data/images.zip") as archive, archive.open("test/00000.png") as file:
         image = ImageOps.invert(Image.open(file).convert("L")).resize((301, 217), Image.Resampling.BICUBIC)
     path = tmp_path_factory.mktemp("photo") / "photo.png"
@@ -173,8 +173,8 @@ def test_transparent_and_turned_pictures_are_read_as_predict_reads_them(
 ) -> None:
     with Image.open(photo) as image:
         clear = image.point(lambda value: value // 5 * 5).convert("RGBA")  # a fifth of it is a whole number
-        grey = image.convert("L")
-        clear.putalpha(grey.point(lambda value: 255 if value < 90 else 51 if value < 180 else 0))
+        gray = image.convert("L")
+        clear.putalpha(gray.point(lambda value: 255 if value < 90 else 51 if value < 180 else 0))
         clear.save(tmp_path / "clear.png")
         exif = Image.Exif()
         exif[0x0112] = 6  # taken with the camera on its side
@@ -372,7 +372,7 @@ def test_npm_that_fails_is_one_line_and_is_tried_again(demo: Project, finished: 
         assert error.count("\n") == 1
 
 
-def test_ones_own_colour_images_of_another_size_work(demo: Project, browser: Browser, tmp_path: Path) -> None:
+def test_ones_own_color_images_of_another_size_work(demo: Project, browser: Browser, tmp_path: Path) -> None:
     """Three classes, 24 x 20 RGB, as JPEG, with a model that is no network of this project."""
     project = demo.copy(tmp_path / "project")
     random = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.catalog import CATALOG, NAMES
+from classifier.dataset_registry import DATASETS, RAW_FILES
 from tests.project import Project
 
 
@@ -85,7 +85,7 @@ def use(project: Project, *sources: str) -> None:
 
 
 def right(project: Project) -> bool:
-    return all(project.read(f"data/raw/{name}") == (project.raw / name).read_bytes() for name in NAMES)
+    return all(project.read(f"data/raw/{name}") == (project.raw / name).read_bytes() for name in RAW_FILES)
 
 
 @pytest.mark.parametrize("way", ["good", "plain", "once-500"])
@@ -120,7 +120,7 @@ def test_a_bad_source_is_named_and_the_next_one_tried(fresh: Project, server: Se
     use(fresh, server.url(way))
     failed = fresh.stage("download", status=1)
     line = next(line for line in failed.stderr.splitlines() if server.url(way) in line)
-    assert NAMES[0] in line
+    assert RAW_FILES[0] in line
     assert reason in line
     assert "FASHION_MNIST_SOURCES=/that/folder" in failed.stderr  # what the person can do
     assert not (fresh.root / "data/raw").exists()
@@ -136,21 +136,21 @@ def test_the_environment_comes_before_params_yaml(fresh: Project, server: Server
     assert server.requests == []
     use(fresh)
     fresh.stage("download")
-    assert len(server.requests) >= len(NAMES)
+    assert len(server.requests) >= len(RAW_FILES)
 
 
 def test_unknown_protocols_and_missing_folders_are_named(fresh: Project) -> None:
     use(fresh, "gopher://there", "/no/such/folder")
     failed = fresh.stage("download", status=1)
     assert "gopher://there: Protocol not known: gopher" in failed.stderr
-    assert f"/no/such/folder: {NAMES[0]}: not found there" in failed.stderr
+    assert f"/no/such/folder: {RAW_FILES[0]}: not found there" in failed.stderr
 
 
 def test_debians_package_is_fetched_without_root(fresh: Project, tmp_path: Path) -> None:
     """With an apt-get of our own on PATH: tests reach no network."""
     folder = tmp_path / "package/usr/share/datasets/fashion-mnist"
     folder.mkdir(parents=True)
-    for name in NAMES:
+    for name in RAW_FILES:
         (folder / f"{name}.gz").write_bytes(gzip.compress((fresh.raw / name).read_bytes()))
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -187,8 +187,8 @@ def test_a_killed_download_leaves_nothing_and_can_be_run_again(fresh: Project, s
 
 
 def test_the_catalogue_has_a_digest_for_every_file() -> None:
-    for name, entry in CATALOG.items():
-        assert [file.name for file in entry.files] == list(NAMES), name
+    for name, entry in DATASETS.items():
+        assert [file.name for file in entry.files] == list(RAW_FILES), name
         assert len(entry.class_names) == 10
         digests = [digest for file in entry.files for digest in (file.gzip_md5, file.content_md5) if digest]
         assert len(set(digests)) == len(digests)
@@ -199,5 +199,5 @@ def test_the_gzip_digests_are_those_of_torchvision() -> None:
     from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
     for name, theirs in {"fashion-mnist": FashionMNIST, "mnist": MNIST, "kmnist": KMNIST}.items():
-        assert [(f"{file.name}.gz", file.gzip_md5) for file in CATALOG[name].files] == theirs.resources
-        assert list(CATALOG[name].class_names) == [c.partition(" - ")[0] for c in theirs.classes]
+        assert [(f"{file.name}.gz", file.gzip_md5) for file in DATASETS[name].files] == theirs.resources
+        assert list(DATASETS[name].class_names) == [c.partition(" - ")[0] for c in theirs.classes]

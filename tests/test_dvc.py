@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from stages.compare import compare
-from stages.lib.runner import yaml12
-from stages.lib.runner.errors import StageError
+from classifier import yaml_file
+from classifier.errors import StageError
 from tests.project import REPOSITORY, STAGES, Project, ran, wait_for
+from tools.compare import compare
 
 # --- minimal and sufficient reruns ----------------------------------------------------------------------------------
 
@@ -31,7 +31,7 @@ RERUNS = {
     r"annotate\..*": ["annotate"],
     r"compute\..*": ["train", "evaluate", "export"],
     r"train\..*": ["train"],
-    r"(models\.mlp|losses\.cross_entropy|optimizers\.sgd|schedules\.one_cycle)(\..*)?": ["train"],
+    r"(models\.mlp|losses\.cross_entropy|optimizers\.sgd|schedules\.linear)(\..*)?": ["train"],
     r"models\.(?!mlp).*|losses\.(?!cross).*|optimizers\.(?!sgd).*|schedules\.(?!one).*": [],
     r"evaluate\..*": ["evaluate"],
     r"export\..*": ["export"],
@@ -58,7 +58,7 @@ def changed(key: str, value: Any) -> Any:
         "train.schedule": "constant",
         "train.loss": "nll",
         "train.keep": "best",
-        "train.warm_start": "other.safetensors",
+        "train.initial_checkpoint": "other.safetensors",
         "train.precision": "bf16",
     }
     match value:
@@ -75,7 +75,7 @@ def changed(key: str, value: Any) -> Any:
 
 
 def test_every_key_reruns_what_it_must_and_nothing_else(finished: Project) -> None:
-    params = yaml12.load(finished.read("params.yaml").decode())
+    params = yaml_file.load(finished.read("params.yaml").decode())
     for key, value in leaves(params):
         rows = [stages for pattern, stages in RERUNS.items() if re.fullmatch(pattern, key)]
         assert len(rows) == 1, f"{key} is in {len(rows)} rows of the table"
@@ -90,7 +90,7 @@ def test_every_key_reruns_what_it_must_and_nothing_else(finished: Project) -> No
 
 def test_every_declared_param_is_read(tmp_path: Path) -> None:
     """Reading an undeclared one is impossible (``Run.param`` refuses); here the other way round."""
-    stages = yaml12.load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    stages = yaml_file.load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for name in STAGES:
         read = set()
         for node in ast.walk(ast.parse((REPOSITORY / f"stages/{name}.py").read_text())):
@@ -100,7 +100,7 @@ def test_every_declared_param_is_read(tmp_path: Path) -> None:
 
 
 def test_everything_in_dvc_yaml_has_a_description() -> None:
-    content = yaml12.load((REPOSITORY / "dvc.yaml").read_text())
+    content = yaml_file.load((REPOSITORY / "dvc.yaml").read_text())
     for name, stage in content["stages"].items():
         assert stage["desc"], name
         for group in ("outs", "metrics", "plots"):
@@ -188,7 +188,9 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
         by_seed[seed] = json.loads(finished.read("metrics/evaluate.json"))["accuracy"]
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
-    shown = next(line for line in finished.run("python", "-m", "stages.repeats").stdout.splitlines() if "mlp" in line)
+    shown = next(
+        line for line in finished.run("python", "-m", "tools.seed_statistics").stdout.splitlines() if "mlp" in line
+    )
     values = pd.Series(by_seed)
     assert f"test accuracy {values.mean():.2%} ± {values.std():.2%} (n = 3 seeds)" in shown
 
@@ -222,14 +224,14 @@ def test_compare_counts_and_tests_as_the_textbook_does() -> None:
     b = predictions([True] * 70 + [False] * 15 + [True] * 5 + [False] * 10)
     result = compare("a", a, "b", b)
     assert (result.a.accuracy, result.b.accuracy) == (0.85, 0.75)
-    assert (result.a.only_right, result.b.only_right, result.images) == (15, 5, 100)
+    assert (result.a.only_correct, result.b.only_correct, result.num_images) == (15, 5, 100)
     assert result.p_value == pytest.approx(0.0414, abs=1e-4)  # 2 * P(X <= 5), X ~ Binomial(20, 1/2)
     assert result.in_words().startswith("a is better than b")
     interval = binomtest(85, 100).proportion_ci(method="wilson")
     assert (result.a.low, result.a.high) == (interval.low, interval.high)
     same = compare("a", a, "a", a)
     assert same.p_value == 1
-    assert same.in_words().startswith("No difference is shown")
+    assert same.in_words().startswith("No significant difference")
 
 
 def test_compare_does_not_mind_the_order_but_refuses_other_images() -> None:
@@ -244,13 +246,13 @@ def test_compare_reads_revisions_experiments_and_the_workspace(finished: Project
     finished.dvc("exp", "run", "--name", "worse", "-S", "train.epochs=1", "-S", "optimizers.sgd.lr=0.001")
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
-    result = json.loads(finished.run("python", "-m", "stages.compare", "worse", "main", "--json").stdout)
+    result = json.loads(finished.run("python", "-m", "tools.compare", "worse", "main", "--json").stdout)
     recorded = json.loads(finished.read("metrics/evaluate.json"))["accuracy"]
     assert result["b"]["accuracy"] == recorded
     assert result["a"]["accuracy"] < recorded
-    shown = finished.run("python", "-m", "stages.compare", "worse").stdout
+    shown = finished.run("python", "-m", "tools.compare", "worse").stdout
     assert "workspace is better than worse" in shown
-    failed = finished.run("python", "-m", "stages.compare", "no-such-thing", status=1)
+    failed = finished.run("python", "-m", "tools.compare", "no-such-thing", status=1)
     assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
@@ -292,7 +294,7 @@ def test_a_lock_conflict_after_a_merge_is_solved_as_the_readme_says(finished: Pr
             finished.run("sh", "-c", line.removeprefix("$ "))
     assert finished.run("git", "status", "--porcelain").stdout == ""
     assert finished.repro() == []
-    params = yaml12.load(finished.read("params.yaml").decode())
+    params = yaml_file.load(finished.read("params.yaml").decode())
     assert (params["evaluate"]["batch_size"], params["train"]["seed"]) == (9, 4)
 
 
@@ -333,9 +335,9 @@ def cookbook(part: str) -> list[str]:
 def test_the_recipe_for_a_gpu_runs_in_reduced_form(finished: Project) -> None:
     (command,) = cookbook("gpu")
     finished.run("sh", "-c", f"{command} -S train.epochs=1 -S optimizers.sgd.lr=0.01")
-    params = yaml12.load(finished.read("params.yaml").decode())
+    params = yaml_file.load(finished.read("params.yaml").decode())
     assert params["train"]["model"] == "resnet18"
-    assert params["train"]["augment"]["erase_pixels"] == 10
+    assert params["train"]["augment"]["cutout_pixels"] == 10
     assert json.loads(finished.read("metrics/export.json"))["disagreeing_predictions"] == 0
 
 
@@ -351,6 +353,6 @@ def test_the_cookbook_works_as_the_readme_says(finished: Project) -> None:
     assert ran(back["dvc repro"]) == []
     assert finished.run("git", "status", "--porcelain").stdout == ""
     experiments = type_in("experiments")
-    assert "exact McNemar p = " in experiments["python -m stages.compare lenet-0 lenet-1"]
-    assert "(n = 2 seeds)" in experiments["python -m stages.repeats"]
+    assert "exact McNemar p = " in experiments["python -m tools.compare lenet-0 lenet-1"]
+    assert "(n = 2 seeds)" in experiments["python -m tools.seed_statistics"]
     assert finished.run("git", "status", "--porcelain").stdout == ""

@@ -13,11 +13,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, recall_score, top_k_accuracy_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from stages.lib import measures
-from stages.lib.dataset import AnnotatedImages
-from stages.lib.model import model_file
-from stages.lib.model.model_file import KEY
-from stages.lib.train.calibration import fit_temperature
+from classifier.dataset import AnnotatedImages
+from classifier.model import serialization
+from classifier.model.serialization import KEY
+from classifier.train.calibration import fit_temperature
 from tests.project import TEST_IMAGES, Project
 
 
@@ -51,7 +50,7 @@ def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
     interval = binomtest(round(metrics["accuracy"] * TEST_IMAGES), TEST_IMAGES).proportion_ci(method="wilson")
     assert metrics["accuracy_interval"] == pytest.approx({"low": interval.low, "high": interval.high}, abs=1e-6)
     calibration, temperature = metrics["calibration"], metrics["calibration"]["temperature"]
-    scaled = measures.scale(probabilities, temperature)
+    scaled = metrics.scale(probabilities, temperature)
     for key, values in (("error", probabilities), ("error_after_scaling", scaled)):
         arguments = torch.from_numpy(values), torch.from_numpy(labels), 10
         error = multiclass_calibration_error(*arguments, n_bins=15, norm="l1").item()
@@ -64,13 +63,13 @@ def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
 
 def test_temperature_and_mirrored_views_are_what_they_are_called(finished: Project) -> None:
     metrics = json.loads(finished.read("metrics/evaluate.json"))
-    model, card = model_file.load(finished.root / "models/classifier.safetensors")
-    normalise = model_file.Normalise(card)
+    model, model_config = serialization.load(finished.root / "models/classifier.safetensors")
+    normalize = serialization.Normalize(model_config)
     with torch.inference_mode():
         paths = finished.root / "data/annotations.csv", finished.root / "data/images.zip"
         validation, test = (AnnotatedImages(*paths, split=split) for split in ("val", "test"))
-        of_validation = model(normalise(validation.everything()))
-        both = model(normalise(test.everything())) + model(normalise(test.everything().flip(-1)))
+        of_validation = model(normalize(validation.all_images()))
+        both = model(normalize(test.all_images())) + model(normalize(test.all_images().flip(-1)))
     temperature = fit_temperature(of_validation, validation.labels)
     assert metrics["calibration"]["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert metrics["calibration"]["temperature"] != 1
@@ -110,7 +109,7 @@ def test_without_validation_rows_the_temperature_is_one(finished: Project) -> No
 def test_the_gate(finished: Project) -> None:
     """A model that says one class for everything is right on a tenth."""
 
-    def always_the_same(tensors: dict[str, torch.Tensor], card: dict[str, object]) -> None:
+    def always_the_same(tensors: dict[str, torch.Tensor], model_config: dict[str, object]) -> None:
         tensors["3.weight"].zero_()
         tensors["3.bias"] = torch.eye(10)[4]
 
@@ -158,23 +157,26 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, obj
     tensors = load_file(path)
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        card = json.loads(json.loads(file.read(size))["__metadata__"][KEY])
-    change(tensors, card)
+        model_config = json.loads(json.loads(file.read(size))["__metadata__"][KEY])
+    change(tensors, model_config)
     path.unlink()
-    save_file(tensors, path, metadata={KEY: json.dumps(card)} if card else None)
+    save_file(tensors, path, metadata={KEY: json.dumps(model_config)} if model_config else None)
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "export"])
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda tensors, card: tensors.pop("1.bias"), "do not fit the architecture mlp: 1.bias is missing"),
-        (lambda tensors, card: tensors.update(extra=torch.zeros(1)), "extra is unknown"),
-        (lambda tensors, card: tensors.update({"1.bias": torch.zeros(5)}), "1.bias is [5], not [32]"),
-        (lambda tensors, card: card.clear(), "its metadata do not describe a model of this pipeline"),
-        (lambda tensors, card: card.update(architecture="vgg"), "its metadata do not describe a model"),
-        (lambda tensors, card: card["class_names"].reverse(), "was trained for the classes Ankle boot, Bag"),
-        (lambda tensors, card: card.update(height=14, width=56), "takes images of 1x14x56"),
+        (lambda tensors, model_config: tensors.pop("1.bias"), "do not fit the architecture mlp: 1.bias is missing"),
+        (lambda tensors, model_config: tensors.update(extra=torch.zeros(1)), "extra is unknown"),
+        (lambda tensors, model_config: tensors.update({"1.bias": torch.zeros(5)}), "1.bias is [5], not [32]"),
+        (lambda tensors, model_config: model_config.clear(), "its metadata do not describe a model of this pipeline"),
+        (lambda tensors, model_config: model_config.update(architecture="vgg"), "its metadata do not describe a model"),
+        (
+            lambda tensors, model_config: model_config["class_names"].reverse(),
+            "was trained for the classes Ankle boot, Bag",
+        ),
+        (lambda tensors, model_config: model_config.update(height=14, width=56), "takes images of 1x14x56"),
     ],
 )
 def test_a_model_that_does_not_fit_is_one_line(

@@ -21,18 +21,18 @@ import torchvision
 from PIL import Image, ImageOps
 from scipy.special import softmax
 
-from stages.lib.catalog import CATALOG
-from stages.lib.export import background, onnx_file, onnx_int8, onnx_proof, origin
-from stages.lib.model import models
-from stages.lib.model.model_file import ModelCard, Normalise
-from stages.lib.runner.errors import StageError
+from classifier.dataset_registry import DATASETS
+from classifier.errors import StageError
+from classifier.export import background, dataset_info, onnx_file, onnx_int8, onnx_validate
+from classifier.model import zoo
+from classifier.model.serialization import ModelConfig, Normalize
 from tests.project import TEST_IMAGES, Project
 from tests.test_train import MODEL_ARGUMENTS
 
 
-def make_card(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelCard:
+def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelConfig:
     names = [f"class {number}" for number in range(7)]
-    return ModelCard(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels, {})
+    return ModelConfig(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels, {})
 
 
 def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
@@ -46,12 +46,12 @@ def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def check_exported(model: torch.nn.Module, card: ModelCard, path: Path) -> None:
+def check_exported(model: torch.nn.Module, model_config: ModelConfig, path: Path) -> None:
     """The file has the contract's form and computes what the model computes, in batches of any size."""
-    onnx_file.write(path, onnx_file.convert(model, card, 18))
-    onnx_proof.check_form(path, card, opset=18)
+    onnx_file.write(path, onnx_file.convert(model, model_config, 18))
+    onnx_validate.check_contract(path, model_config, opset=18)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    size = (card.channels, card.height, card.width)
+    size = (model_config.channels, model_config.height, model_config.width)
     for count in (1, 2, 7):
         for images in (
             torch.randint(0, 256, (count, *size), dtype=torch.uint8),
@@ -60,20 +60,20 @@ def check_exported(model: torch.nn.Module, card: ModelCard, path: Path) -> None:
         ):
             logits, probabilities = session.run(None, {"images": images.numpy()})
             with torch.inference_mode():
-                expected = model(Normalise(card)(images))
+                expected = model(Normalize(model_config)(images))
             np.testing.assert_allclose(logits, expected, atol=1e-4 * max(1, expected.abs().max().item()))
-            np.testing.assert_allclose(probabilities, (expected / card.temperature).softmax(1), atol=1e-4)
+            np.testing.assert_allclose(probabilities, (expected / model_config.temperature).softmax(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_every_model_exports_to_what_it_computes(tmp_path: Path, name: str, channels: int) -> None:
     torch.manual_seed(0)
-    card = make_card(name, channels)
-    card = dataclasses.replace(card, temperature=0.7)
-    check_exported(as_after_training(card.build()), card, tmp_path / "model.onnx")
+    model_config = make_model_config(name, channels)
+    model_config = dataclasses.replace(model_config, temperature=0.7)
+    check_exported(as_after_training(model_config.build()), model_config, tmp_path / "model.onnx")
     kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
-    assert not kinds & {"Mul", "Add", "Sub"}  # the first layer normalises
+    assert not kinds & {"Mul", "Add", "Sub"}  # the first layer normalizes
 
 
 def test_a_first_layer_that_pads_leaves_the_normalisation_to_itself(tmp_path: Path) -> None:
@@ -81,16 +81,16 @@ def test_a_first_layer_that_pads_leaves_the_normalisation_to_itself(tmp_path: Pa
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 7)
     )
-    check_exported(model.eval(), make_card("cnn", channels=3), tmp_path / "model.onnx")
+    check_exported(model.eval(), make_model_config("cnn", channels=3), tmp_path / "model.onnx")
 
 
 def test_int8_takes_pixels_as_they_are(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    card = make_card("cnn")
-    model = as_after_training(card.build())
+    model_config = make_model_config("cnn")
+    model = as_after_training(model_config.build())
     images = torch.randint(0, 200, (64, 1, 28, 28), dtype=torch.uint8)  # no white: the range is not the calibration's
-    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, card, 18))
-    proto = onnx_int8.quantise(tmp_path / "model.onnx", tmp_path / "int8.onnx", images.numpy())
+    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, model_config, 18))
+    proto = onnx_int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", images.numpy())
     kinds = [node.op_type for node in proto.graph.node]
     (first,) = (node for node in proto.graph.node if "images" in node.input)
     assert first.op_type == "DequantizeLinear"
@@ -101,7 +101,7 @@ def test_int8_takes_pixels_as_they_are(tmp_path: Path) -> None:
     for batch in (images, white):
         (logits,) = session.run(["logits"], {"images": batch.numpy()})
         with torch.inference_mode():
-            expected = model(Normalise(card)(batch)).numpy()
+            expected = model(Normalize(model_config)(batch)).numpy()
         assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
 
 
@@ -117,12 +117,12 @@ def test_torchvision_classifiers_export_without_batch_norm(
     model = getattr(torchvision.models, name)(weights=None, num_classes=7)
     where, first = next(item for item in model.named_modules() if isinstance(item[1], torch.nn.Conv2d))
     parent, _, attribute = where.rpartition(".")
-    grey = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
-    setattr(model.get_submodule(parent), attribute, grey)
-    card = ModelCard(name, {}, [f"class {number}" for number in range(7)], 1, 32, 32, [0.3], [0.4], {})
-    check_exported(as_after_training(model), card, tmp_path / "model.onnx")
+    gray = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
+    setattr(model.get_submodule(parent), attribute, gray)
+    model_config = ModelConfig(name, {}, [f"class {number}" for number in range(7)], 1, 32, 32, [0.3], [0.4], {})
+    check_exported(as_after_training(model), model_config, tmp_path / "model.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
-    if multiplications:  # one is the normalisation's; squeeze-and-excitation multiplies too
+    if multiplications:  # one is the normalization's; squeeze-and-excitation multiplies too
         assert operators.count("Mul") == multiplications
 
 
@@ -156,15 +156,15 @@ def test_the_metadata_say_how_to_use_it_and_what_it_was_made_from(finished: Proj
         "accuracy": evaluation["accuracy"],
         "architecture": "mlp",
         "background": "dark",
-        "class_names": list(CATALOG["fashion-mnist"].class_names),
-        "input": "images: (batch, 1, 28, 28) uint8, 0 to 255; greyscale",
+        "class_names": list(DATASETS["fashion-mnist"].class_names),
+        "input": "images: (batch, 1, 28, 28) uint8, 0 to 255; grayscale",
         "outputs": "logits, probabilities: (batch, 10) float32, in the order of class_names",
         "temperature": evaluation["calibration"]["temperature"],
         "training_data": {
             "attribution": "Zalando SE, 2017",
             "homepage": "github.com/zalandoresearch/fashion-mnist",
             "images": {"test": 100, "train": 360, "val": 40},
-            "licence": "MIT",
+            "license": "MIT",
             "name": "Fashion-MNIST",
         },
         "weights_sha256": hashlib.sha256(finished.read("models/classifier.safetensors")).hexdigest(),
@@ -233,7 +233,7 @@ def test_a_difference_over_the_tolerance_fails_and_writes_nothing(finished: Proj
     ],
 )
 def test_a_wrong_conversion_fails_and_writes_nothing(finished: Project, old: str, new: str, says: str) -> None:
-    finished.edit("stages/lib/export/onnx_file.py", old, new)
+    finished.edit("classifier/export/onnx_file.py", old, new)
     done = finished.stage("export", status=1)
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
@@ -256,21 +256,21 @@ def test_another_accuracy_than_evaluates_fails_and_writes_nothing(finished: Proj
     [
         ("no JSON", "no JSON file"),
         ("[]", "must hold texts by name"),
-        ('{"name": "Mine", "licence": 4}', "must hold texts by name"),
-        ('{"name": "Mine"}', 'has no "licence"; "unknown" is an answer'),
+        ('{"name": "Mine", "license": 4}', "must hold texts by name"),
+        ('{"name": "Mine"}', 'has no "license"; "unknown" is an answer'),
     ],
 )
 def test_an_origin_that_says_too_little_is_one_line(tmp_path: Path, content: str, says: str) -> None:
-    path = tmp_path / "origin.json"
+    path = tmp_path / "dataset_info.json"
     path.write_text(content)
     with pytest.raises(StageError, match=re.escape(says)):
-        origin.read(path)
+        dataset_info.read(path)
 
 
-def test_every_catalogued_data_set_has_a_name_and_a_licence(tmp_path: Path) -> None:
-    for entry in CATALOG.values():
-        (tmp_path / "origin.json").write_text(json.dumps(entry.origin))
-        assert origin.read(tmp_path / "origin.json") == entry.origin
+def test_every_catalogued_data_set_has_a_name_and_a_license(tmp_path: Path) -> None:
+    for entry in DATASETS.values():
+        (tmp_path / "dataset_info.json").write_text(json.dumps(entry.info))
+        assert dataset_info.read(tmp_path / "dataset_info.json") == entry.info
 
 
 # --- 8 bits ---------------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
     assert metrics["bytes"] == path.stat().st_size
     held = metadata(path)
     assert held["accuracy"] == metrics["accuracy"]
-    assert held["quantised"] == "int8 weights by channel, uint8 activations"
+    assert held["quantized"] == "int8 weights by channel, uint8 activations"
     same = metadata(finished.root / "models/classifier.onnx")
     assert {key: held[key] for key in same if key != "accuracy"} == {
         key: value for key, value in same.items() if key != "accuracy"
@@ -338,10 +338,10 @@ def test_the_seed_draws_the_calibration_images(finished: Project) -> None:
 def test_8_bits_that_cost_too_much_fail_and_write_nothing(finished: Project) -> None:
     finished.set(export__int8=True)
     # Mirrored: the small data set's classes are sides of the image, and easy enough for any 8 bits.
-    finished.edit("stages/export.py", "run(session, test.everything()", "run(session, test.everything().flip(-1)")
+    finished.edit("stages/export.py", "run(session, test.all_images()", "run(session, test.all_images().flip(-1)")
     done = finished.stage("export", status=1)
     assert "of accuracy" in done.stderr
-    assert "more than export.int8_max_drop 0.01" in done.stderr
+    assert "more than export.int8_max_accuracy_drop 0.01" in done.stderr
     for path in ("models/classifier.onnx", "models/int8", "metrics/export.json"):
         assert not (finished.root / path).exists()
 
@@ -378,7 +378,7 @@ def test_predict_takes_any_size_and_mode(finished: Project, pictures: Path, tmp_
     with Image.open(pictures / "00000.png") as image:
         large = image.resize((280, 280), Image.Resampling.NEAREST)
     variants = {
-        "grey.png": large,
+        "gray.png": large,
         "rgb.jpg": large.convert("RGB"),
         "alpha.png": large.convert("RGBA"),
         "palette.gif": large.convert("P"),
@@ -406,7 +406,7 @@ def test_a_bad_file_gets_one_line_after_the_good_ones_were_answered(
     bad.write_bytes(b"no picture")
     good, cut = pictures / "00001.png", tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:300])
-    command = f"python -m stages.predict {bad} /no/such.png {cut} {good} 2>&1"
+    command = f"python -m tools.predict {bad} /no/such.png {cut} {good} 2>&1"
     lines = finished.run("sh", "-c", command, status=1).stdout.splitlines()
     assert lines[0].startswith(str(good))
     assert lines[1:3] == [
@@ -432,7 +432,7 @@ def test_predict_takes_folders_patterns_and_standard_input(finished: Project, pi
         finished.stage("predict", "--json", str(pictures / "**" / "[x]*.png"), str(pictures / "0000[0-2].png")).stdout
     )
     assert [Path(answer["image"]).name for answer in answers] == ["x.png", "00000.png", "00001.png", "00002.png"]
-    piped = finished.run("sh", "-c", f"python -m stages.predict - < {pictures / '00005.png'}").stdout
+    piped = finished.run("sh", "-c", f"python -m tools.predict - < {pictures / '00005.png'}").stdout
     assert piped.split("  ")[:2] == ["-", by_name[str(pictures / "00005.png")]]
     (pictures / "empty").mkdir()
     done = finished.stage("predict", str(pictures / "empty"), str(pictures / "*.gif"), status=1)
@@ -443,7 +443,7 @@ def test_predict_takes_folders_patterns_and_standard_input(finished: Project, pi
 
 
 def test_predict_ends_quietly_when_nobody_reads_on(finished: Project, pictures: Path) -> None:
-    done = finished.run("sh", "-c", f"python -m stages.predict --json {f'{pictures} ' * 4} | head -n 1")  # 4 x 35 kB
+    done = finished.run("sh", "-c", f"python -m tools.predict --json {f'{pictures} ' * 4} | head -n 1")  # 4 x 35 kB
     assert (done.stdout, done.stderr) == ("[\n", "")
 
 
@@ -471,7 +471,7 @@ def test_backgrounds_of_a_data_set() -> None:
 def test_predict_imports_no_torch(finished: Project, pictures: Path) -> None:
     words = [str(pictures / "00000.png"), "--model", str(finished.root / "models/classifier.onnx")]
     code = (
-        "import sys; from stages import predict\n"
+        "import sys; from tools import predict\n"
         f"predict.main({words!r})\n"
         "print(sorted({'torch', 'pandas', 'onnx', 'pydantic'} & set(sys.modules)))"
     )

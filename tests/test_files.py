@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.lib.runner import files
-from stages.lib.train.checkpoint import Checkpoint
+from classifier.runner import files
+from classifier.train.checkpoint import Checkpoint
 from tests.project import REPOSITORY, Project
 from tests.test_stage import OUTS
 
@@ -60,7 +60,7 @@ def test_a_kill_anywhere_in_a_publish_leaves_only_whole_outs_and_the_next_run_is
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("save", [lambda path: files.write_whole(path, b"new"), lambda path: publish_folder(path)])
+@pytest.mark.parametrize("save", [lambda path: files.atomic_write(path, b"new"), lambda path: publish_folder(path)])
 def test_content_is_on_the_disk_before_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Path], None]
 ) -> None:
@@ -87,7 +87,7 @@ def test_content_is_on_the_disk_before_its_name(
 
 
 def publish_folder(path: Path) -> None:
-    temporary = files.temporary_name(path)
+    temporary = files.temporary_path(path)
     temporary.mkdir()
     for name in ("a", "b"):
         (temporary / name).write_bytes(b"new")

@@ -159,14 +159,14 @@ def test_locks_of_a_killed_dvc_stop_nobody(finished: Project) -> None:
     assert {entry["pid"] for entry in locked["write"].values()} == {process.pid}
     (finished.root / "go on").touch()
     assert finished.repro("evaluate") == ["evaluate"]
-    assert finished.run("python", "-m", "stages.mend").stdout == ""
+    assert finished.run("python", "-m", "tools.repair").stdout == ""
 
 
 def mended(project: Project) -> str:
-    """What `python -m stages.mend` says when DVC cannot go on; afterwards it can."""
+    """What `python -m tools.repair` says when DVC cannot go on; afterwards it can."""
     failed = project.dvc("repro", status=255)
     assert DVC_CUT_OFF.search(failed.stderr + failed.stdout), failed.stderr
-    return project.run("python", "-m", "stages.mend").stdout
+    return project.run("python", "-m", "tools.repair").stdout
 
 
 @pytest.mark.parametrize("kept", [0, 0.5, 0.8])
@@ -198,7 +198,7 @@ def test_a_list_of_locked_files_that_was_cut_off_is_mended(finished: Project) ->
     listed = finished.root / ".dvc/tmp/rwlock"
     listed.write_text("")
     with Lock(str(finished.root / ".dvc/tmp/lock")):  # a living DVC, which may be writing it just now
-        assert finished.run("python", "-m", "stages.mend").stdout == ""
+        assert finished.run("python", "-m", "tools.repair").stdout == ""
     assert listed.exists()
     assert mended(finished) == "mend: .dvc/tmp/rwlock was cut off; removed, DVC makes a new one\n"
     assert finished.repro() == ["evaluate", "report"]
@@ -226,30 +226,30 @@ def test_mend_leaves_alone_what_dvc_can_read_and_what_git_has_to_solve(finished:
         batch_size = "        evaluate:\n          batch_size: "
         finished.edit("dvc.lock", f"{batch_size}200", f"{batch_size}{value}")
         finished.commit(branch)
-    assert finished.run("python", "-m", "stages.mend").stdout == ""
+    assert finished.run("python", "-m", "tools.repair").stdout == ""
     finished.run("git", "merge", "theirs", status=1)
     conflict = finished.read("dvc.lock")
     assert b"<<<<<<<" in conflict
-    assert finished.run("python", "-m", "stages.mend").stdout == ""
+    assert finished.run("python", "-m", "tools.repair").stdout == ""
     assert finished.read("dvc.lock") == conflict
 
 
 def test_make_repro_mends_first() -> None:
     shown = subprocess.run(["make", "-n", "repro"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    assert shown.index("python -m stages.mend\n") < shown.index("dvc repro\n")
+    assert shown.index("python -m tools.repair\n") < shown.index("dvc repro\n")
 
 
 # --- leftovers ------------------------------------------------------------------------------------------------------
 
 
 def leftovers(project: Project, *words: str, status: int = 0) -> list[str]:
-    return project.run("python", "-m", "stages.leftovers", *words, status=status).stdout.splitlines()
+    return project.run("python", "-m", "tools.checkpoints", *words, status=status).stdout.splitlines()
 
 
 def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
     finished.set_all({**ENDLESS, "runtime.checkpoint_seconds": 0})
     names = []
-    for change in ({}, {"train.seed": 7, "train.augment.shift_pixels": 2}):
+    for change in ({}, {"train.seed": 7, "train.augment.translate_pixels": 2}):
         finished.set_all(change)
         process = finished.start("python", "-m", "stages.train")
         wait_for(lambda known=len(states(finished)): len(states(finished)) > known)  # type: ignore[misc] # noqa: B008
@@ -264,17 +264,17 @@ def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
     shape = r"{}, mlp, step [\d,]+, epoch \d+, 0\.\d MB, 0\.0 h old, "
     assert re.fullmatch(shape.format(current) + "the next run goes on from it", told[current])
     assert re.fullmatch(
-        shape.format(other) + r"of other train\.seed 0, train\.augment\.shift_pixels 1|"
-        + shape.format(other) + r"of other train\.augment\.shift_pixels 1, train\.seed 0", told[other]
+        shape.format(other) + r"of other train\.seed 0, train\.augment\.translate_pixels 1|"
+        + shape.format(other) + r"of other train\.augment\.translate_pixels 1, train\.seed 0", told[other]
     )  # fmt: skip
     assert "no state that can be read" in told["train-0123456789abcdef"]
     assert {path.name for path in states(finished)} == set(told)  # to tell is not to remove
 
     assert sum(line.startswith("removed: ") for line in leftovers(finished, "--remove")) == 2
     assert [path.name for path in states(finished)] == [current]
-    finished.edit("stages/lib/model/models.py", '"""', '"""Changed. ')
-    assert leftovers(finished)[0].endswith("of other stages/lib/model/models.py")
-    finished.run("git", "checkout", "stages/lib/model/models.py")
+    finished.edit("classifier/model/models.py", '"""', '"""Changed. ')
+    assert leftovers(finished)[0].endswith("of other classifier/model/models.py")
+    finished.run("git", "checkout", "classifier/model/models.py")
     assert leftovers(finished, "--remove", "--all")[0].startswith("removed: ")
     assert leftovers(finished) == ["nothing in scratch/"]
 
@@ -282,7 +282,7 @@ def test_leftovers_are_told_and_removed_on_request(finished: Project) -> None:
 def test_the_state_of_a_running_stage_is_not_removed(endless: Project) -> None:
     process = endless.start("python", "-m", "stages.train")
     wait_for(lambda: bool(states(endless)))
-    failed = endless.run("python", "-m", "stages.leftovers", "--remove", "--all", status=1)
+    failed = endless.run("python", "-m", "tools.checkpoints", "--remove", "--all", status=1)
     assert failed.stderr == (
         f"leftovers: error: another train is running here (process {process.pid}); wait for it or stop it\n"
     )

@@ -11,10 +11,10 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precis
 from sklearn.metrics import top_k_accuracy_score as library_top_k
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from stages.lib import measures
+from classifier import metrics
 
 CLASSES, IMAGES = 7, 500
-NAMES = list("abcdefg")
+RAW_FILES = list("abcdefg")
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +32,15 @@ def labels(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("right", "count"), [(9396, 10000), (0, 10), (10, 10), (1, 3)])
 def test_wilson_interval(right: int, count: int) -> None:
     expected = binomtest(right, count).proportion_ci(method="wilson")
-    assert measures.wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert metrics.wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_loss_and_probabilities(logits: np.ndarray, labels: np.ndarray) -> None:
     for temperature in (1.0, 0.4, 3.0):
         expected = softmax(logits.astype(np.float64) / temperature, axis=1)
-        np.testing.assert_allclose(measures.softmax(logits, temperature), expected)
-        np.testing.assert_allclose(measures.scale(measures.softmax(logits), temperature), expected)
-        loss = measures.mean_loss(logits, labels, temperature)
+        np.testing.assert_allclose(metrics.softmax(logits, temperature), expected)
+        np.testing.assert_allclose(metrics.scale(metrics.softmax(logits), temperature), expected)
+        loss = metrics.mean_loss(logits, labels, temperature)
         assert loss == pytest.approx(log_loss(labels, expected, labels=range(CLASSES)))
 
 
@@ -48,35 +48,35 @@ def test_loss_and_probabilities(logits: np.ndarray, labels: np.ndarray) -> None:
 def test_top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> None:
     with warnings.catch_warnings(action="ignore"):  # every class is among the first seven of seven
         expected = library_top_k(labels, logits, k=k, labels=range(CLASSES))
-    assert measures.top_k_accuracy(logits, labels, k) == pytest.approx(expected)
+    assert metrics.top_k_accuracy(logits, labels, k) == pytest.approx(expected)
 
 
 def test_classes(logits: np.ndarray, labels: np.ndarray) -> None:
     predicted = logits.argmax(1)
     predicted[predicted == 2] = 3  # a class that is never predicted
-    counts = measures.confusion(labels, predicted, CLASSES)
+    counts = metrics.confusion(labels, predicted, CLASSES)
     assert (counts == confusion_matrix(labels, predicted)).all()
-    rows = measures.by_class(counts, NAMES)
+    rows = metrics.by_class(counts, RAW_FILES)
     expected = precision_recall_fscore_support(labels, predicted, zero_division=0)
     for column, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         np.testing.assert_allclose(rows[column], values)
-    assert rows.index.tolist() == NAMES
+    assert rows.index.tolist() == RAW_FILES
 
 
 def test_brier_score(logits: np.ndarray, labels: np.ndarray) -> None:
-    probabilities = measures.softmax(logits)
+    probabilities = metrics.softmax(logits)
     expected = brier_score_loss(labels, probabilities, labels=list(range(CLASSES)), scale_by_half=False)
-    assert measures.brier_score(probabilities, labels) == pytest.approx(expected)
+    assert metrics.brier_score(probabilities, labels) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_calibration_error(logits: np.ndarray, labels: np.ndarray, temperature: float) -> None:
-    probabilities = measures.softmax(logits, temperature)
-    bins = measures.reliability(probabilities, labels)
+    probabilities = metrics.softmax(logits, temperature)
+    bins = metrics.reliability(probabilities, labels)
     expected = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(labels), CLASSES, n_bins=measures.BINS, norm="l1"
+        torch.from_numpy(probabilities), torch.from_numpy(labels), CLASSES, n_bins=metrics.BINS, norm="l1"
     )
-    assert measures.expected_calibration_error(bins) == pytest.approx(expected.item(), abs=1e-6)
+    assert metrics.expected_calibration_error(bins) == pytest.approx(expected.item(), abs=1e-6)
     assert bins["images"].sum() == IMAGES
     assert (bins["confidence"] > bins["low"]).all()
     assert (bins["confidence"] <= bins["high"]).all()
@@ -84,7 +84,7 @@ def test_calibration_error(logits: np.ndarray, labels: np.ndarray, temperature: 
 
 def test_a_bin_holds_its_upper_edge_and_the_last_one_certainty() -> None:
     certain = np.array([[1.0, 0.0], [0.6, 0.4]])
-    bins = measures.reliability(certain, np.array([0, 1]))
+    bins = metrics.reliability(certain, np.array([0, 1]))
     assert bins["high"].tolist() == pytest.approx([9 / 15, 1.0])
     assert bins["accuracy"].tolist() == [0.0, 1.0]
-    assert measures.expected_calibration_error(bins) == pytest.approx(0.3)
+    assert metrics.expected_calibration_error(bins) == pytest.approx(0.3)

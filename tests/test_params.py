@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib.runner import yaml12
+from classifier import yaml_file
 from tests.project import STAGES, Project
 
 
@@ -26,9 +26,9 @@ from tests.project import STAGES, Project
         ("no such model", "model: mlp", "model: mpl", "train.model: must be one of mlp, lenet, cnn"),
         (
             "no such choice",
-            "schedule: one_cycle",
+            "schedule: linear",
             "schedule: two",
-            "train.schedule: must be one of constant, step, cosine, one_cycle",
+            "train.schedule: must be one of constant, step, cosine, linear",
         ),
         ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", "the key 'epochs' stands there twice"),
         ("a section is missing", "runtime:", "run_time:", "run_time: unknown key; did you mean runtime?"),
@@ -81,7 +81,7 @@ def same_or_refused(scalar: str) -> None:
     """Either DVC sees the same value, or a stage sees text where no text belongs and refuses it."""
     from dvc.utils.serialize import parse_yaml
 
-    ours: Any = yaml12.load(f"a: {scalar}\n")["a"]
+    ours: Any = yaml_file.load(f"a: {scalar}\n")["a"]
     try:
         theirs: Any = parse_yaml(f"a: {scalar}\n", "params.yaml")["a"]
     except ValueError:  # "-_" and the like crash it
@@ -104,6 +104,6 @@ def test_numbers_are_those_that_dvc_reads(scalar: str) -> None:
 
 def test_plain_pyyaml_would_not_do() -> None:
     assert yaml.safe_load("1e-3") == "1e-3"
-    assert yaml12.load("1e-3") == 0.001
+    assert yaml_file.load("1e-3") == 0.001
     assert yaml.safe_load("010") == 8
-    assert yaml12.load("010") == 10
+    assert yaml_file.load("010") == 10

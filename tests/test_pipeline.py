@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.runner import files, pipeline, yaml12
+from classifier import yaml_file
+from classifier.runner import files
+from classifier.runner.declaration import read_declaration
 from tests.project import REPOSITORY, STAGES, Project
 
 
@@ -68,8 +70,8 @@ def test_two_clones_agree_to_the_byte(finished: Project, fresh_template: Project
 # --- the declared truth ---------------------------------------------------------------------------------------------
 
 EXEMPT = {
-    "stages/lib/params.py": "holds no defaults; it only refuses",
-    "stages/lib/progress.py": "draws a bar on the terminal",
+    "classifier/config.py": "holds no defaults; it only refuses",
+    "classifier/progress.py": "draws a bar on the terminal",
 }
 
 
@@ -96,8 +98,8 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dvc_yaml_lists_every_imported_module(name: str) -> None:
-    params = yaml12.load((REPOSITORY / "params.yaml").read_text())
-    declared = pipeline.declaration(name, params, REPOSITORY / "dvc.yaml").deps
+    params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
+    declared = read_declaration(name, params, REPOSITORY / "dvc.yaml").deps
     script = f"stages/{name}.py"
     needed = imports(REPOSITORY / script) - EXEMPT.keys() | {script}
     listed = files.digests(REPOSITORY / dep for dep in declared if dep.startswith("stages/"))

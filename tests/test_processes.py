@@ -18,7 +18,7 @@ from tests.test_train import LONG, checkpoints
 
 MODEL, CURVE = "models/classifier.safetensors", "metrics/train/curves.csv"
 # Neither the batches (50 images) nor the last of them (10) divide by 4, so shares are unequal.
-UNEQUAL = {"train.batch_size": 50, "train.average_decay": 0.9, "train.clip_norm": 1.0}
+UNEQUAL = {"train.batch_size": 50, "train.ema_decay": 0.9, "train.clip_grad_norm": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def results(template: Project) -> dict[int, tuple[bytes, pd.DataFrame]]:
     """Model and curve by the number of processes."""
     found = {}
     for count in (1, 2, 4):
-        template.set(train__processes=count)
+        template.set(train__world_size=count)
         output = template.stage("train").stdout
         assert (f"cpu, {count} processes" in output) == (count > 1)
         found[count] = template.read(MODEL), pd.read_csv(io.BytesIO(template.read(CURVE)))
@@ -43,7 +43,7 @@ def results(template: Project) -> dict[int, tuple[bytes, pd.DataFrame]]:
 @pytest.fixture
 def project(template: Project, tmp_path: Path) -> Project:
     copy = template.copy(tmp_path / "project")
-    copy.set(train__processes=2)
+    copy.set(train__world_size=2)
     return copy
 
 
@@ -113,8 +113,8 @@ def test_a_node_that_differs_is_refused(project: Project, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "command", "says"),
     [
-        ({"train.processes": 3}, "torchrun --nproc-per-node 2 -m stages.train", "train.processes: is 3, but the"),
-        ({"train.processes": 11}, "python -m stages.train", "leaves a last batch of 10 for 11 processes"),
+        ({"train.world_size": 3}, "torchrun --nproc-per-node 2 -m stages.train", "train.world_size: is 3, but the"),
+        ({"train.world_size": 11}, "python -m stages.train", "leaves a last batch of 10 for 11 processes"),
     ],
 )
 def test_what_cannot_work_is_one_line(project: Project, change: dict[str, Any], command: str, says: str) -> None:
@@ -131,7 +131,7 @@ def test_what_cannot_work_is_one_line(project: Project, change: dict[str, Any], 
 
 def start(project: Project, *command: str, processes: int = 2) -> "subprocess.Popen[str]":
     """Start a run that does not end by itself, and wait until it is amid its steps."""
-    project.set_all({**LONG, "train.epochs": 100_000, "train.processes": processes})
+    project.set_all({**LONG, "train.epochs": 100_000, "train.world_size": processes})
     process = project.start(*command)
     wait_for(lambda: bool(checkpoints(project)))
     return process
@@ -173,7 +173,7 @@ def test_one_end_is_the_end_of_all(
 
 
 def test_a_killed_run_ends_with_the_same_bytes(project: Project, tmp_path: Path) -> None:
-    project.set_all({**LONG, "train.epochs": 3, "train.processes": 3, "train.batch_size": 40})
+    project.set_all({**LONG, "train.epochs": 3, "train.world_size": 3, "train.batch_size": 40})
     undisturbed = project.copy(tmp_path / "undisturbed")
     undisturbed.stage("train")
     process = project.start("python", "-m", "stages.train")
@@ -185,5 +185,5 @@ def test_a_killed_run_ends_with_the_same_bytes(project: Project, tmp_path: Path)
     state = project.copy(tmp_path / "another number")
     assert "train: resuming at step" in project.stage("train").stdout
     assert project.read(MODEL) == undisturbed.read(MODEL)
-    state.set(train__processes=2)
+    state.set(train__world_size=2)
     assert "resuming" not in state.stage("train").stdout

@@ -13,17 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from stages.lib import images
-from stages.lib.dataset import AnnotatedImages
-from stages.lib.model import models
-from stages.lib.model.model_file import load
-from stages.lib.runner import yaml12
-from stages.lib.runner.errors import StageError
-from stages.lib.train import warm_start
-from stages.lib.train.augment import rotate
-from stages.lib.train.losses import make_loss
-from stages.lib.train.optimisation import make_optimizer
-from stages.lib.train.selection import Selection
+from classifier import images, yaml_file
+from classifier.dataset import AnnotatedImages
+from classifier.errors import StageError
+from classifier.model import zoo
+from classifier.model.serialization import load
+from classifier.train import pretrained
+from classifier.train.augment import rotate
+from classifier.train.early_stopping import EarlyStopping
+from classifier.train.losses import make_loss
+from classifier.train.optim import make_optimizer
 from tests.project import REPOSITORY, Project, kill_group, wait_for
 
 
@@ -70,7 +69,7 @@ def test_the_loss_of_chance_is_that_of_equal_probabilities(name: str) -> None:
     loss = make_loss(name, {}, 7)
     labels = torch.arange(7)
     targets = torch.stack([loss.target_transform(int(x)) for x in labels]) if loss.target_transform else labels
-    assert loss.training(torch.zeros(7, 7), targets).item() == pytest.approx(loss.of_chance)
+    assert loss.training(torch.zeros(7, 7), targets).item() == pytest.approx(loss.chance_loss)
 
 
 # --- torchvision's models -------------------------------------------------------------------------------------------
@@ -83,22 +82,22 @@ FAMILIES = ["alexnet", "vgg11_bn", "resnet18", "densenet121", "mobilenet_v3_smal
 @pytest.mark.parametrize("name", FAMILIES)
 def test_torchvisions_models_fit_channels_sizes_and_classes(name: str) -> None:
     for channels, size in ((1, (28, 28)), (3, (64, 80))):
-        model = models.build(name, {}, channels, size, 7).to("meta")
+        model = zoo.build_model(name, {}, channels, size, 7).to("meta")
         assert model(torch.empty(2, channels, *size, device="meta")).shape == (2, 7)
 
 
 def test_a_torchvision_model_trains_by_its_name(finished: Project) -> None:
     finished.set(train__model="mobilenet_v3_small", train__epochs=1, train__batch_size=60)
     assert finished.repro() == ["train", "evaluate", "export", "report"]
-    _, card = load(finished.root / "models/classifier.safetensors")
-    assert card.architecture == "mobilenet_v3_small"
+    _, model_config = load(finished.root / "models/classifier.safetensors")
+    assert model_config.architecture == "mobilenet_v3_small"
 
 
 def test_an_unknown_model_or_argument_is_named() -> None:
     with pytest.raises(ValueError, match="torchvision has no classification model 'resnet19'"):
-        models.build("resnet19", {}, 1, (28, 28), 10)
+        zoo.build_model("resnet19", {}, 1, (28, 28), 10)
     with pytest.raises(ValueError, match=r"models.resnet18: .*depth"):
-        models.build("resnet18", {"depth": 3}, 1, (28, 28), 10)
+        zoo.build_model("resnet18", {"depth": 3}, 1, (28, 28), 10)
 
 
 def test_the_layers_are_printed_with_shapes_and_weights(finished: Project) -> None:
@@ -140,7 +139,9 @@ def test_frozen_statistics_do_not_move(finished: Project) -> None:
     finished.stage("train")
     before = weights(finished)
     shutil.copy(finished.root / "models/classifier.safetensors", finished.root / "models/pretrained/a.safetensors")
-    finished.set_all({"train.warm_start": "a.safetensors", "train.freeze": ["[0-3].*"], "train.optimizer": "muon"})
+    finished.set_all(
+        {"train.initial_checkpoint": "a.safetensors", "train.freeze": ["[0-3].*"], "train.optimizer": "muon"}
+    )
     finished.stage("train")
     after = weights(finished)
     same = {name for name in before if torch.equal(before[name], after[name])}
@@ -157,7 +158,7 @@ def test_bad_warm_starts_and_patterns_are_one_line(finished: Project) -> None:
     finished.set(train__freeze=["*"])
     assert "train.freeze: leaves nothing to train" in finished.stage("train", status=1).stderr
     with pytest.raises(StageError, match="no tensor fits"):
-        warm_start.take(nn.Linear(3, 3), _file(finished.root, {"other": torch.zeros(1)}))
+        pretrained.load_pretrained(nn.Linear(3, 3), _file(finished.root, {"other": torch.zeros(1)}))
 
 
 def _file(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
@@ -183,28 +184,28 @@ def test_patience_and_the_best_epoch(finished: Project) -> None:
     assert metrics(finished)["val_loss"] == best["val_loss"]
     assert metrics(finished)["epoch"] == best["epoch"]
     # The weights are those of that epoch: their loss is its loss.
-    model, card = load(finished.root / "models/classifier.safetensors")
-    from stages.lib.model.model_file import Normalise
+    model, model_config = load(finished.root / "models/classifier.safetensors")
+    from classifier.model.serialization import Normalize
 
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
     with torch.inference_mode():
-        logits = model(Normalise(card)(data.everything()))
+        logits = model(Normalize(model_config)(data.all_images()))
     assert nn.functional.cross_entropy(logits, data.labels).item() == pytest.approx(best["val_loss"], abs=1e-5)
 
 
 def test_a_selection_goes_on_where_it_was() -> None:
     losses = [3.0, 2.0, 2.5, 2.6]
     model = nn.Linear(1, 1)
-    straight, resumed = Selection("best", 3), Selection("best", 3)
+    straight, resumed = EarlyStopping("best", 3), EarlyStopping("best", 3)
     for epoch, loss in enumerate(losses, 1):
         nn.init.constant_(model.weight, epoch)
-        straight.watch(epoch, loss, model)
-        resumed.watch(epoch, loss, model)
-        again = Selection("best", 3)
+        straight.update(epoch, loss, model)
+        resumed.update(epoch, loss, model)
+        again = EarlyStopping("best", 3)
         again.load_state_dict(resumed.state_dict())
         resumed = again
-        assert (resumed.best_epoch, resumed.exhausted) == (straight.best_epoch, straight.exhausted)
-    resumed.apply(model)
+        assert (resumed.best_epoch, resumed.should_stop) == (straight.best_epoch, straight.should_stop)
+    resumed.restore_best(model)
     assert (model.weight.item(), resumed.best_epoch) == (2, 2)
 
 
@@ -222,11 +223,11 @@ def test_selecting_needs_validation_rows(finished: Project, change: dict[str, An
 def test_a_last_batch_too_small_for_batch_normalisation(finished: Project) -> None:
     finished.set_all({"train.model": "cnn", "models.cnn.widths": [4, 4, 4, 4], "train.batch_size": 359})
     done = finished.stage("train", status=1)
-    assert "train.batch_size: leaves a last batch of 1, too few for batch normalisation" in done.stderr
+    assert "train.batch_size: leaves a last batch of 1, too few for batch normalization" in done.stderr
 
 
 def test_inputs_far_off_are_noticed_at_the_first_step(finished: Project) -> None:
-    finished.edit("stages/lib/model/model_file.py", "mul_(self.scale)", "mul_(self.scale * 1000)")
+    finished.edit("classifier/model/serialization.py", "mul_(self.scale)", "mul_(self.scale * 1000)")
     assert re.search(
         r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=1).stderr
     )
@@ -274,7 +275,7 @@ def test_tensorboard_files_hold_the_curve_and_the_graph(finished: Project) -> No
 
 def test_images_read_from_the_disk_give_the_same_bytes(finished: Project) -> None:
     before = finished.read("models/classifier.safetensors")
-    finished.set_all({"runtime.image_memory_mb": 0.01, "runtime.reader_threads": 3})
+    finished.set_all({"runtime.image_memory_mb": 0.01, "runtime.prefetch_threads": 3})
     finished.stage("train")
     assert finished.read("models/classifier.safetensors") == before
 
@@ -301,7 +302,7 @@ def test_a_wrong_image_is_named_when_it_is_read_late(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
     data = AnnotatedImages(tmp_path / "a.csv", tmp_path / "a.zip", memory_mb=0)
     with pytest.raises(StageError, match=r"20.png: is 1x4x5 .* but the images before it are 1x4x4"):
-        list(data.in_order(3))
+        list(data.iter_batches(3))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ def test_a_wrong_image_is_named_when_it_is_read_late(tmp_path: Path) -> None:
 def test_rotate_turns_each_image_about_its_centre() -> None:
     torch.manual_seed(0)
     pixels = torch.zeros(300, 2, 21, 31, dtype=torch.uint8)
-    pixels[:, :, 9:12, 14:17] = 255  # the centre stays
+    pixels[:, :, 9:12, 14:17] = 255  # the center stays
     pixels[:, :, 9:12, 25:28] = 255  # 11 to the right of it
     turned = rotate(pixels, 30).float()
     assert (turned[:, 0, 10, 15] > 200).all()
@@ -331,12 +332,12 @@ def test_clipped_gradients_change_the_result(finished: Project) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "muon"])
 def test_an_optimizer_goes_on_from_its_saved_state_to_the_same_bits(name: str) -> None:
-    options = yaml12.load((REPOSITORY / "params.yaml").read_text())["optimizers"][name]
+    options = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"][name]
     images, labels = torch.randn(6, 16, 1, 28, 28), torch.randint(0, 10, (6, 16))
 
     def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        model = models.build("lenet", {}, 1, (28, 28), 10)
+        model = zoo.build_model("lenet", {}, 1, (28, 28), 10)
         return model, make_optimizer(name, options, model)
 
     def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:

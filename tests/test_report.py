@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 from selenium.webdriver.common.by import By
 from sklearn.metrics import confusion_matrix
 
+from classifier.errors import StageError
+from classifier.report import figures, model_summary, page
 from stages import report
-from stages.lib.report import figures, model_summary, page
-from stages.lib.runner.errors import StageError
 from tests.browser import Browser, chromium
 from tests.project import Project
 
@@ -129,14 +129,14 @@ def test_nothing_sticks_out_of_the_page(opened: Browser, width: int) -> None:
         assert figure.size["width"] > 300
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     """From ``rgb(r, g, b)`` to 0 (black) to 1."""
-    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", colour)[:3])
+    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", color)[:3])
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_pictures_follow_the_colour_scheme(opened: Browser, scheme: str) -> None:
+def test_text_and_pictures_follow_the_color_scheme(opened: Browser, scheme: str) -> None:
     opened.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     body = opened.driver.find_element(By.TAG_NAME, "body")
     letters = opened.driver.find_element(By.CSS_SELECTOR, "figure svg #text_1 g")
@@ -231,7 +231,7 @@ def test_pictures_of_nothing_and_of_colours(channels: int) -> None:
     ("shape", "expected"),
     [
         ((16, 1, 2, 2), (16, 1, 2, 2)),  # a convolution
-        ((8, 3, 5, 5), (8, 3, 5, 5)),  # on colours
+        ((8, 3, 5, 5), (8, 3, 5, 5)),  # on colors
         ((100, 28 * 28), (64, 1, 28, 28)),  # units on whole images
         ((5, 7), None),
         ((4, 2, 3, 3), None),
@@ -242,8 +242,8 @@ def test_filters_of_every_kind_of_first_layer(
 ) -> None:
     tensors = {"3.weight": np.ones((1, 1), np.float32), "10.weight": np.ones((2, 2), np.float32)}
     weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    card = '{"architecture": "x", "trained_with": {}, "channels": 1, "height": 28, "width": 28}'
-    save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": card})
+    model_config = '{"architecture": "x", "trained_with": {}, "channels": 1, "height": 28, "width": 28}'
+    save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": model_config})
     kernels = model_summary.read(tmp_path / "model").filters
     assert (None if kernels is None else kernels.shape) == expected
     assert page.picture(lambda: figures.filters(kernels)).png.startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.runner import files
+from classifier.runner import files
 from tests.project import Project, kill_group, wait_for
 
 OUTS = {
@@ -25,13 +25,13 @@ def nothing_is_left(project: Project, stage: str) -> None:
     for out in OUTS[stage]:
         path = project.root / out
         assert not path.exists(), out
-        assert not files.temporary_name(path).exists(), out
+        assert not files.temporary_path(path).exists(), out
 
 
 def slow(project: Project, stage: str) -> None:
     """Make a stage wait before it publishes, so that a test can act in the meantime."""
     project.edit(
-        "stages/lib/runner/stage.py",
+        "classifier/runner/stage.py",
         "                work(run)\n",
         '                work(run)\n                Path("waiting").touch()\n'
         '                [time.sleep(0.01) for _ in range(3000) if not Path("go on").exists()]\n',
@@ -47,7 +47,7 @@ def slow(project: Project, stage: str) -> None:
         ("params.yaml", "params.yaml (evaluate)"),
         ("data/annotations.csv", "data/annotations.csv"),
         ("stages/evaluate.py", "stages/evaluate.py"),
-        ("stages/lib/model/models.py", "stages/lib/model/models.py"),  # dvc.yaml lists its folder
+        ("classifier/model/models.py", "classifier/model/models.py"),  # dvc.yaml lists its folder
     ],
 )
 def test_an_input_edited_meanwhile_fails_the_stage(finished: Project, file: str, named: str) -> None:
@@ -72,13 +72,13 @@ def test_what_an_editor_leaves_meanwhile_is_no_input(finished: Project) -> None:
     process = finished.start("dvc", "repro", "evaluate")
     wait_for((finished.root / "waiting").exists)
     for name in (".models.py.swp", "models.py~", ".DS_Store"):
-        (finished.root / "stages/lib/model" / name).write_text("open")
+        (finished.root / "classifier/model" / name).write_text("open")
     (finished.root / "go on").touch()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "up to date" in finished.dvc("status", "evaluate").stdout
-    (finished.root / "stages/lib/model/new.py").write_text("")
-    assert "stages/lib/model" in finished.dvc("status", "evaluate").stdout
+    (finished.root / "classifier/model/new.py").write_text("")
+    assert "classifier/model" in finished.dvc("status", "evaluate").stdout
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -192,7 +192,7 @@ def test_publish_replaces_a_link_and_not_what_it_links_to(tmp_path: Path, monkey
     cached.write_text("in DVC's cache")
     out.hardlink_to(cached)
     monkeypatch.setattr(os, "umask", lambda _: 0o022)
-    files.write_whole(out, b"new")
+    files.atomic_write(out, b"new")
     assert cached.read_text() == "in DVC's cache"
     assert out.read_text() == "new"
     assert out.stat().st_mode & 0o777 == 0o644
@@ -200,9 +200,9 @@ def test_publish_replaces_a_link_and_not_what_it_links_to(tmp_path: Path, monkey
 
 def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    files.write_whole(out, b"old")
+    files.atomic_write(out, b"old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk on fire")))
     with pytest.raises(OSError, match="disk on fire"):
-        files.write_whole(out, b"new")
+        files.atomic_write(out, b"new")
     assert out.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

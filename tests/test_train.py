@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from stages.lib.model import models
-from stages.lib.model.model_file import ModelCard, Normalise, load, save
-from stages.lib.seeds import derive, derive_series
-from stages.lib.train.augment import erase, flip, shift
-from stages.lib.train.checkpoint import Checkpoint
-from stages.lib.train.muon import Muon, orthogonal
-from stages.lib.train.optimisation import Schedule, make_optimizer
+from classifier.model import zoo
+from classifier.model.serialization import ModelConfig, Normalize, load, save
+from classifier.seeds import derive_seed, derive_seeds
+from classifier.train.augment import cutout, hflip, translate
+from classifier.train.checkpoint import Checkpoint
+from classifier.train.muon import Muon, orthogonal
+from classifier.train.optim import Schedule, make_optimizer
 from tests.project import SMALL_PARAMS, Project, kill_group, wait_for
 
 MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_model_learns(finished: Project, name: str, precision: str) -> None:
     finished.set(train__model=name, train__precision=precision, train__epochs=12, train__batch_size=20)
@@ -46,9 +46,9 @@ def test_every_model_learns(finished: Project, name: str, precision: str) -> Non
         ("sgd", "constant", "mlp"),
         ("adam", "cosine", "mlp"),
         ("adamw", "step", "mlp"),
-        ("rmsprop", "one_cycle", "mlp"),
+        ("rmsprop", "linear", "mlp"),
         ("adagrad", "constant", "mlp"),
-        ("muon", "one_cycle", "cnn"),
+        ("muon", "linear", "cnn"),
     ],
 )
 def test_every_optimizer_and_schedule_learns(finished: Project, optimizer: str, schedule: str, model: str) -> None:
@@ -81,7 +81,7 @@ def test_another_seed_is_another_model_and_the_same_seed_the_same(finished: Proj
 
 LONG: dict[str, Any] = {"train.epochs": 30, "train.model": "cnn", "runtime.checkpoint_seconds": 0}
 LONG |= {"models.cnn.stem": 4, "models.cnn.widths": [4, 8, 8]}
-LONG |= {"train.average_decay": 0.9, "train.augment.erase_pixels": 4, "train.optimizer": "muon"}
+LONG |= {"train.ema_decay": 0.9, "train.augment.cutout_pixels": 4, "train.optimizer": "muon"}
 
 
 @pytest.fixture
@@ -219,29 +219,34 @@ def test_your_own_images_fit_as_they_are(fresh: Project) -> None:
     declaration = yaml.safe_load((fresh.root / "dvc.yaml").read_text())
     del declaration["stages"]["download"], declaration["stages"]["annotate"]
     (fresh.root / "dvc.yaml").write_text(yaml.safe_dump(declaration, sort_keys=False))
-    (fresh.root / "data/origin.json").write_text('{"name": "My photographs", "licence": "unknown"}')
-    fresh.dvc("add", "data/images.zip", "data/annotations.csv", "data/origin.json")
+    (fresh.root / "data/dataset_info.json").write_text('{"name": "My photographs", "license": "unknown"}')
+    fresh.dvc("add", "data/images.zip", "data/annotations.csv", "data/dataset_info.json")
     fresh.set(train__batch_size=10)
     assert fresh.repro() == ["train", "evaluate", "export", "report"]
     assert json.loads(fresh.read("metrics/evaluate.json"))["accuracy"] == 1
-    _, card = load(fresh.root / "models/classifier.safetensors")
-    assert (card.channels, card.height, card.width, card.class_names) == (3, 20, 24, ["red", "green", "blue"])
+    _, model_config = load(fresh.root / "models/classifier.safetensors")
+    assert (model_config.channels, model_config.height, model_config.width, model_config.class_names) == (
+        3,
+        20,
+        24,
+        ["red", "green", "blue"],
+    )
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", models.ARCHITECTURES)
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 @pytest.mark.parametrize(("channels", "size"), [(1, (28, 28)), (3, (32, 40))])
 def test_models_fit_channels_sizes_and_classes(name: str, channels: int, size: tuple[int, int]) -> None:
-    model = models.build(name, MODEL_ARGUMENTS[name], channels, size, 7)
+    model = zoo.build_model(name, MODEL_ARGUMENTS[name], channels, size, 7)
     assert model(torch.zeros(2, channels, *size)).shape == (2, 7)
 
 
 def test_the_tutorials_networks_have_the_tutorials_shapes() -> None:
-    mlp = models.build("mlp", {"hidden": [512, 512]}, 1, (28, 28), 10)
+    mlp = zoo.build_model("mlp", {"hidden": [512, 512]}, 1, (28, 28), 10)
     assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [(512, 784), (512, 512), (10, 512)]
-    lenet = models.build("lenet", {}, 1, (28, 28), 10)
+    lenet = zoo.build_model("lenet", {}, 1, (28, 28), 10)
     assert [tuple(p.shape) for p in lenet.parameters() if p.ndim > 1] == [
         (6, 1, 5, 5), (16, 6, 5, 5), (120, 256), (84, 120), (10, 84),
     ]  # fmt: skip
@@ -250,7 +255,7 @@ def test_the_tutorials_networks_have_the_tutorials_shapes() -> None:
 def test_flip_mirrors_about_half_of_the_images() -> None:
     torch.manual_seed(0)
     images = torch.arange(6, dtype=torch.uint8).reshape(1, 1, 2, 3).repeat(1000, 1, 1, 1)
-    flipped = flip(images)
+    flipped = hflip(images)
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     same = (flipped == images).flatten(1).all(1)
     assert (mirrored ^ same).all()
@@ -261,7 +266,7 @@ def test_shift_moves_each_image_by_its_own_draw() -> None:
     torch.manual_seed(0)
     images = torch.zeros(500, 2, 9, 7, dtype=torch.uint8)
     images[:, :, 4, 3] = 255
-    moved = shift(images, 2)
+    moved = translate(images, 2)
     assert moved.shape == images.shape
     where = moved[:, 0].flatten(1).argmax(1)
     assert set(zip((where // 7 - 4).tolist(), (where % 7 - 3).tolist(), strict=True)) == set(
@@ -272,21 +277,21 @@ def test_shift_moves_each_image_by_its_own_draw() -> None:
 
 def test_erase_blanks_one_square() -> None:
     torch.manual_seed(0)
-    erased = erase(torch.full((300, 1, 9, 9), 255, dtype=torch.uint8), 4) == 0
+    erased = cutout(torch.full((300, 1, 9, 9), 255, dtype=torch.uint8), 4) == 0
     assert set(erased.flatten(1).sum(1).tolist()) <= {4, 6, 8, 9, 12, 16}  # cut off at the edges
     assert (erased.flatten(1).sum(1) == 16).any()
 
 
 def test_learning_rates_rise_and_fall_as_they_say() -> None:
-    every = {"every_epochs": 3, "factor": 0.1}
-    for name in ("constant", "step", "cosine", "one_cycle"):
+    every = {"step_size": 3, "factor": 0.1}
+    for name in ("constant", "step", "cosine", "linear"):
         rates = [Schedule(name, every, 0.2, 100, 10)(step) for step in range(100)]
         np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
         assert max(rates) == 1
         assert rates[-1] == {"constant": 1, "step": pytest.approx(0.001)}.get(name, pytest.approx(0.01, abs=0.012))
         assert Schedule(name, every, 0, 10, 10)(0) == pytest.approx(1, rel=0.1)
-    # one_cycle falls in a straight line, step in steps of three epochs
-    falls = np.diff([Schedule("one_cycle", {}, 0.2, 100, 10)(step) for step in range(20, 100)])
+    # linear falls in a straight line, step in steps of three epochs
+    falls = np.diff([Schedule("linear", {}, 0.2, 100, 10)(step) for step in range(20, 100)])
     np.testing.assert_allclose(falls, falls[0])
     steps = [Schedule("step", every, 0, 100, 10)(step) for step in (0, 29, 30, 59, 60)]
     np.testing.assert_allclose(steps, [1, 1, 0.1, 0.1, 0.01])
@@ -331,32 +336,32 @@ def test_muons_other_half_is_torchs_sgd() -> None:
 
 def test_derived_seeds_do_not_meet() -> None:
     keys = [(seed, use, n) for seed in range(20) for use in ("order", "step") for n in range(50)]
-    assert len({derive(*key) for key in keys}) == len(keys)
-    assert derive(0, "order", 1) == derive(0, "order", 1)
+    assert len({derive_seed(*key) for key in keys}) == len(keys)
+    assert derive_seed(0, "order", 1) == derive_seed(0, "order", 1)
 
 
 def test_a_series_of_seeds_is_that_of_the_single_ones() -> None:
-    series = itertools.islice(derive_series(0, "step", start=150), 250)
-    assert list(series) == [derive(0, "step", step) for step in range(150, 400)]
+    series = itertools.islice(derive_seeds(0, "step", start=150), 250)
+    assert list(series) == [derive_seed(0, "step", step) for step in range(150, 400)]
 
 
 def test_normalised_training_pixels_have_mean_0_and_deviation_1(finished: Project) -> None:
-    from stages.lib.dataset import AnnotatedImages
+    from classifier.dataset import AnnotatedImages
 
-    _, card = load(finished.root / "models/classifier.safetensors")
+    _, model_config = load(finished.root / "models/classifier.safetensors")
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="train")
-    values = Normalise(card)(data.everything())
+    values = Normalize(model_config)(data.all_images())
     assert values.mean().item() == pytest.approx(0, abs=1e-4)
     assert values.std().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_a_model_file_depends_on_its_content_alone(tmp_path: Path) -> None:
-    card = ModelCard("mlp", {"hidden": [4]}, ["a", "b"], 1, 3, 3, [0.5], [0.25], {})
-    model = card.build()
+    model_config = ModelConfig("mlp", {"hidden": [4]}, ["a", "b"], 1, 3, 3, [0.5], [0.25], {})
+    model = model_config.build()
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        save(tmp_path / name / f"{name}.safetensors", model, card)
+        save(tmp_path / name / f"{name}.safetensors", model, model_config)
     assert (tmp_path / "first/first.safetensors").read_bytes() == (tmp_path / "second/second.safetensors").read_bytes()
     again, same_card = load(tmp_path / "first/first.safetensors")
-    assert same_card == card
+    assert same_card == model_config
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))

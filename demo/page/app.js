@@ -166,7 +166,7 @@ function build() {
     const radio = element("input", { type: "radio", name: "sample", onchange: () => takeSample(sample, image) });
     samples.append(element("label", {}, radio, image));
   }
-  const colors = model.channels === 1 ? "grey" : "RGB";
+  const colors = model.channels === 1 ? "gray" : "RGB";
   about.textContent =
     `${model.class_names.length} classes · ${model.width} × ${model.height} ${colors} pixels · ` +
     `${Math.round(model.bytes / 1000).toLocaleString("en")} kB · onnxruntime-web`;

@@ -1,4 +1,4 @@
-// The exported model in onnxruntime-web. Scaling, normalisation and softmax are inside the file: bytes go in,
+// The exported model in onnxruntime-web. Scaling, normalization and softmax are inside the file: bytes go in,
 // probabilities come out.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";

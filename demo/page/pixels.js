@@ -1,10 +1,10 @@
-// From a picture to the bytes that the model takes, by the same arithmetic as `python -m stages.predict`: Pillow's
-// greyscale and Pillow's Lanczos resampling. A canvas could shrink the picture in one line, but each browser does it in
+// From a picture to the bytes that the model takes, by the same arithmetic as `python -m tools.predict`: Pillow's
+// grayscale and Pillow's Lanczos resampling. A canvas could shrink the picture in one line, but each browser does it in
 // its own way, and a photograph on 28 x 28 pixels may then get another class.
 
 /**
  * The pixels of an image, turned as its EXIF data say, on black where it is transparent.
- * What may still differ from Pillow by a step or two of 255: half transparent pixels, JPEG's colours, 16-bit images.
+ * What may still differ from Pillow by a step or two of 255: half transparent pixels, JPEG's colors, 16-bit images.
  * @param {Blob | HTMLImageElement} image a file, or an element of the page
  * @returns {Promise<ImageData>}
  * @throws {DOMException} the browser cannot read it as a picture
@@ -19,7 +19,7 @@ export async function decode(image) {
 }
 
 /**
- * A picture in the model's size and colours.
+ * A picture in the model's size and colors.
  * @param {ImageData} picture
  * @param {{channels: number, height: number, width: number}} model
  * @param {boolean} invert for dark things on a light background
@@ -40,7 +40,7 @@ export function prepare(picture, model, invert) {
 }
 
 /**
- * Whether the background is light, by the rule of stages/lib/export/background.py: the mean of the outermost ring.
+ * Whether the background is light, by the rule of classifier/export/background.py: the mean of the outermost ring.
  * @param {Uint8Array} pixels (channels, height, width)
  * @param {{height: number, width: number}} model
  */

@@ -1,0 +1,1 @@
+"""Raw files to annotated images: parsing, data quality, plots."""

@@ -1,0 +1,36 @@
+"""The IDX format of MNIST and its kin: big-endian magic number, dimensions, then bytes.
+
+Source: yann.lecun.com/exdb/mnist, "FILE FORMATS FOR THE MNIST DATABASE".
+"""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from classifier.errors import StageError
+
+UINT8 = 8
+
+
+def read(path: Path, dimensions: int) -> np.ndarray:
+    """An IDX file of unsigned bytes as an array: ``(N,)`` for labels, ``(N, H, W)`` for images.
+
+    Raises:
+        StageError: it is no IDX file of that many dimensions, or its length does not fit its header.
+    """
+    content = path.read_bytes()
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:4] != bytes([0, 0, UINT8, dimensions]):
+        raise StageError(f"{path}: no IDX file of bytes with {dimensions} dimension(s); remove it and download again")
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    needed = header + int(np.prod(shape, dtype=np.int64))
+    if len(content) != needed:
+        raise StageError(f"{path}: has {len(content):,} bytes where its header promises {needed:,}; download it again")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    """The inverse of ``read``, for ``uint8`` arrays."""
+    header = bytes([0, 0, UINT8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(header + array.astype(np.uint8, casting="equiv").tobytes())

@@ -1,0 +1,77 @@
+"""The annotations CSV: one row an image, with header ``image,label,class_name,split``.
+
+``image`` is a path below the image folder (or inside the ZIP), ``label`` counts from 0, ``split`` is train, val or
+test. Other columns are left alone, so people may keep notes in theirs.
+"""
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from classifier.errors import StageError
+
+COLUMNS = ["image", "label", "class_name", "split"]
+SPLITS = ["train", "val", "test"]
+WHOLE_NUMBER = re.compile("[0-9]{1,9}")
+LEAVES_THE_FOLDER = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)")  # absolute, a drive, or a part that is ".."
+
+
+def write(path: Path, annotations: pd.DataFrame) -> None:
+    """Write rows sorted by image, with the same line ends on every system."""
+    annotations.sort_values("image")[COLUMNS].to_csv(path, index=False, lineterminator="\n")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read and check an annotations file; ``label`` is an integer column.
+
+    Raises:
+        StageError: a column is missing, or a row has an empty, duplicate or impossible value; the line names the row
+            as an editor counts it, the header being row 1.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more fields than the header
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; `dvc repro annotate` makes it") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: no CSV file in UTF-8: {str(error).strip()}") from None
+
+    missing = [column for column in COLUMNS if column not in rows.columns]
+    if missing:
+        raise StageError(f"{path}: has no column {missing[0]!r}; its header must hold {','.join(COLUMNS)}")
+    if rows.empty:
+        raise StageError(f"{path}: has a header and no row")
+
+    def refuse(bad: pd.Series, column: str, wanted: str) -> None:
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise StageError(f"{path}, row {row + 2}: {column} '{rows[column].iloc[row]}' {wanted}")
+
+    def values(column: str, which: Callable[[str], object]) -> pd.Series:
+        """Where a column has a value of that kind: each is looked at once, however many rows have it."""
+        return rows[column].isin([value for value in rows[column].unique().tolist() if which(value)])
+
+    for column in COLUMNS:
+        refuse(values(column, lambda value: not value.strip()), column, "is empty")
+    refuse(~rows["split"].isin(SPLITS), "split", f"must be one of {', '.join(SPLITS)}")
+    refuse(~values("label", WHOLE_NUMBER.fullmatch), "label", "must be a whole number from 0")
+    refuse(rows["image"].duplicated(), "image", "stands there twice")
+    refuse(values("image", LEAVES_THE_FOLDER.search), "image", "must be a path below the image folder, with /")
+
+    rows["label"] = rows["label"].astype(int)
+    first_name = rows.groupby("label")["class_name"].transform("first")
+    refuse(rows["class_name"] != first_name, "class_name", "differs from an earlier row of the same label")
+    first_label = rows.groupby("class_name")["label"].transform("first")
+    refuse(rows["label"] != first_label, "class_name", "had another label in an earlier row")
+    classes = rows["label"].nunique()
+    refuse(rows["label"] >= classes, "label", f"is out of range: {classes} classes are numbered 0 to {classes - 1}")
+    return rows
+
+
+def class_names(annotations: pd.DataFrame) -> list[str]:
+    """The names of classes 0, 1, ... in that order."""
+    return annotations.drop_duplicates("label").sort_values("label")["class_name"].tolist()

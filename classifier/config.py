@@ -1,0 +1,315 @@
+"""The schema of params.yaml: which keys and values it may have, and the one line that says what is wrong.
+
+It holds no defaults and computes nothing: it only validates. Every stage validates the whole file, so a typo in
+``export`` stops ``download``, not a run that has trained for an hour.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from classifier import yaml_file
+from classifier.errors import ParamsError
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=0)]
+FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
+
+# Old names of params, for people with an older params.yaml or an older command in their notes.
+RENAMED = {
+    "train.average_decay": "train.ema_decay",
+    "train.clip_norm": "train.clip_grad_norm",
+    "train.processes": "train.world_size",
+    "train.standardise": "train.normalize",
+    "train.warm_start": "train.initial_checkpoint",
+    "train.augment.flip": "train.augment.hflip",
+    "train.augment.shift_pixels": "train.augment.translate_pixels",
+    "train.augment.erase_pixels": "train.augment.cutout_pixels",
+    "schedules.one_cycle": "schedules.linear",
+    "schedules.step.every_epochs": "schedules.step.step_size",
+    "schedules.step.factor": "schedules.step.gamma",
+    "export.int8_max_drop": "export.int8_max_accuracy_drop",
+    "export.int8_images": "export.int8_calibration_images",
+    "runtime.reader_threads": "runtime.prefetch_threads",
+}
+RENAMED_VALUES = {("train.schedule", "one_cycle"): "linear"}
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no missing key, no text where a number belongs, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Download(Section):
+    dataset: Literal["fashion-mnist", "mnist", "kmnist"]
+    timeout_seconds: Positive
+    retries: Annotated[int, Field(ge=0, le=10)]
+    sources: dict[str, list[str]]
+
+    @model_validator(mode="after")
+    def _has_sources(self) -> "Download":
+        if self.dataset not in self.sources:
+            raise ValueError(f"sources: has no list for {self.dataset}")
+        return self
+
+
+class Annotate(Section):
+    validation_fraction: Fraction
+    seed: Seed
+
+
+class Compute(Section):
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Augment(Section):
+    hflip: bool
+    translate_pixels: Pixels
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    cutout_pixels: Pixels
+
+
+class Train(Section):
+    model: str
+    loss: str
+    optimizer: str
+    schedule: str
+    warmup_fraction: Fraction
+    epochs: Count
+    batch_size: Count
+    shuffle: bool
+    normalize: bool
+    clip_grad_norm: NonNegative
+    precision: Literal["fp32", "bf16"]
+    ema_decay: Fraction
+    patience: Annotated[int, Field(ge=0)]
+    keep: Literal["last", "best"]
+    initial_checkpoint: FileName
+    freeze: list[str]
+    augment: Augment
+    seed: Seed
+    world_size: Annotated[int, Field(ge=1, le=1024)]
+
+
+class Mlp(Section):
+    hidden: Annotated[list[Count], Field(min_length=1)]
+
+
+class Cnn(Section):
+    stem: Count
+    widths: Annotated[list[Count], Field(min_length=1)]
+
+
+class Arguments(Section):
+    """Arguments of somebody else's constructor, which checks them."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Models(Section):
+    model_config = ConfigDict(extra="allow")  # torchvision's models, by name
+
+    mlp: Mlp
+    lenet: Section
+    cnn: Cnn
+    __pydantic_extra__: dict[str, Arguments]
+
+
+class CrossEntropy(Section):
+    label_smoothing: Fraction
+
+
+class Losses(Section):
+    cross_entropy: CrossEntropy
+    nll: Section
+    mse: Section
+
+
+class Sgd(Section):
+    lr: Positive
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: NonNegative
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Sgd":
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0; it is true with momentum 0")
+        return self
+
+
+class Adam(Section):
+    lr: Positive
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+    eps: Positive
+    weight_decay: NonNegative
+
+
+class RmsProp(Section):
+    lr: Positive
+    alpha: Fraction
+    eps: Positive
+    momentum: Fraction
+    weight_decay: NonNegative
+
+
+class Adagrad(Section):
+    lr: Positive
+    eps: Positive
+    weight_decay: NonNegative
+
+
+class Muon(Section):
+    lr: Positive
+    momentum: Fraction
+    sgd_lr: Positive
+    sgd_momentum: Fraction
+    weight_decay: NonNegative
+
+
+class Optimizers(Section):
+    sgd: Sgd
+    adam: Adam
+    adamw: Adam
+    rmsprop: RmsProp
+    adagrad: Adagrad
+    muon: Muon
+
+
+class Step(Section):
+    step_size: Count
+    gamma: Annotated[float, Field(gt=0, le=1)]
+
+
+class Schedules(Section):
+    constant: Section
+    step: Step
+    cosine: Section
+    linear: Section
+
+
+class Evaluate(Section):
+    batch_size: Count
+    minimum_accuracy: Share
+
+
+class Report(Section):
+    mistakes: Count
+    samples: Count
+    seed: Seed
+
+
+class Export(Section):
+    opset: Annotated[int, Field(ge=18, le=24)]
+    tolerance: Positive
+    batch_size: Count
+    int8: bool
+    int8_max_accuracy_drop: Fraction
+    int8_calibration_images: Count
+    int8_seed: Seed
+
+
+class Runtime(Section):
+    checkpoint_seconds: NonNegative
+    image_memory_mb: NonNegative
+    prefetch_threads: Annotated[int, Field(ge=1, le=64)]
+    tensorboard: bool
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    download: Download
+    annotate: Annotate
+    compute: Compute
+    train: Train
+    models: Models
+    losses: Losses
+    optimizers: Optimizers
+    schedules: Schedules
+    evaluate: Evaluate
+    report: Report
+    export: Export
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _names_have_a_section(self) -> "Params":
+        groups = {"model": self.models, "loss": self.losses, "optimizer": self.optimizers, "schedule": self.schedules}
+        for key, group in groups.items():
+            name, known = getattr(self.train, key), list(group.model_dump())
+            if new := RENAMED_VALUES.get((f"train.{key}", name)):
+                raise ValueError(f"train.{key}: {name} was renamed to {new}")
+            if name not in known:
+                more = "; any other model of torchvision needs a line under models" if key == "model" else ""
+                raise ValueError(f"train.{key}: must be one of {', '.join(known)}{more}; it is {name!r}")
+        return self
+
+
+def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
+    """The validated parameters, and the same as plain data.
+
+    Raises:
+        ParamsError: the file is missing or not YAML, or a key is unknown, missing, mistyped or out of range.
+    """
+    try:
+        content = yaml_file.load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; `git checkout {path}` brings it back") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 text: {error}") from None
+    except yaml_file.YAMLFileError as error:
+        where = f", line {error.line}" if error.line else ""
+        raise ParamsError(f"{path}{where}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: must hold sections such as `train:`; it holds {content!r}")
+    try:
+        return Params.model_validate(content), content
+    except ValidationError as error:
+        # A misspelled key is unknown under one name and missing under another: the first says more, an old name most.
+        details = sorted(
+            error.errors(include_url=False),
+            key=lambda detail: (detail["type"] == "missing", _dotted(detail) not in RENAMED),
+        )
+        lines = [_explain(detail) for detail in details]
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise ParamsError(f"{path}: {lines[0]}{more}") from None
+
+
+def _dotted(detail: Any) -> str:
+    return ".".join(map(str, detail["loc"]))
+
+
+def _explain(detail: Any) -> str:
+    """One of pydantic's findings as ``section.key: what is wrong``."""
+    location = [str(part) for part in detail["loc"]]
+    key = _dotted(detail)
+    match detail["type"]:
+        case "extra_forbidden" if key in RENAMED:
+            return f"{key}: was renamed to {RENAMED[key]}"
+        case "extra_forbidden":
+            known = _keys_of(location[:-1])
+            close = difflib.get_close_matches(location[-1], known, n=1)
+            return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
+        case "missing":
+            return f"{key}: missing"
+        case "value_error":
+            return f"{key}.{detail['ctx']['error']}".lstrip(".")
+    wanted = detail["msg"].replace("Input should be ", "must be ")
+    return f"{key}: {wanted}; it is {detail['input']!r}"
+
+
+def _keys_of(location: list[str]) -> list[str]:
+    """The keys that the schema knows in a section, given by its path from the top."""
+    section: type[BaseModel] = Params
+    for part in location:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]
+    return list(section.model_fields)

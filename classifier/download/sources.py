@@ -1,0 +1,144 @@
+"""Where the raw files come from: folders, file, http and https URLs, and Debian's package. All content is verified."""
+
+import gzip
+import hashlib
+import io
+import shutil
+import subprocess
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from classifier.dataset_registry import RawFile
+
+DEBIAN = "debian:"
+LARGEST_BACKOFF_SECONDS = 8
+
+
+class SourceError(Exception):
+    """Why a source did not give a file; ``again`` tells whether it may the next time."""
+
+    def __init__(self, reason: str, again: bool = False):
+        super().__init__(reason)
+        self.again = again
+
+
+@contextmanager
+def opened(source: str) -> Iterator[str]:
+    """The folder or URL below which a source's files are; Debian's package is unpacked into a temporary one.
+
+    Raises:
+        SourceError: apt-get is missing or failed.
+    """
+    if source.startswith(DEBIAN):
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(_unpack_debian(source.removeprefix(DEBIAN), Path(folder)))
+    else:
+        yield source
+
+
+def fetch(base: str, raw: RawFile, timeout_seconds: float, retries: int) -> bytes:
+    """One raw file's verified, uncompressed content.
+
+    Raises:
+        SourceError: the source has no such file, does not answer, or its content is not the published one.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return verified(raw, _read_either(base, raw.name, timeout_seconds))
+        except SourceError as error:
+            if not error.again or attempt == retries:
+                raise
+        time.sleep(min(2**attempt, LARGEST_BACKOFF_SECONDS))
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def verified(raw: RawFile, content: bytes) -> bytes:
+    """The uncompressed content, if it or its .gz has a published digest.
+
+    Raises:
+        SourceError: it has not; the reason says what came instead.
+    """
+    gzip_matches = hashlib.md5(content, usedforsecurity=False).hexdigest() == raw.gzip_md5
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise SourceError(f"{raw.name}: truncated or damaged gzip ({error})", again=True) from None
+    if gzip_matches:
+        return content
+    got = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if got == raw.content_md5:
+        return content
+    if content.lstrip()[:1] == b"<":
+        raise SourceError(f"{raw.name}: an HTML or XML page came instead of the file (a login or proxy page?)")
+    wanted = f"{raw.content_md5}" if raw.content_md5 else f"{raw.gzip_md5} (as .gz)"
+    raise SourceError(f"{raw.name}: wrong content: {len(content):,} bytes with MD5 {got}; published is {wanted}")
+
+
+def _read_either(base: str, name: str, timeout_seconds: float) -> bytes:
+    """The bytes of ``NAME.gz`` or, where there is none, of ``NAME``."""
+    try:
+        return _read(f"{base.rstrip('/')}/{name}.gz", timeout_seconds)
+    except FileNotFoundError:
+        pass
+    try:
+        return _read(f"{base.rstrip('/')}/{name}", timeout_seconds)
+    except FileNotFoundError:
+        raise SourceError(f"{name}: not found there, with or without .gz") from None
+
+
+def _read(url: str, timeout_seconds: float) -> bytes:
+    import fsspec
+    from aiohttp import ClientError, ClientResponseError, ClientTimeout
+    from fsspec.callbacks import TqdmCallback
+    from fsspec.exceptions import FSTimeoutError
+
+    options = {}
+    if url.startswith(("http:", "https:")):
+        # The limits are on silence, not on the whole: a slow line may take its time. trust_env: proxies.
+        silence = ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
+        options["client_kwargs"] = {"timeout": silence, "trust_env": True}
+    name = url.rpartition("/")[2]
+    bar = TqdmCallback(
+        tqdm_kwargs={"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None, "delay": 1}
+    )
+    content = io.BytesIO()
+    try:
+        filesystem, path = fsspec.url_to_fs(url, **options)
+        filesystem.get_file(path, content, callback=bar)
+    except FileNotFoundError:
+        raise
+    except (FSTimeoutError, TimeoutError):
+        raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
+    except ClientResponseError as error:
+        raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None
+    except (ClientError, OSError) as error:
+        raise SourceError(f"{name}: {type(error).__name__}: {error}", again=True) from None
+    except ValueError as error:  # fsspec: a protocol that it does not know
+        raise SourceError(f"{error}") from None
+    return content.getvalue()
+
+
+def _unpack_debian(package: str, folder: Path) -> Path:
+    """Fetch a package with apt-get's own lists and cache below ``folder``, so that nobody needs to be root."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise SourceError("no apt-get and dpkg-deb on this machine")
+    for name in ("lists/partial", "archives/partial", "unpacked"):
+        (folder / name).mkdir(parents=True)
+    own = [f"Dir::State::Lists={folder}/lists", f"Dir::Cache={folder}", "APT::Sandbox::User=root"]
+    apt = ["apt-get", "-qq", *(word for option in own for word in ("-o", option))]
+    for command in ([*apt, "update"], [*apt, "download", package]):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise SourceError(f"apt-get {command[-1]} failed: {reason}")
+    (archive,) = folder.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", archive, folder / "unpacked"], check=True)
+    found = sorted((folder / "unpacked").rglob("*images-idx3-ubyte*"))
+    if not found:
+        raise SourceError(f"the package {package} has no IDX files in it")
+    return found[0].parent

@@ -1,0 +1,156 @@
+"""The exported model: one ONNX file with preprocessing inside and its contract in the metadata."""
+
+import json
+import logging
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from classifier.model.serialization import ModelConfig, Normalize
+
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+
+
+class _Deployed(nn.Module):
+    """Pixels in, logits and probabilities out."""
+
+    def __init__(self, model: nn.Module, model_config: ModelConfig):
+        super().__init__()
+        normalize = Normalize(model_config)
+        folded = _fold_normalization(model, normalize)
+        self.model = folded or nn.Sequential(normalize, model)
+        self.temperature = model_config.temperature
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.model(images.float())
+        calibrated = logits if self.temperature == 1 else logits / self.temperature
+        return logits, calibrated.softmax(1)
+
+
+@torch.no_grad()
+def _fold_normalization(model: nn.Module, normalize: Normalize) -> nn.Module | None:
+    """The same model with the normalization in the weights and bias of its first layer; None if that cannot hold it.
+
+    A layer that pads cannot: its zeros stand for the mean, and would stand for black.
+    """
+    if not isinstance(model, nn.Sequential):
+        return None
+    model = deepcopy(model)
+    first = next(layer for layer in model if not isinstance(layer, nn.Flatten))
+    if not (isinstance(first, nn.Linear) or (isinstance(first, nn.Conv2d) and first.padding == (0, 0))):
+        return None
+    scale, shift = normalize.scale.flatten(1).double(), normalize.shift.flatten(1).double()  # (C, 1)
+    weight = first.weight.double().flatten(1).unflatten(1, (len(scale), -1))  # (outputs, C, pixels)
+    bias = (weight * shift).sum((1, 2)) + (0 if first.bias is None else first.bias)
+    first.weight.copy_((weight * scale).view_as(first.weight))
+    first.bias = nn.Parameter(bias.float())
+    return model
+
+
+def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.ModelProto:
+    """A model in evaluation mode as ONNX, with scaling and normalization inside and without BatchNorm.
+
+    PyTorch's exporter folds a BatchNorm into the convolution before it. One that follows anything else (as in
+    torchvision's DenseNet, whose convolutions come after it) becomes the multiplication and addition that it is.
+
+    Args:
+        model: takes what ``Normalize(model_config)`` returns, returns logits.
+        model_config: of the model.
+        opset: version of the ONNX operators.
+    """
+    images = torch.zeros(2, model_config.channels, model_config.height, model_config.width, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+        program = torch.onnx.export(
+            _Deployed(model, model_config).eval(),
+            (images,),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=opset,
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise AssertionError("torch.onnx.export returned no program")
+    return _remove_batch_norm(strip_provenance(program.model_proto))
+
+
+def contract(model_config: ModelConfig) -> dict[str, Any]:
+    """What a person must know to use the file, as the metadata give it."""
+    shape, classes = ", ".join(map(str, model_config.shape)), len(model_config.class_names)
+    return {
+        "class_names": model_config.class_names,
+        "input": f"{INPUT}: (batch, {shape}) uint8, 0 to 255; {'grayscale' if model_config.channels == 1 else 'RGB'}",
+        "outputs": f"{', '.join(OUTPUTS)}: (batch, {classes}) float32, in the order of class_names",
+    }
+
+
+def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Replace the metadata: each value as JSON, since ONNX holds text only."""
+    onnx.helper.set_model_props(proto, {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()})
+
+
+def write(path: Path, proto: onnx.ModelProto) -> None:
+    """Write the file; the bytes depend on nothing but the model and its metadata."""
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _remove_batch_norm(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace each BatchNormalization that is left by ``x * scale + shift``, which is what it does after training."""
+    graph = proto.graph
+    if all(node.op_type != "BatchNormalization" for node in graph.node):
+        return proto
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "BatchNormalization":
+            nodes.append(node)
+            continue
+        gamma, beta, mean, variance = (
+            numpy_helper.to_array(weights[name]).astype(np.float64) for name in node.input[1:]
+        )
+        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
+        scale = gamma / np.sqrt(variance + epsilon)
+        name, along_channels = node.name, (-1, *[1] * (ranks[node.input[0]] - 2))
+        for part, values in (("scale", scale), ("shift", beta - mean * scale)):
+            array = values.astype(np.float32).reshape(along_channels)
+            graph.initializer.append(numpy_helper.from_array(array, f"{name}.{part}"))
+        make = onnx.helper.make_node
+        nodes.append(make("Mul", [node.input[0], f"{name}.scale"], [f"{name}.scaled"], f"{name}.mul"))
+        nodes.append(make("Add", [f"{name}.scaled", f"{name}.shift"], [node.output[0]], f"{name}.add"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return proto
+
+
+def strip_provenance(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what a tool noted about where and by what the model was written: source paths and versions."""
+    proto.producer_name, proto.producer_version, proto.doc_string = "", "", ""
+    del proto.metadata_props[:]
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        values = [*graph.input, *graph.output, *graph.value_info]
+        if isinstance(graph, onnx.GraphProto):
+            values += graph.initializer
+        for item in [*graph.node, *values]:
+            if not isinstance(item, str):
+                item.doc_string = ""
+                del item.metadata_props[:]
+    return proto

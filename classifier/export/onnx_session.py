@@ -1,0 +1,14 @@
+"""Running the exported model. It imports no torch, so that ``predict`` starts at once."""
+
+from pathlib import Path
+
+import onnxruntime
+
+
+def create_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU; its threads do not spin, which would slow PyTorch beside it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

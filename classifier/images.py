@@ -1,0 +1,112 @@
+"""Images as PNG (or whatever Pillow reads) in a folder or in one ZIP."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from classifier.errors import StageError
+
+MODES = {"L": 1, "RGB": 3}  # the modes of an annotated image, and their channels
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a ZIP can hold: no clock in a tracked file
+
+
+def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) -> None:
+    """Pack ``(H, W)`` uint8 images as PNG into one ZIP, the same bytes on every machine.
+
+    Neither PNG nor ZIP is compressed: zlib and zlib-ng, one of which Pillow brings, give different bytes for one
+    level. It costs 26 MB for 70,000 images of 28x28 and makes reading a sixth faster (10,000 images: 0.42 against
+    0.50 s on 2 cores).
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, pixels in zip(names, images, strict=True):
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, "PNG", compress_level=0)
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.create_system = 3  # POSIX, wherever it is written
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, png.getvalue())
+
+
+def decode(content: bytes, name: str) -> np.ndarray:
+    """An image file's pixels, ``(C, H, W)`` uint8 with 1 or 3 channels.
+
+    Raises:
+        StageError: it is no readable image, or neither grayscale nor RGB.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode not in MODES:
+                raise StageError(f"{name}: has the mode {image.mode}; convert it to grayscale (L) or RGB")
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
+        raise StageError(f"{name}: no readable image: {str(error).partition(' <')[0]}") from None
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def reader(img_dir: str | Path) -> Callable[[str], bytes]:
+    """A function from an image's name to the bytes of its file, below a folder or inside a ZIP.
+
+    Raises:
+        StageError: there is no such folder or ZIP, or (from the function) no such image in it.
+    """
+    where = Path(img_dir)
+    if where.is_dir():
+        return lambda name: _found(where, name, (where / name).read_bytes)
+    try:
+        archive = zipfile.ZipFile(where)
+    except FileNotFoundError:
+        raise StageError(f"{where} is missing; `dvc repro annotate` makes it") from None
+    except zipfile.BadZipFile as error:
+        raise StageError(f"{where}: neither a folder nor a ZIP of images: {error}") from None
+    return lambda name: _found(where, name, lambda: archive.read(name))
+
+
+def _found(where: Path, name: str, read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except (FileNotFoundError, KeyError):
+        raise StageError(f"{where}: has no image {name!r}, which the annotations list") from None
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise StageError(f"{where}: the image {name!r} is damaged: {error}") from None
+
+
+def stack(names: Iterable[str], count: int, read: Callable[[str], bytes], shape: tuple[int, ...] = ()) -> np.ndarray:
+    """All ``count`` named images in memory, ``(N, C, H, W)`` uint8.
+
+    Raises:
+        StageError: an image is missing, damaged, or of another size than ``shape`` or, without it, than the first.
+    """
+    pixels = np.empty((count, *shape), np.uint8)
+    for index, name in enumerate(names):
+        image = decode(read(name), name)
+        if index == 0 and not shape:
+            pixels = np.empty((count, *image.shape), np.uint8)
+        elif image.shape != pixels.shape[1:]:
+            wanted, got = ("x".join(map(str, shape)) for shape in (pixels.shape[1:], image.shape))
+            raise StageError(f"{name}: is {got} (channels x height x width), but the images before it are {wanted}")
+        pixels[index] = image
+    return pixels
+
+
+def mean_and_std(batches: Iterable[np.ndarray]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, on the scale 0 to 1.
+
+    From a histogram: whole numbers, so the result does not depend on batches or on the order or width of any addition.
+    """
+    histograms: Any = 0
+    for images in batches:
+        histograms += np.stack(
+            [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
+        )
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for histogram in histograms:
+        mean = float(values @ histogram / np.sum(histogram))
+        means.append(mean)
+        stds.append(float(((values - mean) ** 2 @ histogram / np.sum(histogram)) ** 0.5))
+    return means, stds

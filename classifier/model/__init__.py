@@ -1,0 +1,1 @@
+"""A trained model: its architecture, its file, and its application to images."""

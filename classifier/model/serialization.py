@@ -1,0 +1,136 @@
+"""The trained model as one safetensors file: weights, and one JSON entry that says how to rebuild and feed it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from classifier.errors import StageError
+from classifier.model import zoo
+
+if TYPE_CHECKING:
+    from classifier.dataset import AnnotatedImages
+
+KEY = "model"  # one metadata key: safetensors writes several in random order
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What rebuilds the model and feeds it, beside the weights.
+
+    Attributes:
+        architecture: a key of ``zoo.ARCHITECTURES``, or a model of torchvision.
+        arguments: of its constructor, after the three that follow from the data.
+        class_names: of classes 0, 1, ...
+        channels, height, width: of the images.
+        mean, std: of the training pixels by channel, on the scale 0 to 1.
+        trained_with: the params of `train`, by section.
+        temperature: what the logits are divided by for calibrated probabilities; 1 if nothing was fitted.
+    """
+
+    architecture: str
+    arguments: dict[str, Any]
+    class_names: list[str]
+    channels: int
+    height: int
+    width: int
+    mean: list[float]
+    std: list[float]
+    trained_with: dict[str, Any]
+    temperature: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.height, self.width
+
+    def build(self) -> nn.Module:
+        """The architecture, with fresh weights."""
+        size = (self.height, self.width)
+        return zoo.build_model(self.architecture, self.arguments, self.channels, size, len(self.class_names))
+
+    def check_fits(self, path: Path, data: "AnnotatedImages") -> None:
+        """Refuse data that the model at ``path`` was not trained for.
+
+        Raises:
+            StageError: other classes, or images of another size.
+        """
+        if data.class_names != self.class_names:
+            mine, other = ", ".join(self.class_names), ", ".join(data.class_names)
+            raise StageError(f"{path}: was trained for the classes {mine}; the annotations have {other}")
+        if data.shape != self.shape:
+            wanted, got = ("x".join(map(str, size)) for size in (self.shape, data.shape))
+            raise StageError(f"{path}: takes images of {wanted} (channels x height x width); the images are {got}")
+
+
+class Normalize(nn.Module):
+    """From pixels, ``(N, C, H, W) uint8``, to the input of the network: float32 with mean 0 and deviation 1.
+
+    Training, evaluation and the exported file all use it.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, model_config: ModelConfig):
+        super().__init__()
+        mean, std = (
+            torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (model_config.mean, model_config.std)
+        )
+        std = std.clamp(min=1 / 255)  # a constant channel
+        self.register_buffer("scale", (1 / (255 * std)).float())
+        self.register_buffer("shift", (-mean / std).float())
+        self.shifts = any(model_config.mean)  # pixels to 0..1 need no addition
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """``(N, C, H, W)`` uint8 to float32."""
+        scaled = pixels.float().mul_(self.scale)
+        return scaled.add_(self.shift) if self.shifts else scaled
+
+
+def save(path: Path, model: nn.Module, model_config: ModelConfig) -> None:
+    """Write weights and config; the bytes depend on nothing else."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path, metadata={KEY: json.dumps(asdict(model_config), sort_keys=True)})
+
+
+def load(path: Path) -> tuple[nn.Module, ModelConfig]:
+    """Rebuild a model, in evaluation mode.
+
+    Raises:
+        StageError: the file is missing, not safetensors, without a config, or its weights do not fit the architecture.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise StageError(f"{path} is missing; `dvc repro train` makes it") from None
+    except SafetensorError as error:
+        raise StageError(f"{path}: not a safetensors file ({error}); `dvc repro train` makes one") from None
+    try:
+        model_config = ModelConfig(**json.loads(metadata[KEY]))
+        model = model_config.build()
+    except (KeyError, TypeError, ValueError) as error:
+        raise StageError(f"{path}: its metadata do not describe a model of this pipeline ({error})") from None
+    problems = []
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors:
+            problems.append(f"{name} is missing")
+        elif name not in wanted:
+            problems.append(f"{name} is unknown")
+        elif wanted[name].shape != tensors[name].shape:
+            problems.append(f"{name} is {list(tensors[name].shape)}, not {list(wanted[name].shape)}")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StageError(
+            f"{path}: the weights do not fit the architecture {model_config.architecture}: {problems[0]}{more}"
+        )
+    model.load_state_dict(tensors)
+    return model.eval(), model_config

@@ -1,0 +1,127 @@
+"""The models that ``train.model`` can name, including torchvision's. All take normalized images and return logits.
+
+Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor's arguments are the section
+``models.<name>`` of params.yaml, after three arguments that follow from the data.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Mlp(nn.Sequential):
+    """A multilayer perceptron; ``hidden: [512, 512]`` is the network of PyTorch's quickstart tutorial."""
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, hidden: list[int]):
+        layers: list[nn.Module] = [nn.Flatten()]
+        inputs = channels * size[0] * size[1]
+        for width in hidden:
+            layers += [nn.Linear(inputs, width), nn.ReLU()]
+            inputs = width
+        super().__init__(*layers, nn.Linear(inputs, classes))
+
+
+class LeNet(nn.Sequential):
+    """Two 5x5 convolutions with pooling, three linear layers: the network of PyTorch's 60-minute blitz.
+
+    The first linear layer is as wide as the image size makes it (16 x 4 x 4 for 28x28).
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int):
+        height, width = (((side - 4) // 2 - 4) // 2 for side in size)
+        super().__init__(
+            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * height * width, 120), nn.ReLU(),
+            nn.Linear(120, 84), nn.ReLU(),
+            nn.Linear(84, classes),
+        )  # fmt: skip
+
+
+class Cnn(nn.Sequential):
+    """A small convolutional network made for the CPU.
+
+    A 2x2 stem with few channels, then one 3x3 convolution and a pooling a block, so that the wide layers work on small
+    maps; one more convolution at the end. Every BatchNorm directly follows a convolution and folds into
+    it at export. After airbench (github.com/KellerJordan/cifar10-airbench), with fewer operations.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, stem: int, widths: list[int]):
+        layers: list[nn.Module] = [nn.Conv2d(channels, stem, 2), nn.ReLU()]
+        inputs = stem
+        for width in widths:
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+            layers += [nn.MaxPool2d(2), nn.ReLU()]
+            inputs = width
+        layers += [nn.Conv2d(inputs, inputs, 3, padding=1, bias=False), nn.BatchNorm2d(inputs), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"mlp": Mlp, "lenet": LeNet, "cnn": Cnn}
+
+
+def build_model(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, int], classes: int) -> nn.Module:
+    """A model with fresh weights from torch's global generator.
+
+    Args:
+        name: a key of ``ARCHITECTURES``, or a classification model of torchvision.
+        arguments: the section ``models.<name>``.
+        channels: of the images.
+        size: height and width of the images, in pixels.
+        classes: how many.
+
+    Raises:
+        ValueError: there is no such model, or the images are too small for it.
+    """
+    if name not in ARCHITECTURES:
+        from classifier.model import torchvision_zoo  # its import takes seconds
+
+        return torchvision_zoo.build_model(name, arguments, channels, size, classes, supports_size)
+    model = ARCHITECTURES[name](channels, size, classes, **arguments)
+    if not supports_size(model, channels, size):
+        raise ValueError(f"images of {size[0]}x{size[1]} pixels are too small for the model {name}")
+    return model
+
+
+@torch.no_grad()
+def supports_size(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
+    """Whether the model takes images of that size. (On the meta device this would import the compiler: 1 s.)"""
+    try:
+        model.eval()(torch.zeros(1, channels, *size))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    finally:
+        model.train()
+    return True
+
+
+@torch.no_grad()
+def summarize_layers(model: nn.Module, shape: tuple[int, int, int]) -> list[tuple[str, str, str, int]]:
+    """Name, type, output shape and number of parameters of each layer, in the order of the forward pass."""
+    rows, hooks = [], []
+    for name, module in model.named_modules():
+        if not list(module.children()):
+
+            def record(module: nn.Module, _: Any, output: Any, name: str = name) -> None:
+                output_shape = " x ".join(map(str, output.shape[1:])) if isinstance(output, torch.Tensor) else ""
+                rows.append((name, type(module).__name__, output_shape, sum(p.numel() for p in module.parameters())))
+
+            hooks.append(module.register_forward_hook(record))
+    model.eval()(torch.zeros(1, *shape))
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    return rows
+
+
+def supports_batch_size(model: nn.Module, shape: tuple[int, int, int], count: int) -> bool:
+    """Whether the model can train on a batch of ``count`` images: batch normalization needs two values a channel."""
+    try:
+        if count == 1:
+            deepcopy(model).train()(torch.zeros(1, *shape))
+    except ValueError:
+        return False
+    return True

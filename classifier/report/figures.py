@@ -1,0 +1,230 @@
+"""The pictures of an evaluation, as matplotlib figures; the same bytes every time on one machine.
+
+Every function takes data and returns a ``Figure``, to be drawn inside ``style``; ``png`` and ``svg`` make a file of it.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+DPI = 110
+MAX_WRITTEN = 20  # classes up to which every cell of a confusion matrix has its numbers
+
+LINE = 0.155  # inches, of a caption
+WRONG = "#c4432b"  # captions of mistakes; to be read on white and on black
+GOOD, BAD = "tab:blue", "tab:orange"
+INK, LINES = "#1f2328", "#d0d7de"  # of text and of axes; ``svg`` leaves both to the page
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw with matplotlib's own settings and these, and with none of this machine's."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
+                "ytick.color": INK, "axes.edgecolor": LINES, "grid.color": LINES, "axes.facecolor": "none",
+                "figure.dpi": DPI, "font.size": 10, "axes.titlesize": 11, "legend.frameon": False,
+                "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+                "text.parse_math": False,  # a class may be called a$b$c
+                "svg.hashsalt": "report",  # names of clip paths, random otherwise
+            }
+        )  # fmt: skip
+        yield
+
+
+def png(figure: Figure) -> bytes:
+    """A PNG on white paper, without the version of the program that made it."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
+    return out.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """An ``<svg>`` element to stand inside a page, whose CSS variables ``--ink`` and ``--line`` color it.
+
+    No paper, date or program; text as outlines, so that it looks the same where a font is missing.
+    """
+    out = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(out, format="svg", facecolor="none", metadata=nothing)
+    element = out.getvalue()
+    element = element[element.index("<svg ") :]
+    return element.replace(INK, "var(--ink)").replace(LINES, "var(--line)")
+
+
+def curves(rows: pd.DataFrame) -> Figure:
+    """Loss and accuracy by epoch, from metrics/train/curves.csv; the validation columns may be absent."""
+    figure = Figure(figsize=(9.4, 3.6), layout="constrained")
+    for axis, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, name, color in (("train", "training (augmented)", GOOD), ("val", "validation", BAD)):
+            column = f"{split}_{quantity}"
+            if column in rows:
+                axis.plot(rows["epoch"], rows[column], marker="o", markersize=3.5, label=name, color=color)
+        axis.set(title=f"{quantity.capitalize()} by epoch", xlabel="epoch", ylabel=quantity)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.6)
+        axis.legend()
+    return figure
+
+
+def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Counts in the cells and, below each, its share of the row, which also colors it."""
+    classes = len(class_names)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(4.5, min(0.68 * classes, 14))
+    figure = Figure(figsize=(side + 1.3, side + 1.2), layout="constrained")
+    axis = figure.subplots()
+    # The root shows the few mistakes of a good model; the colors are of the share all the same.
+    axis.imshow(shares**0.5, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    if classes <= MAX_WRITTEN:
+        for row, column in np.argwhere(counts).tolist():
+            color = "white" if shares[row, column] > 0.3 else "black"  # on paper of its own
+            middle: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+            axis.text(column, row - 0.14, f"{counts[row, column]:,}", fontsize=10, **middle)
+            axis.text(column, row + 0.24, f"{shares[row, column]:.1%}", fontsize=7.5, **middle)
+    axis.set_xticks(range(classes), class_names, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(classes), class_names)
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion matrix: images, and their share of the true class")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return figure
+
+
+def f1_bars(by_class: pd.DataFrame) -> Figure:
+    """One bar a class, the best on top, with precision and recall as marks on it."""
+    rows = by_class.sort_values("f1", kind="stable")
+    figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    places = list(range(len(rows)))
+    axis.barh(places, rows["f1"], height=0.66, color=GOOD, alpha=0.75, label="F1")
+    mark: dict[str, Any] = {"markersize": 6, "markeredgecolor": INK, "clip_on": False}
+    axis.plot(rows["precision"], places, ">", color=BAD, label="precision", **mark)
+    axis.plot(rows["recall"], places, "s", color="white", label="recall", **mark)
+    lowest = float(rows[["f1", "precision", "recall"]].min().min())
+    left = max(0.0, np.floor(lowest * 10 - 1) / 10)  # the bars of good models differ at their ends
+    for place, value in enumerate(rows["f1"]):
+        axis.text(left + 0.006 * (1 - left), place, f"{value:.3f}", va="center", ha="left", fontsize=9, color="white")
+    axis.set_yticks(places, rows.index)
+    axis.set(xlim=(left, 1.0 + 0.01 * (1 - left)), ylim=(-0.6, len(rows) - 0.4), xlabel="fraction")
+    axis.set_title(f"F1, precision and recall by class{'' if left == 0 else f' (the axis starts at {left:.1f})'}")
+    axis.grid(axis="x", alpha=0.6)
+    axis.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def reliability(before: pd.DataFrame, after: pd.DataFrame, errors: tuple[float, float], temperature: float) -> Figure:
+    """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences.
+
+    Args:
+        before: bins of ``metrics.reliability``.
+        after: the same for the scaled probabilities.
+        errors: expected calibration errors of both.
+        temperature: that was fitted.
+    """
+    figure = Figure(figsize=(6.6, 6.4), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.25])
+    top.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="probabilities that can be believed")
+    names = (
+        f"as the model gives them (error {errors[0]:.1%})",
+        f"at temperature {temperature:.3f} (error {errors[1]:.1%})",
+    )
+    for bins, name, color, marker in zip((before, after), names, (GOOD, BAD), "os", strict=True):
+        top.plot(bins["confidence"], bins["accuracy"], marker=marker, markersize=5, color=color, label=name)
+        shares = bins["images"] / bins["images"].sum()
+        style: dict[str, Any] = {"align": "edge", "edgecolor": color, "linewidth": 1.2}
+        fill = matplotlib.colors.to_rgba(color, 0.35)
+        bottom.bar(bins["low"], shares, bins["high"] - bins["low"], color=fill, **style)
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="Reliability: how often right at which confidence")
+    top.legend(loc="upper left")
+    bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="share of images")
+    bottom.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+    for axis in (top, bottom):
+        axis.grid(alpha=0.6)
+    return figure
+
+
+def picture_grid(
+    title: str, pixels: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int, empty: str
+) -> Figure:
+    """Images in rows, each with a caption below it.
+
+    Args:
+        title: above all.
+        pixels: ``(N, C, H, W) uint8``, C 1 or 3; may be empty.
+        captions: one an image.
+        wrong: which captions get the color of a mistake.
+        columns: how many images in a row.
+        empty: what to write if there is no image.
+    """
+    if not len(pixels):
+        return _only_text(title, empty)
+    rows = -(-len(pixels) // columns)
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    cell_width, cell_height = 1.28, 1.04 + LINE * lines  # inches
+    figure = Figure(figsize=(columns * cell_width, rows * cell_height + 0.5))
+    figure.suptitle(title, fontsize=11, y=1 - 0.22 / figure.get_figheight(), va="center")
+    axis = figure.add_axes((0, 0, 1, rows * cell_height / figure.get_figheight()))
+    axis.set(xlim=(0, columns * cell_width), ylim=(rows * cell_height, 0))
+    axis.axis("off")
+    for number, (image, caption, is_wrong) in enumerate(zip(pixels, captions, wrong, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = column * cell_width, row * cell_height
+        _show(axis, image, left + (cell_width - 0.92) / 2, top + 0.04, 0.92)
+        for line, text in enumerate(caption.split("\n")):  # one by one: a block is placed by its highest letter
+            baseline = top + 1.1 + LINE * line
+            axis.text(left + cell_width / 2, baseline, text, ha="center", fontsize=8, color=WRONG if is_wrong else INK)
+    return figure
+
+
+def filters(kernels: np.ndarray | None) -> Figure:
+    """The first layer's filters, red where they add and blue where they subtract; RGB ones in their colors.
+
+    Args:
+        kernels: ``(N, C, H, W) float``, C 1 or 3; None if the first layer has none that can be drawn.
+    """
+    title = "Filters of the first layer"
+    if kernels is None:
+        return _only_text(title, "The first layer has no filters that can be drawn.")
+    columns = min(len(kernels), 8)
+    rows = -(-len(kernels) // columns)
+    figure = Figure(figsize=(max(columns * 0.95, 4.2), rows * 0.95 + 0.75), layout="constrained")
+    largest = float(np.abs(kernels).max()) or 1.0
+    color = kernels.shape[1] == 3
+    figure.suptitle(title if color else f"{title}: red adds, blue subtracts", fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, kernel in zip(axes.flat, kernels, strict=False):
+        if color:
+            axis.imshow(kernel.transpose(1, 2, 0) / (2 * largest) + 0.5, interpolation="none")
+        else:
+            axis.imshow(kernel[0], cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="none")
+    return figure
+
+
+def _show(axis: Any, image: np.ndarray, left: float, top: float, side: float) -> None:
+    """Draw ``(C, H, W) uint8`` into a square of an axis whose y grows downwards, keeping its proportions."""
+    height, width = image.shape[1:]
+    scale = side / max(height, width)
+    left, top = left + (side - width * scale) / 2, top + (side - height * scale) / 2
+    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    extent = (left, left + width * scale, top + height * scale, top)
+    limits = axis.get_xlim(), axis.get_ylim()
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="none")
+    axis.set(xlim=limits[0], ylim=limits[1])
+
+
+def _only_text(title: str, text: str) -> Figure:
+    figure = Figure(figsize=(6, 1.4))
+    figure.suptitle(title, fontsize=11)
+    figure.text(0.5, 0.35, text, ha="center")
+    return figure

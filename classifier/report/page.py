@@ -1,0 +1,79 @@
+"""Parts of a self-contained HTML page: pictures, thumbnails as data URIs, and the template around them."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from classifier.report import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+THUMBNAIL_BYTES = 1_000_000  # of all thumbnails in a page
+THUMBNAIL_SIDE = 56  # pixels, at most
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure, twice.
+
+    Attributes:
+        png: for DVC.
+        svg: an element for the page, which takes its colors from there.
+    """
+
+    png: bytes
+    svg: str
+
+
+def picture(draw: Callable[[], "Figure"]) -> Picture:
+    """Draw a figure."""
+    with figures.style():
+        figure = draw()
+        return Picture(figures.png(figure), figures.svg(figure))
+
+
+def data_uri(png: bytes) -> str:
+    """An image as an address that needs no request."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def thumbnails(pixels: np.ndarray) -> Iterator[str]:
+    """Data URIs of ``(N, C, H, W) uint8`` images, until they would take too much of a page."""
+    used = 0
+    for image in pixels:
+        small = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        out = io.BytesIO()
+        small.save(out, "PNG")
+        uri = data_uri(out.getvalue())
+        used += len(uri)
+        if used > THUMBNAIL_BYTES:
+            return
+        yield uri
+
+
+def versions(libraries: Sequence[str]) -> dict[str, str]:
+    """The installed versions, which requirements.lock pins."""
+    return {name: version(name) for name in libraries}
+
+
+def write(path: Path, **content: Any) -> int:
+    """Fill the template beside this module; what is not markup is escaped. Returns the size in bytes."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**content).encode()
+    path.write_bytes(page)
+    return len(page)

@@ -1,0 +1,159 @@
+"""What a stage may read and write, and how its outputs are published."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from classifier import config
+from classifier.errors import ParamsError, StageError
+from classifier.runner import files
+from classifier.runner.declaration import get_by_key, read_declaration
+from classifier.runner.lock import SCRATCH, exclusive
+from classifier.runner.signals import StopSignals
+
+FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
+
+
+class StageContext:
+    """What dvc.yaml declares for a stage: it may read and write that, and nothing else.
+
+    Attributes:
+        name: of the stage.
+        signals: where the stage asks whether to stop.
+        resume_hint: what a person is told when the stage was stopped.
+    """
+
+    is_rank_zero = True  # False in the other processes of a distributed run, see train/distributed.py
+
+    def __init__(self, name: str, signals: StopSignals):
+        self.name = name
+        self.signals = signals
+        self.resume_hint = "nothing was published; the same command starts it again"
+        self._params, self._plain = config.read()
+        self._declared = read_declaration(name, self._plain)
+        self._inputs: dict[str, str] = {}
+        self._after_success: list[Callable[[], None]] = []
+
+    # --- what the stage's work calls ---------------------------------------------------------------------------
+
+    def param(self, key: str) -> Any:
+        """A params section (or value) by its dotted key, which dvc.yaml must list for this stage word for word."""
+        if key not in self._declared.params:
+            raise AssertionError(f"dvc.yaml does not list the param {key!r} of stage {self.name}")
+        return self._get(key)
+
+    def params(self) -> dict[str, Any]:
+        """Everything that dvc.yaml lists for this stage, by its dotted key, as written in params.yaml."""
+        return {key: get_by_key(self._plain, key) for key in self._declared.params}
+
+    def untracked_param(self, key: str) -> Any:
+        """A value of params.yaml that cannot change a byte of any output, so dvc.yaml does not list it."""
+        if key in self._declared.params:
+            raise AssertionError(f"{key!r} is a declared param of stage {self.name}")
+        return self._get(key)
+
+    def dep(self, path: str) -> Path:
+        """The path of a declared input."""
+        if path not in self._declared.deps:
+            raise AssertionError(f"dvc.yaml does not list {path!r} as a dep of stage {self.name}")
+        return Path(path)
+
+    def out(self, path: str) -> Path:
+        """Where to write a declared output: a temporary path, until the whole stage has succeeded."""
+        if path not in self._declared.outs:
+            raise AssertionError(f"dvc.yaml does not list {path!r} as an out of stage {self.name}")
+        return files.temporary_path(Path(path))
+
+    def publish_preview(self, path: str) -> None:
+        """Show an output while the stage runs; it is written again at the end, and removed on failure."""
+        files.publish(self.out(path), Path(path))
+
+    def write_json(self, path: str, content: dict[str, Any]) -> None:
+        """Write a JSON output: sorted keys, finite numbers, one newline at the end."""
+        self.out(path).write_bytes(files.json_bytes(content))
+
+    def fingerprint(self, **beyond: Any) -> str:
+        """A name for everything that decides the result: declared params, hashes of inputs and code, and more.
+
+        What it stands for is noted in the scratch folder of that name, for `python -m tools.checkpoints`.
+        """
+        import hashlib
+
+        decided_by = {"inputs": self._inputs, "params": self.params(), **beyond}
+        name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+        if self.is_rank_zero:
+            files.atomic_write(SCRATCH / f"{self.name}-{name}" / FINGERPRINT_FILE, files.json_bytes(decided_by))
+        return name
+
+    def on_success(self, action: Callable[[], None]) -> None:
+        """Do something once every output is published: until then a checkpoint may still be needed."""
+        self._after_success.append(action)
+
+    # --- what run_stage calls ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Everything around the stage's work: lock, inputs, and at its end the outputs, all of them or none."""
+        with exclusive(self.name):
+            try:
+                self._prepare()
+                yield
+                self._publish()
+            except BaseException:
+                self._discard_outputs()
+                raise
+
+    def _prepare(self) -> None:
+        """Clear the way for new outputs and remember what the inputs are."""
+        for path in self._declared.outs:
+            files.remove(Path(path))
+            files.remove(files.temporary_path(Path(path)))
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._inputs = self._hash_inputs()
+
+    def _publish(self) -> None:
+        """Give every output its name, or raise and leave none."""
+        for path in self._declared.outs:
+            if not files.temporary_path(Path(path)).exists():
+                raise AssertionError(f"stage {self.name} did not write {path}")
+        now = self._hash_inputs()
+        changed = [path for path in sorted({**self._inputs, **now}) if self._inputs.get(path) != now.get(path)]
+        changed += self._changed_params()
+        self.signals.check_parents()
+        if changed:
+            raise StageError(f"{', '.join(changed)} changed while the stage ran; nothing was published; run it again")
+        with self.signals.deferred():
+            for path in self._declared.outs:
+                files.publish(files.temporary_path(Path(path)), Path(path))
+        self.signals.ignore_from_now_on()
+        for action in self._after_success:
+            action()
+
+    def _discard_outputs(self) -> None:
+        """Leave no output behind that looks finished, and let no second signal interrupt that."""
+        self.signals.defer_for_good()
+        with contextlib.suppress(OSError):  # a read-only folder: then nothing was written there either
+            for path in self._declared.outs:
+                files.remove(files.temporary_path(Path(path)))
+                files.remove(Path(path))
+
+    def _get(self, key: str) -> Any:
+        value: Any = self._params
+        for part in key.split("."):
+            value = getattr(value, part)
+        return value
+
+    def _changed_params(self) -> list[str]:
+        try:
+            _, now = config.read()
+            return [f"params.yaml ({key})" for key, was in self.params().items() if get_by_key(now, key) != was]
+        except (ParamsError, KeyError, TypeError):
+            return ["params.yaml"]
+
+    def _hash_inputs(self) -> dict[str, str]:
+        for path in self._declared.deps:
+            if not Path(path).exists():
+                raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
+        return files.digests(self._declared.deps)

@@ -1,0 +1,112 @@
+"""Hashing, and atomic writing: a reader, or a crash, sees the old file, the new one or none, never a part."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def iter_files(path: Path) -> Iterator[Path]:
+    """The file itself, or every file below a folder, in an order that does not depend on the file system.
+
+    What editors and Python leave in a folder does not belong to it; .dvcignore says the same to DVC.
+    """
+    if path.is_dir():
+        inside = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
+        yield from (path / p for p in sorted(inside) if not any(map(_is_ignored, p.parts)))
+    else:
+        yield path
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.endswith("~") or name == "__pycache__"
+
+
+def digests(paths: Iterable[str | Path]) -> dict[str, str]:
+    """SHA-256 of every file that is, or is below, one of the paths; by its path, with /.
+
+    Raises:
+        FileNotFoundError: one does not exist.
+    """
+    return {file.as_posix(): digest(file) for path in paths for file in iter_files(Path(path))}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def temporary_path(path: Path) -> Path:
+    """Where a file is written before it is published: same folder (a rename must not copy), same suffix."""
+    return path.with_name(f".tmp.{path.name}")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it exists. A hard link into DVC's cache loses only its name here."""
+    if path.is_dir() and not path.is_symlink():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:  # names no more than the last part of the path
+            raise OSError(error.errno, error.strerror, str(path)) from None
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Force one file, or the names in one folder, to the disk."""
+    posix = os.name == "posix"
+    if posix or path.is_file():  # elsewhere a folder cannot be opened, and a file only for writing
+        descriptor = os.open(path, os.O_RDONLY if posix else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file or folder its name, replacing what had it.
+
+    The permissions are those of a plain ``open``; safetensors and tempfile leave 0600, which other users of a shared
+    clone could not read.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in iter_files(temporary):
+        file.chmod(0o666 & ~umask)
+        _sync(file)
+    if temporary.is_dir():
+        _sync(temporary)
+        remove(path)  # a folder cannot replace one that has something in it
+    os.replace(temporary, path)
+    _sync(path.parent)  # the name is in the folder, not in the file
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """A JSON file: sorted keys, finite numbers, one newline at the end."""
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader, or a crash, sees the old content or the new.
+
+    Raises:
+        OSError: the disk is full or the folder read-only; the old content stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(content)
+        publish(temporary, path)
+    except BaseException as error:
+        remove(temporary)
+        if isinstance(error, OSError) and error.strerror and not error.filename:  # a full disk has no file name
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise

@@ -1,0 +1,31 @@
+"""The lock that keeps a second run of the same stage out, and the scratch folder in which it lies."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from classifier.errors import StageError
+
+SCRATCH = Path("scratch")  # unknown to git and DVC: locks and checkpoints
+LOCK_WAIT_SECONDS = 5  # an orphaned run notices and stops well within them
+
+
+@contextlib.contextmanager
+def exclusive(name: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock of a stage.
+
+    Raises:
+        StageError: another process holds it; the line names the process.
+    """
+    import filelock
+
+    SCRATCH.mkdir(exist_ok=True)
+    holder = SCRATCH / f"{name}.pid"
+    try:
+        with filelock.FileLock(SCRATCH / f"{name}.lock", timeout=wait_seconds):
+            holder.write_text(str(os.getpid()))
+            yield
+    except filelock.Timeout:
+        pid = holder.read_text() if holder.exists() else "unknown"
+        raise StageError(f"another {name} is running here (process {pid}); wait for it or stop it") from None

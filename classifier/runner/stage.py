@@ -1,0 +1,91 @@
+"""Runs a stage script as a program.
+
+A script hands its ``work`` function to ``run_stage``. What happens around it:
+
+1. validate the whole of params.yaml, before any work (exit status 2 if it is wrong);
+2. take the stage's lock, remove the outputs of an earlier run (as DVC does) and hash every declared input;
+3. run ``work``, which writes each output to a temporary file that ``StageContext.out`` names;
+4. hash the inputs again: DVC records the hashes that they have *after* the run, so a file edited meanwhile would be
+   recorded with a result that did not come from it;
+5. publish: give all outputs their names. If anything fails, or a signal comes, none of them exists.
+"""
+
+import atexit
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from classifier.runner.cli import ROOT, make_parser, report_error, run_own_code
+from classifier.runner.logs import configure_logging
+from classifier.runner.signals import Interrupted, StopSignals
+
+if TYPE_CHECKING:
+    from classifier.runner.context import StageContext
+
+
+def make_context(name: str) -> "StageContext":
+    """The context of a stage that runs in one process, obeying signals from here on."""
+    signals = StopSignals()
+    signals.install_signal_handlers()
+    from classifier.runner.context import StageContext  # its imports take 0.2 s, in which Ctrl-C must work
+
+    return StageContext(name, signals)
+
+
+def run_stage(
+    name: str,
+    work: Callable[["StageContext"], None],
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+    rank: int = 0,
+    make_context: Callable[[str], "StageContext"] = make_context,
+    before_error: Callable[[], None] = lambda: None,
+) -> int:
+    """Run one stage as a program.
+
+    Args:
+        name: of the stage, in dvc.yaml and in params.yaml.
+        work: the stage's work.
+        doc: the script's docstring, which ``--help`` prints.
+        argv: the command line; None: that of the process.
+        rank: of this process, if it is not the only one.
+        make_context: another kind of context, for such a process.
+        before_error: called before an error is reported.
+
+    Returns:
+        The exit status: 0, 1 for data and files, 2 for params, 130 after SIGINT, 143 after SIGTERM.
+    """
+    run_own_code()
+    arguments = make_parser(f"stages.{name}", doc).parse_args(argv)
+    configure_logging(name, arguments.quiet, rank)
+    logger = logging.getLogger(f"stages.{name}")
+    os.chdir(ROOT)  # the paths in dvc.yaml are relative to it
+    # Imports make half a million objects that stay. Python's collector would walk over them again and again, and once
+    # more at the end: the better part of a second.
+    gc.set_threshold(100_000)
+    atexit.register(_skip_last_collection)
+    context = None
+    try:
+        context = make_context(name)
+        with context.running():
+            work(context)
+    except Interrupted as stop:
+        hint = context.resume_hint if context else "nothing was done"
+        if context and context.signals.orphaned:
+            logger.error(f"the `dvc` that started this stage is gone; {hint}")
+        else:
+            logger.warning(f"stopped by {signal.Signals(stop.signum).name}; {hint}")
+        return 128 + stop.signum
+    except Exception as error:
+        before_error()
+        return report_error(logger, error, arguments.debug)
+    return 0
+
+
+def _skip_last_collection() -> None:
+    if "triton" not in sys.modules:  # its library would list on the terminal whatever was not collected
+        gc.freeze()

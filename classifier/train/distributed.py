@@ -1,0 +1,390 @@
+"""Training one model in several processes, with PyTorch's DistributedDataParallel.
+
+Every process runs the same stage. The batch, its order and its augmentation are computed whole on each of them,
+exactly as one process does it; each then takes its shard of the images, and the gradients are averaged. Rank 0 is the
+run that a person sees: it holds the lock, writes, saves, logs and publishes. The others compute, stop when it stops,
+and exit when it exits.
+
+There are two ways in. ``python -m stages.train`` with ``train.world_size: 2`` starts the other processes itself, on
+this machine. PyTorch's launcher, ``torchrun --nproc-per-node 2 -m stages.train``, starts all of them, on several
+machines too, and tells each its place in the environment (RANK, WORLD_SIZE, ...).
+
+``launch`` and ``init_process_group`` start and connect the processes. The other functions may be called in a single
+process too, where they change nothing. Their names are those of ``torch.distributed`` and of Lightning Fabric.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.errors import StageError
+from classifier.runner import stage
+from classifier.runner.context import StageContext
+from classifier.runner.lock import SCRATCH
+from classifier.runner.logs import configure_logging
+from classifier.runner.signals import STOP_SIGNALS, StopSignals
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+TIMEOUT = timedelta(minutes=5)  # for a process that lives but does not answer; one that dies is noticed at once
+POLL_SECONDS = 0.5  # between two looks at the parent process
+REPORT_SECONDS = 10  # that rank 0 has to report an error which all ranks share
+PARENT_PID = "STAGE_PARENT_PID"  # in the environment of the processes that rank 0 started: its process id
+LOCALHOST = "127.0.0.1"
+
+
+# --- a stage in several processes -----------------------------------------------------------------------------------
+
+
+def run_stage(
+    name: str, work: Callable[[StageContext], None], doc: str | None, argv: Sequence[str] | None = None
+) -> int:
+    """Run a stage as ``runner.stage.run_stage`` does, as the rank that the environment says."""
+    rank = _rank()
+    if rank == 0:
+        return stage.run_stage(name, work, doc, argv)
+    return stage.run_stage(name, work, doc, argv, rank, WorkerContext.create, lambda: _let_rank_zero_report(name))
+
+
+def _rank() -> int:
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdigit() and "WORLD_SIZE" in os.environ else 0
+
+
+def _let_rank_zero_report(name: str) -> None:
+    """Wait before this rank reports an error: rank 0 most likely has the same one, and it is to be printed once.
+
+    The launcher ends all ranks as soon as one has ended. Without this pause it could end rank 0 before it has spoken.
+    """
+    if PARENT_PID not in os.environ:  # else rank 0 reads what this process prints
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the launcher, once rank 0 has reported and ended
+        time.sleep(REPORT_SECONDS)
+    configure_logging(name)
+
+
+class WorkerContext(StageContext):
+    """The context of a rank other than 0: it reads the same inputs, and leaves lock, files and signals to rank 0."""
+
+    is_rank_zero = False
+
+    @classmethod
+    def create(cls, name: str) -> "WorkerContext":
+        """A context whose process ignores signals and exits when its parent process has exited."""
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
+        when_parent_exits(lambda: os._exit(1))
+        return cls(name, StopSignals())
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Remember what the inputs are; rank 0 does everything else."""
+        self._inputs = self._hash_inputs()
+        yield
+
+    def publish_preview(self, path: str) -> None:
+        """Nothing: rank 0 publishes."""
+
+
+def when_parent_exits(action: Callable[[], None]) -> None:
+    """Do something, on a thread, once the process that started this one has exited."""
+    parent = int(os.environ.get(PARENT_PID, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        action()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# --- starting and connecting the processes --------------------------------------------------------------------------
+
+
+@dataclass
+class Processes:
+    """The processes of a run, as this one sees them.
+
+    Attributes:
+        context: of this process.
+        world_size: how many there are.
+        rank: of this process.
+        store: through which they find each other; None if there is only one.
+        children: the processes that this one started, by rank.
+    """
+
+    context: StageContext
+    world_size: int = 1
+    rank: int = 0
+    store: Any = None
+    children: "dict[int, subprocess.Popen[bytes]]" = field(default_factory=dict)
+
+    def start_children(self, port: int) -> None:
+        """Start ranks 1, 2, ... on this machine."""
+        loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+        if loopback:  # no other machine is to be heard
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
+        common = {
+            "WORLD_SIZE": self.world_size, "LOCAL_WORLD_SIZE": self.world_size, "MASTER_ADDR": LOCALHOST,
+            "MASTER_PORT": port, PARENT_PID: os.getpid(),
+        }  # fmt: skip
+        for rank in range(1, self.world_size):
+            own = {**common, "RANK": rank, "LOCAL_RANK": rank}
+            with self.log_path(rank).open("wb") as log:
+                self.children[rank] = subprocess.Popen(
+                    [sys.executable, "-m", f"stages.{self.context.name}"],
+                    env={**os.environ, **{key: str(value) for key, value in own.items()}},
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                )  # fmt: skip
+
+    def log_path(self, rank: int) -> Path:
+        """The file that takes what a child prints."""
+        return SCRATCH / f"{self.context.name}.rank{rank}.log"
+
+    def describe_ended(self) -> str:
+        """One line on a child that ended before its time; empty if there is none."""
+        for rank, child in self.children.items():
+            status = child.poll()
+            if status is not None:
+                how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+                last = self.log_path(rank).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+                why = f" ({last})" if status > 0 and last else ""
+                return f"rank {rank} of {self.world_size} {how}{why}; {self.context.resume_hint}"
+        return ""
+
+    def explain(self, error: Exception) -> Exception:
+        """The error to report: if another process is gone, that is the cause of this one."""
+        import torch
+
+        end = time.monotonic() + 5  # the connection breaks before the system says that the process is gone
+        broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        while broken and self.children and not self.describe_ended() and time.monotonic() < end:
+            time.sleep(0.05)
+        if broken:
+            return StageError(self.describe_ended() or f"another process is gone; {self.context.resume_hint}")
+        return error
+
+    def kill_children(self) -> None:
+        """End the children: there is nothing left for them to do."""
+        for rank, child in self.children.items():
+            child.kill()
+            child.wait()
+            self.log_path(rank).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def launch(context: StageContext, world_size: int) -> Iterator[Processes]:
+    """The processes of a run; the others are started here unless a launcher did it.
+
+    Args:
+        context: of this process.
+        world_size: ``train.world_size``.
+
+    Raises:
+        StageError: the launcher started another number of processes, or one of them is gone.
+    """
+    launched = _world_size_of_launcher() if "RANK" in os.environ else world_size
+    if launched != world_size:
+        raise StageError(
+            f"train.world_size: is {world_size}, but the launcher started {launched} processes; they must be equal"
+        )
+    processes = Processes(context, world_size)
+    if world_size == 1:
+        yield processes
+        return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what `setup_module` needs
+    import torch.distributed as dist
+
+    if "RANK" in os.environ:
+        processes.store, processes.rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+        if context.is_rank_zero:
+            when_parent_exits(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    else:
+        processes.store = dist.TCPStore(  # type: ignore[attr-defined]
+            LOCALHOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT
+        )
+        processes.start_children(processes.store.port)
+    try:
+        yield processes
+    except StageError:
+        raise
+    except Exception as error:
+        raise processes.explain(error) from None
+    finally:
+        processes.kill_children()
+
+
+def _world_size_of_launcher() -> int:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise StageError(
+                f"the environment has RANK but no {name}, so no launcher set it; `unset RANK`, or start with torchrun"
+            )
+    return int(os.environ["WORLD_SIZE"])
+
+
+def init_process_group(processes: Processes, device: "torch.device", fingerprint: str) -> None:
+    """Wait for the other processes, make sure that they are about to do the same, and connect.
+
+    Args:
+        processes: of this run.
+        device: of this process.
+        fingerprint: of params, inputs, code and environment, as this process sees them.
+
+    Raises:
+        StageError: a process ended or did not come, or has another fingerprint.
+    """
+    if processes.world_size == 1:
+        return
+    import torch
+    from torch import distributed as dist
+
+    store, world_size = processes.store, processes.world_size
+    store.set(f"fingerprint/{processes.rank}", fingerprint)
+    end = time.monotonic() + TIMEOUT.total_seconds()
+    for rank in range(world_size):  # looks instead of one long wait, so that signals and deaths are noticed
+        while not store.check([f"fingerprint/{rank}"]):
+            if ended := processes.describe_ended():
+                raise StageError(ended)
+            if time.monotonic() > end:
+                raise StageError(f"rank {rank} of {world_size} did not come within {TIMEOUT}")
+            time.sleep(0.05)
+        if store.get(f"fingerprint/{rank}") != store.get("fingerprint/0"):
+            raise StageError(
+                f"rank {rank} has other params, inputs, code, versions or processor than rank 0; every node"
+                " needs the same commit, `dvc pull`, the locked environment and the same kind of machine"
+            )
+    on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    has_own_gpu = device.type == "cuda" and on_this_node <= torch.cuda.device_count()
+    dist.init_process_group(
+        "nccl" if has_own_gpu else "gloo", store=store, rank=processes.rank, world_size=world_size, timeout=TIMEOUT
+    )
+
+
+# --- what the training loop calls -----------------------------------------------------------------------------------
+
+
+def _connected() -> bool:
+    from torch import distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def select_device(device: "torch.device", world_size: int) -> "torch.device":
+    """The device of this process: GPUs are dealt out in turn.
+
+    Raises:
+        StageError: PyTorch cannot connect several processes on such a device.
+    """
+    import torch
+
+    if world_size > 1 and device.type not in ("cpu", "cuda"):
+        raise StageError(f"train.world_size: {world_size} processes need compute.device cpu or cuda, not {device}")
+    if world_size > 1 and device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return device
+
+
+def convert_sync_batchnorm(model: "nn.Module", device: "torch.device", world_size: int) -> "nn.Module":
+    """SyncBatchNorm on GPUs. On CPUs each process normalizes its shard, and the statistics of rank 0 are kept."""
+    from torch.nn import SyncBatchNorm
+
+    return SyncBatchNorm.convert_sync_batchnorm(model) if world_size > 1 and device.type == "cuda" else model
+
+
+def setup_module(model: "nn.Module") -> "nn.Module":
+    """The model whose backward pass averages the gradients; its weights are those of rank 0."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    # find_unused_parameters: with it, PyTorch does not rearrange the gradients after the first step. Where an element
+    # lies decides in which order more than two processes add it, and a resumed run must add as the uninterrupted one.
+    return DistributedDataParallel(model, find_unused_parameters=True) if _connected() else model
+
+
+def shard(batch: "Tensor") -> "Tensor":
+    """This process's part of ``(N, ...)``; the first parts are larger by one if N does not divide."""
+    if not _connected():
+        return batch
+    from torch import distributed as dist
+
+    return batch.tensor_split(dist.get_world_size())[dist.get_rank()]
+
+
+def seed_by_rank(*key: int | str) -> None:
+    """From here on, random draws such as dropout differ between the processes."""
+    if _connected():
+        from torch import distributed as dist
+
+        from classifier.model.compute import seed_generators
+        from classifier.seeds import derive_seed
+
+        seed_generators(derive_seed(*key, "process", dist.get_rank()))
+
+
+def scale_loss(mean: "Tensor", count: int, total: int) -> "Tensor":
+    """A mean over this process's ``count`` images, scaled so that the processes' mean is that over ``total`` images."""
+    if not _connected():
+        return mean
+    from torch import distributed as dist
+
+    return mean * (count * dist.get_world_size() / total)
+
+
+def all_reduce_sum(device: "torch.device", *numbers: float) -> tuple[float, ...]:
+    """The sum of each number over the processes."""
+    if not _connected():
+        return numbers
+    import torch
+    from torch import distributed as dist
+
+    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    return tuple(sums.tolist())
+
+
+def broadcast_bool(device: "torch.device", answer: bool) -> bool:
+    """Rank 0's answer, on every process."""
+    if not _connected():
+        return answer
+    import torch
+    from torch import distributed as dist
+
+    flag = torch.tensor(answer, dtype=torch.uint8, device=device)
+    dist.broadcast(flag, 0)
+    return bool(flag)
+
+
+def broadcast_object(device: "torch.device", load: Callable[[], Any]) -> Any:
+    """What rank 0 loads, on every process; only rank 0 need have the file.
+
+    Args:
+        device: of this process.
+        load: returns tensors, numbers, text, and lists and dictionaries of them.
+    """
+    if not _connected():
+        return load()
+    import torch
+    from torch import distributed as dist
+
+    buffer = io.BytesIO()
+    if dist.get_rank() == 0:
+        torch.save(load(), buffer)
+    (size,) = all_reduce_sum(device, len(buffer.getvalue()))
+    content = torch.zeros(int(size), dtype=torch.uint8)
+    if dist.get_rank() == 0:
+        content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    content = content.to(device)
+    dist.broadcast(content, 0)
+    return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), weights_only=True, map_location="cpu")

@@ -1,0 +1,269 @@
+"""The training loop: one page, top to bottom. Interrupt it anywhere; the same call resumes to the same bytes."""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from classifier.dataset import AnnotatedImages
+from classifier.errors import StageError
+from classifier.model.compute import seed_generators
+from classifier.model.inference import predict_logits
+from classifier.model.serialization import Normalize
+from classifier.progress import progress_bar
+from classifier.runner.context import StageContext
+from classifier.seeds import derive_seed, derive_seeds
+from classifier.train import distributed
+from classifier.train.augment import augment
+from classifier.train.checkpoint import Checkpoint
+from classifier.train.losses import Loss
+from classifier.train.optim import Schedule
+from classifier.train.state import Row, TrainState
+
+if TYPE_CHECKING:
+    from classifier.config import Train
+
+VALIDATION_BATCH_SIZE = 1000  # images; the last bits of the loss depend on it, so it is not a param
+MAX_INITIAL_LOSS_RATIO = 10  # to the chance loss: fresh weights that start above it got inputs that are not normalized
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Task:
+    """What is trained, and how: all that does not change from step to step.
+
+    Attributes:
+        config: the section ``train`` of params.yaml.
+        loss: for training and for validation.
+        schedule: of the learning rate, by step.
+        normalize: uint8 pixels to network input, on the device of the model.
+        train_images, val_images: the splits; there may be no validation images.
+        eval_modules: modules with frozen statistics, which stay in evaluation mode.
+        device: of the model.
+    """
+
+    config: "Train"
+    loss: Loss
+    schedule: Schedule
+    normalize: Normalize
+    train_images: AnnotatedImages
+    val_images: AnnotatedImages
+    eval_modules: Sequence[nn.Module]
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.train_targets, self.val_targets = self.train_images.targets(), self.val_images.targets()
+        self.autocast: Any = contextlib.nullcontext()
+        if self.config.precision == "bf16":
+            self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def set_train_mode(self, model: nn.Module) -> None:
+        """Training mode, less the frozen modules."""
+        model.train()
+        for module in self.eval_modules:
+            module.eval()
+
+
+def fit(
+    state: TrainState,
+    task: Task,
+    *,
+    context: StageContext,
+    checkpoint: Checkpoint,
+    checkpoint_seconds: float,
+    on_epoch: Callable[[list[Row]], None] = lambda history: None,
+) -> nn.Module:
+    """Train for ``config.epochs``, or until early stopping.
+
+    Args:
+        state: before the first step; if the checkpoint has a state, that one is loaded into it.
+        task: what to train.
+        context: says when to stop, and holds signals back.
+        checkpoint: where an interrupted run goes on.
+        checkpoint_seconds: how much work a power cut may cost; 0 saves at every step.
+        on_epoch: called on rank 0 after each epoch with the history so far.
+
+    Returns:
+        The model to keep (moving average, best or last, as configured), in evaluation mode.
+
+    Raises:
+        Interrupted: a signal came; the state is saved.
+        StageError: the loss is no longer finite, or is far too high at the start.
+    """
+    config, schedule = task.config, task.schedule
+    base_lrs = [group["lr"] for group in state.optimizer.param_groups]
+    saved = distributed.broadcast_object(task.device, checkpoint.load)
+    if saved:
+        state.load_state_dict(saved)
+        logger.info(f"resuming at step {state.step} of {schedule.total_steps}")
+    network = distributed.setup_module(state.model)
+
+    def save() -> None:
+        if context.is_rank_zero:
+            checkpoint.save(state.state_dict())
+            context.resume_hint = (
+                f"step {state.step} of {schedule.total_steps} is saved; the same command goes on from there"
+            )
+
+    task.set_train_mode(state.model)
+    last_step = state.step if state.early_stopping.should_stop else schedule.total_steps
+    batches = task.train_images.batches(batch_indices(config, len(task.train_images), state.step, last_step))
+    seeds = derive_seeds(config.seed, "step", start=state.step)
+    progress = Progress(config.epochs, schedule.steps_per_epoch, state.step)
+    saved_at = time.monotonic()
+    with context.signals.deferred():
+        for (indices, pixels), seed in zip(batches, seeds, strict=False):
+            lr_factor = schedule(state.step)
+            for group, base_lr in zip(state.optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = lr_factor * base_lr
+            loss_sum, num_correct = train_step(state, task, network, indices, pixels, seed)
+            state.add(loss_sum, num_correct)
+            progress.step()
+            check_loss(loss_sum / len(indices), task.loss, state.step)
+
+            epoch, position = divmod(state.step, schedule.steps_per_epoch)
+            if position == 0:
+                row = {"epoch": epoch, "lr": lr_factor * base_lrs[0], **train_metrics(state, task)}
+                if len(task.val_images):
+                    row |= validate(state, task)
+                    state.early_stopping.update(epoch, row["val_loss"], state.eval_model)
+                    task.set_train_mode(state.model)
+                state.end_epoch(row)
+                progress.end_epoch(row)
+                if context.is_rank_zero:
+                    on_epoch(state.history)
+
+            due = time.monotonic() >= saved_at + checkpoint_seconds
+            stop = context.signals.stop_requested() or state.early_stopping.should_stop
+            stop = distributed.broadcast_bool(task.device, stop)
+            if due or stop or position == 0:
+                save()
+                saved_at = time.monotonic()
+            if stop:
+                break
+    if state.early_stopping.should_stop:
+        logger.info(
+            f"stopped early after epoch {len(state.history)}: "
+            f"no lower validation loss since epoch {state.early_stopping.best_epoch}"
+        )
+    state.early_stopping.restore_best(state.eval_model)
+    return state.eval_model.eval()
+
+
+def train_step(
+    state: TrainState, task: Task, network: nn.Module, indices: torch.Tensor, pixels: torch.Tensor, seed: int
+) -> tuple[float, int]:
+    """One step of the optimizer.
+
+    Args:
+        state: whose model, optimizer and moving average are updated.
+        task: what to train.
+        network: the model, wrapped for several processes if there are several.
+        indices: of the batch's images in the training split, ``(N,) int64``.
+        pixels: the images, ``(N, C, H, W) uint8``.
+        seed: of every random draw in the step.
+
+    Returns:
+        The sum of the losses and the number of correct predictions, over the batch of all processes.
+    """
+    seed_generators(seed)
+    inputs = task.normalize(distributed.shard(augment(pixels.to(task.device), task.config.augment)))
+    mine = distributed.shard(indices)
+    distributed.seed_by_rank(task.config.seed, "step", state.step)
+
+    with task.autocast:
+        outputs = network(inputs.contiguous(memory_format=torch.channels_last))
+    loss = task.loss.training(outputs.float(), task.train_targets.index_select(0, mine).to(task.device))
+    distributed.scale_loss(loss, len(mine), len(indices)).backward()
+    if task.config.clip_grad_norm:
+        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, task.config.clip_grad_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema:
+        state.ema.update_parameters(state.model)
+
+    num_correct = (outputs.argmax(1).cpu() == task.train_images.labels.index_select(0, mine)).sum().item()
+    loss_sum, num_correct = distributed.all_reduce_sum(task.device, loss.item() * len(mine), num_correct)
+    return loss_sum, int(num_correct)
+
+
+def train_metrics(state: TrainState, task: Task) -> Row:
+    """Loss and accuracy over the training images of the epoch, as they were augmented."""
+    count = len(task.train_images)
+    return {"train_loss": state.loss_sum / count, "train_acc": state.num_correct / count}
+
+
+def validate(state: TrainState, task: Task) -> Row:
+    """Loss and accuracy of the model to keep on the validation images. It is left in evaluation mode."""
+    batches = task.val_images.iter_batches(VALIDATION_BATCH_SIZE)
+    with task.autocast:
+        logits = torch.cat([*predict_logits(state.eval_model.eval(), task.normalize, batches, task.device)])
+    return {
+        "val_loss": task.loss.validation(logits.double(), task.val_targets).item(),
+        "val_acc": (logits.argmax(1) == task.val_images.labels).double().mean().item(),
+    }
+
+
+def batch_indices(config: "Train", num_images: int, start: int, stop: int) -> Iterator[torch.Tensor]:
+    """The indices of the images of each batch, ``(N,) int64``, for the steps from ``start`` to before ``stop``.
+
+    The last batch of an epoch may be smaller.
+    """
+    order = torch.arange(num_images)
+    steps_per_epoch = math.ceil(num_images / config.batch_size)
+    for step in range(start, stop):
+        epoch, position = divmod(step, steps_per_epoch)
+        if config.shuffle and (position == 0 or step == start):
+            generator = torch.Generator().manual_seed(derive_seed(config.seed, "order", epoch))
+            order = torch.randperm(num_images, generator=generator)
+        yield order[position * config.batch_size :][: config.batch_size]
+
+
+def check_loss(value: float, loss: Loss, step: int) -> None:
+    """Stop a run that cannot end well.
+
+    Raises:
+        StageError: the loss is not finite, or far above that of chance at the first step.
+    """
+    if not math.isfinite(value):
+        raise StageError(f"the loss is {value} at step {step}; a smaller optimizers.*.lr would help")
+    if step == 1 and value > MAX_INITIAL_LOSS_RATIO * loss.chance_loss:
+        raise StageError(
+            f"the loss is {value:.1f} at the start, where chance gives {loss.chance_loss:.2f}: the initial weights or"
+            " the inputs are far off"
+        )
+
+
+class Progress:
+    """A bar inside the epoch on a terminal, and a line an epoch."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, done: int):
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.bar = progress_bar(description="train", total=epochs * steps_per_epoch, initial=done, unit="step")
+        self.done, self.since = 0, time.monotonic()
+
+    def step(self) -> None:
+        """One batch is done."""
+        self.done += 1
+        self.bar.update()
+
+    def end_epoch(self, row: Row) -> None:
+        """One epoch is done."""
+        self.bar.clear()
+        steps_left = int(self.epochs - row["epoch"]) * self.steps_per_epoch
+        left = self.bar.format_interval((time.monotonic() - self.since) / self.done * steps_left)
+        validation = ""
+        if "val_loss" in row:
+            validation = f", validation loss {row['val_loss']:.4f}, accuracy {row['val_acc']:.2%}"
+        logger.info(
+            f"epoch {row['epoch']:.0f}/{self.epochs}: loss {row['train_loss']:.4f}, accuracy {row['train_acc']:.2%}"
+            f"{validation}{f', {left} left' if steps_left else ''}"
+        )

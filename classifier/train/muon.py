@@ -1,0 +1,64 @@
+"""Muon for convolutional networks: momentum whose update is made orthogonal.
+
+Source: Jordan et al., "Muon: an optimizer for hidden layers" (kellerjordan.github.io/posts/muon, 2024), with the
+normalized filters of the same author's airbench. ``torch.optim.Muon`` takes two-dimensional parameters only, and the
+weights of a convolution have four dimensions.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for groups with ``orthogonal=True``, SGD with Nesterov momentum for the others.
+
+    Args:
+        params: parameter groups; each has ``lr``, ``momentum``, ``weight_decay`` and ``orthogonal``. Weight decay means
+            nothing where it is orthogonal: there the norm of a parameter is fixed.
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]]):
+        super().__init__(params, {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "orthogonal": False})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        if not group["orthogonal"]:
+            gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].mul_(group["momentum"]).add_(gradient)
+        update = gradient.add(state["momentum"], alpha=group["momentum"])  # Nesterov's look ahead
+        if group["orthogonal"]:
+            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+            update = orthogonal(update.flatten(1)).view_as(update)
+        parameter.add_(update, alpha=-group["lr"])
+
+
+def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
+    """Bring the singular values of ``(n, m)`` near 1 by Newton-Schulz iterations; n <= m is the cheap way round.
+
+    The coefficients are the source's: they trade exactness (values between about 0.7 and 1.2) for speed. Each iteration
+    multiplies by a polynomial of the Gram matrix, and such polynomials commute. So the iterations stay with ``(n, n)``
+    matrices, and the wide one is multiplied twice in all instead of twice an iteration.
+    """
+    x = matrix / (matrix.norm() + 1e-7)
+    gram = x @ x.T
+    product = torch.eye(len(x), device=x.device)
+    for _ in range(steps):
+        factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        factor.diagonal().add_(3.4445)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    result: Tensor = product @ x
+    return result

@@ -1,0 +1,75 @@
+"""Initial weights from a file, and freezing some of them."""
+
+import fnmatch
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from classifier.errors import StageError
+
+NONE = "none"  # the file in models/pretrained/ that means fresh weights
+
+
+def load_pretrained(model: nn.Module, path: Path) -> dict[str, list[str]]:
+    """Copy every tensor of a safetensors file whose name and shape the model has.
+
+    Returns:
+        Names of tensors: loaded; missing in the file; unexpected, which the model does not have; misshaped, with both
+        shapes.
+
+    Raises:
+        StageError: the file is missing or not a safetensors file, or no tensor of it fits.
+    """
+    try:
+        loaded = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StageError(f"{path}: not a readable safetensors file ({error})") from None
+    own = model.state_dict()
+    fits = {name for name in own.keys() & loaded.keys() if own[name].shape == loaded[name].shape}
+    if not fits:
+        raise StageError(f"{path}: no tensor fits the model; train.initial_checkpoint: {NONE} trains from scratch")
+    with torch.no_grad():
+        for name in fits:
+            own[name].copy_(loaded[name])
+    return {
+        "loaded": [name for name in own if name in fits],
+        "missing": [name for name in own if name not in loaded],
+        "unexpected": sorted(loaded.keys() - own.keys()),
+        "misshaped": [
+            f"{name} ({_shape(loaded[name])}, not {_shape(own[name])})"
+            for name in own
+            if name in loaded and name not in fits
+        ],
+    }
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def freeze(model: nn.Module, patterns: list[str]) -> list[nn.Module]:
+    """Do not train the tensors whose names match a pattern (``*`` and ``?`` as in a shell).
+
+    Returns:
+        The modules that must stay in evaluation mode, since their running statistics are frozen.
+
+    Raises:
+        StageError: a pattern matches nothing, or nothing is left to train.
+    """
+    names = list(model.state_dict())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise StageError(f"train.freeze: {pattern!r} matches no tensor; the model has {', '.join(names)}")
+
+    def frozen(name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen(name))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise StageError("train.freeze: leaves nothing to train")
+    buffers = {name.rpartition(".")[0] for name, _ in model.named_buffers() if frozen(name)}
+    return [module for name, module in model.named_modules() if name in buffers]

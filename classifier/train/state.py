@@ -1,0 +1,91 @@
+"""The state of a training run: exactly what a checkpoint holds.
+
+Data order, learning rate and every random draw are functions of the seed and the step, so nothing else needs to be
+remembered.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from classifier.train.early_stopping import EarlyStopping
+
+if TYPE_CHECKING:
+    from classifier.config import Train
+
+Row = dict[str, float]
+
+
+@dataclass
+class TrainState:
+    """What changes while a model is trained.
+
+    Attributes:
+        model: trained in place.
+        optimizer: of the model's parameters.
+        early_stopping: the best epoch so far.
+        ema: the exponential moving average of the weights; None without one.
+        step: how many steps are done.
+        loss_sum, num_correct: over the images of the epoch so far.
+        history: one row an epoch: ``epoch, lr, train_loss, train_acc``, with validation images ``val_loss, val_acc``.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    early_stopping: EarlyStopping
+    ema: AveragedModel | None = None
+    step: int = 0
+    loss_sum: float = 0.0
+    num_correct: int = 0
+    history: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def create(cls, model: nn.Module, optimizer: torch.optim.Optimizer, config: "Train") -> "TrainState":
+        """The state before the first step.
+
+        Args:
+            model: on its device, with its initial weights.
+            optimizer: of its parameters.
+            config: the section ``train`` of params.yaml.
+        """
+        ema = None
+        if config.ema_decay:
+            ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+        return cls(model, optimizer, EarlyStopping(config.keep, config.patience), ema)
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The model that is validated and kept: the moving average, if there is one."""
+        return self.ema.module if self.ema else self.model
+
+    def add(self, loss_sum: float, num_correct: int) -> None:
+        """Count one step."""
+        self.step += 1
+        self.loss_sum += loss_sum
+        self.num_correct += num_correct
+
+    def end_epoch(self, row: Row) -> None:
+        """Add a row to the history and begin a new epoch."""
+        self.history.append(row)
+        self.loss_sum, self.num_correct = 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, text, and lists and dictionaries of them."""
+        plain = {name: getattr(self, name) for name in ("step", "loss_sum", "num_correct", "history")}
+        return plain | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        parts = self._parts()
+        for name, value in state.items():
+            if name in parts:
+                parts[name].load_state_dict(value)
+            else:
+                setattr(self, name, value)
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"model": self.model, "optimizer": self.optimizer, "early_stopping": self.early_stopping}
+        return parts | ({"ema": self.ema} if self.ema else {})

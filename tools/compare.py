@@ -1,0 +1,185 @@
+"""Is the difference between two models real? Compare their predictions on the same test images.
+
+reads   metrics/predictions.csv of two git revisions, experiments or the workspace, through DVC
+writes  nothing; prints accuracy with Wilson intervals, on how many images only one of them is correct, McNemar's exact
+        p-value, and with --by-class the recall of each class
+run     python -m tools.compare REV_A [REV_B] [--by-class] [--json]          (REV_B: the workspace, if left out)
+expect  the same answer on any machine that can `dvc pull` the predictions
+
+Two accuracies on 10,000 images that differ by 0.3 points may well differ by chance. McNemar's test looks only at the
+images on which one model is correct and the other wrong: were the models equally good, each would win half of them.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from classifier.errors import ParamsError, StageError
+from classifier.runner.cli import ROOT, make_parser, run_tool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICTIONS = "metrics/predictions.csv"
+WORKSPACE = "workspace"
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model: accuracy, its 95 % Wilson interval, and the number of images on which only it is correct."""
+
+    revision: str
+    accuracy: float
+    low: float
+    high: float
+    only_correct: int
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """The recall of one class by both models, and its number of images."""
+
+    name: str
+    a: float
+    b: float
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images, and the exact McNemar p-value of the hypothesis that they are equally good."""
+
+    a: Side
+    b: Side
+    num_images: int
+    p_value: float
+    classes: list[ClassComparison]
+
+    def in_words(self) -> str:
+        """The conclusion, as a sentence."""
+        if self.p_value >= SIGNIFICANT:
+            chance = f"equally good models differ this much with a probability of {self.p_value:.2g}"
+            return f"No significant difference: {chance}."
+        better, worse = (self.a, self.b) if self.a.only_correct > self.b.only_correct else (self.b, self.a)
+        return (
+            f"{better.revision} is better than {worse.revision}: "
+            f"equally good models differ this much with a probability of only {self.p_value:.2g}."
+        )
+
+
+def read_predictions(revision: str) -> "pd.DataFrame":
+    """The predictions of a git revision, an experiment or the workspace.
+
+    Raises:
+        StageError: there is no such revision, or it has no predictions here or in a remote.
+    """
+    import pandas as pd
+
+    if revision == WORKSPACE:
+        try:
+            content = (ROOT / PREDICTIONS).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise StageError(f"{PREDICTIONS} is missing; `dvc repro evaluate` makes it") from None
+    else:
+        import dvc.api
+        from dvc.exceptions import DvcException
+
+        try:
+            content = dvc.api.read(PREDICTIONS, repo=str(ROOT), rev=revision)
+        except (DvcException, FileNotFoundError) as error:
+            reason = str(error).partition("\n")[0]
+            raise StageError(
+                f"{revision}: no {PREDICTIONS} ({reason}); `dvc pull` fetches it, `dvc exp show` lists experiments"
+            ) from None
+    text = dict.fromkeys(("image", "label", "predicted"), "str")  # a class may be called 1 or NA
+    try:
+        rows = pd.read_csv(io.StringIO(content), dtype=text, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        rows = pd.DataFrame()
+    if not set(text) <= set(rows):
+        raise StageError(f"{revision}: {PREDICTIONS} is not what `dvc repro evaluate` writes")
+    return rows
+
+
+def compare(name_a: str, a: "pd.DataFrame", name_b: str, b: "pd.DataFrame") -> Comparison:
+    """Compare two predictions files.
+
+    Raises:
+        StageError: they are not of the same images with the same labels.
+    """
+    from scipy.stats import binomtest
+
+    a, b = (rows.sort_values("image", ignore_index=True) for rows in (a, b))
+    if not a[["image", "label"]].equals(b[["image", "label"]]):
+        raise StageError(
+            f"{name_a} and {name_b} were not tested on the same images: {len(a):,} and {len(b):,} rows, "
+            f"{len(set(a['image']) & set(b['image'])):,} images in both; only equal test sets can be compared"
+        )
+    correct_a, correct_b = a["predicted"] == a["label"], b["predicted"] == b["label"]
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+
+    def side(name: str, correct: "pd.Series", only: int) -> Side:
+        interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+        return Side(name, float(correct.mean()), float(interval.low), float(interval.high), only)
+
+    classes = [
+        ClassComparison(str(name), float(correct_a[rows].mean()), float(correct_b[rows].mean()), len(rows))
+        for name, rows in a.groupby("label", sort=True).groups.items()
+    ]
+    return Comparison(side(name_a, correct_a, only_a), side(name_b, correct_b, only_b), len(a), float(p_value), classes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read both, compare, print."""
+    parser = make_parser("tools.compare", __doc__)
+    parser.add_argument("revisions", nargs="+", metavar="REV", help=f"git revision, experiment, or {WORKSPACE}")
+    parser.add_argument("--by-class", action="store_true", help="print the recall of each class, largest change first")
+    parser.add_argument("--json", action="store_true", help="print JSON, classes included")
+    return run_tool("compare", parser, print_comparison, argv)
+
+
+def print_comparison(arguments: argparse.Namespace) -> int:
+    """Compare the two revisions of the command line."""
+    if len(arguments.revisions) > 2:
+        raise ParamsError(f"two revisions can be compared, not {len(arguments.revisions)}")
+    name_a, name_b = (*arguments.revisions, WORKSPACE)[:2]
+    os.chdir(ROOT)
+    result = compare(name_a, read_predictions(name_a), name_b, read_predictions(name_b))
+    if arguments.json:
+        print(json.dumps(asdict(result), indent=2))
+        return 0
+    width = max(len(name_a), len(name_b))
+    for side in (result.a, result.b):
+        print(
+            f"{side.revision:<{width}}  {side.accuracy:.2%} (95 % interval {side.low:.2%} to {side.high:.2%}), "
+            f"only correct on {side.only_correct:,} of {result.num_images:,} images"
+        )
+    print(f"exact McNemar p = {result.p_value:.4g}")
+    print(result.in_words())
+    if arguments.by_class:
+        print_classes(result)
+    return 0
+
+
+def print_classes(result: Comparison) -> None:
+    """One line a class, the largest change first; a recall has no test of its own: the classes are few and related."""
+    rows = sorted(result.classes, key=lambda row: (-abs(row.a - row.b), row.name))
+    name_width = max(len("class"), *(len(row.name) for row in rows))
+    a_width, b_width = (max(8, len(side.revision)) for side in (result.a, result.b))
+    print(f"\n{'class':<{name_width}}  {result.a.revision:>{a_width}}  {result.b.revision:>{b_width}}   change  images")
+    for row in rows:
+        print(
+            f"{row.name:<{name_width}}  {row.a:>{a_width}.2%}  {row.b:>{b_width}.2%}  {row.b - row.a:>+7.2%}"
+            f"  {row.num_images:>6,}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Classify image files with the exported model alone: no PyTorch, no params.yaml, no data set.
+
+reads   models/classifier.onnx (or --model); the images that you name: files, folders, 'patterns*', - (standard input)
+writes  a table to standard output, or JSON or CSV
+run     python -m tools.predict PATH... [--json | --csv] [--invert]
+expect  an answer in under half a second; exit status 1 if an image could not be read, after all others were answered
+
+Images are resized to the model's size and converted to grayscale or RGB. FashionMNIST shows light things on black: for
+a photograph on a light background use --invert; a note says so when a picture looks like one.
+"""
+
+import argparse
+import csv
+import glob
+import io
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier.errors import StageError
+from classifier.runner.cli import ROOT, make_parser, run_tool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+MODEL = ROOT / "models" / "classifier.onnx"
+BATCH_SIZE = 256  # images
+
+logger = logging.getLogger("tools.predict")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line and classify."""
+    parser = make_parser("tools.predict", __doc__)
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="an image file, a folder, a pattern, or - (standard input)"
+    )
+    parser.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: models/classifier.onnx)")
+    parser.add_argument("--invert", action="store_true", help="for dark things on a light background")
+    form = parser.add_mutually_exclusive_group()
+    parser.set_defaults(show=print_table)
+    for name, function in (("json", print_json), ("csv", print_csv)):
+        text = f"print {name.upper()} with the probability of every class"
+        form.add_argument(f"--{name}", dest="show", action="store_const", const=function, help=text)
+    return run_tool("predict", parser, classify, argv)
+
+
+def classify(arguments: argparse.Namespace) -> int:
+    """Answer for every image that can be read, then say which could not."""
+    model = Classifier(arguments.model)
+    answers: list[dict] = []
+    unlike: list[str] = []
+    bad: list[str] = []
+    for names, pixels in batches(images_in(arguments.paths, bad), model.input_shape, arguments.invert, bad):
+        answers += model.answers(names, pixels)
+        unlike += [name for name, differs in zip(names, model.unlike(pixels), strict=True) if differs]
+
+    arguments.show(answers)
+    sys.stdout.flush()  # a pipe would hold the answers back until after the notes and errors
+    if unlike:
+        logger.warning(note(unlike, model.background, arguments.invert))
+    for line in bad:
+        logger.error(line)
+    return int(bool(bad))
+
+
+def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
+    """The image files that the paths name; what names none goes to ``bad``, as a line for a person.
+
+    A folder stands for every file below it that is not hidden, a pattern (``*``, ``**``, ``?``, ``[a-z]``; for shells
+    that leave them as they are) for every file that it matches, both in the order of their names.
+    """
+    for path in paths:
+        if path == "-" or Path(path).is_file():
+            yield path
+            continue
+        if Path(path).is_dir():
+            below = [file.relative_to(path) for file in Path(path).rglob("*") if file.is_file()]
+            found = [str(Path(path) / file) for file in sorted(below) if not any(p.startswith(".") for p in file.parts)]
+        else:
+            found = sorted(file for file in glob.glob(path, recursive=True) if Path(file).is_file())
+        if not found:
+            problem = "no file in this folder" if Path(path).is_dir() else "no such file"
+            bad.append(f"{path}: {problem}")
+        yield from found
+
+
+def batches(
+    paths: Iterable[str], shape: tuple[int, int, int], invert: bool, bad: list[str]
+) -> "Iterator[tuple[list[str], np.ndarray]]":
+    """Names and pixels, ``(N, C, H, W) uint8``, of what can be read; a line for each other file goes to ``bad``."""
+    import numpy as np
+
+    names: list[str] = []
+    pixels: list[np.ndarray] = []
+    for path in paths:
+        try:
+            pixels.append(read_image(path, *shape, invert=invert))
+            names.append(path)
+        except StageError as error:
+            bad.append(str(error))
+        if len(names) == BATCH_SIZE:
+            yield names, np.stack(pixels)
+            names, pixels = [], []
+    if names:
+        yield names, np.stack(pixels)
+
+
+def read_image(path: str, channels: int, height: int, width: int, invert: bool) -> "np.ndarray":
+    """An image as the model wants it, ``(C, H, W) uint8``; ``-`` is standard input.
+
+    Raises:
+        StageError: there is no such file, or it is not an image.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path) as image:
+            upright = eight_bits(ImageOps.exif_transpose(image))
+            if upright.has_transparency_data:  # what is transparent counts as black
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
+            converted = upright.convert("L" if channels == 1 else "RGB")
+            if converted.size != (width, height):
+                converted = converted.resize((width, height), Image.Resampling.LANCZOS)
+    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
+        raise StageError(f"{path}: not a readable image: {reason(error)}") from None
+    pixels = np.asarray(ImageOps.invert(converted) if invert else converted)
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def eight_bits(image: "Image.Image") -> "Image.Image":
+    """Scale 16 and 32 bits a pixel to 8, which Pillow would clip."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode[0] not in "IF":  # I, I;16, I;16B, F
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F" and values.max() <= 1:
+        values *= 255
+    elif values.max() > 255 or image.mode.startswith("I;16"):
+        values //= 256
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def reason(error: Exception) -> str:
+    """The reason in one line, without the name of the file, which the line starts with."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).partition("\n")[0]
+    for mark in (" '", " <"):
+        text = text.partition(mark)[0]
+    return text or type(error).__name__
+
+
+def note(unlike: list[str], known: str, inverted: bool) -> str:
+    """What to try for images whose background is not of the kind that the model knows."""
+    others = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
+    seen = "dark" if known == "light" else "light"
+    when, advice = (" once inverted", "leave out") if inverted else ("", "try")
+    return f"{unlike[0]}{others}: {seen} background{when}, but the model knows {known} ones; {advice} --invert"
+
+
+def print_json(answers: list[dict]) -> None:
+    """A list with one object an image."""
+    print(json.dumps(answers, indent=2))
+
+
+def print_csv(answers: list[dict]) -> None:
+    """A header and one row an image, with the columns of ``metrics/predictions.csv``."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    classes = answers[0]["probabilities"] if answers else ()
+    table.writerow(["image", "predicted", *(f"probability of {name}" for name in classes)])
+    for answer in answers:
+        probabilities = (f"{probability:.6f}" for probability in answer["probabilities"].values())
+        table.writerow([answer["image"], answer["class"], *probabilities])
+
+
+def print_table(answers: list[dict]) -> None:
+    """One line an image: its class, then the three most probable ones."""
+    name_width = max((len(answer["image"]) for answer in answers), default=0)
+    class_width = max((len(answer["class"]) for answer in answers), default=0)
+    for answer in answers:
+        likely = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:3]
+        percents = ", ".join(f"{name} {probability:.1%}" for name, probability in likely)
+        print(f"{answer['image']:<{name_width}}  {answer['class']:<{class_width}}  ({percents})")
+
+
+class Classifier:
+    """An exported model with its class names.
+
+    Attributes:
+        input_shape: channels, height, width.
+        class_names: of classes 0, 1, ...
+        background: of the images that it was tested on: light, dark or mixed.
+
+    Raises:
+        StageError: there is no such file, or ``export`` did not write it.
+    """
+
+    def __init__(self, path: Path, threads: int = 1):
+        from classifier.export.onnx_session import create_session
+
+        if not path.exists():
+            raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")
+        try:
+            self._session = create_session(path, threads)
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.class_names: list[str] = json.loads(metadata["class_names"])
+            self.background: str = json.loads(metadata["background"])
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise StageError(f"{path}: not a model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
+        self.input_shape: tuple[int, int, int] = tuple(self._session.get_inputs()[0].shape[1:])
+
+    def answers(self, names: Sequence[str], pixels: "np.ndarray") -> list[dict]:
+        """The answer for each of ``(N, C, H, W) uint8`` images: its name, class and probabilities by class."""
+        (rows,) = self._session.run(["probabilities"], {"images": pixels})
+        return [
+            {
+                "image": name,
+                "class": self.class_names[row.argmax()],
+                "probabilities": {key: round(float(p), 6) for key, p in zip(self.class_names, row, strict=True)},
+            }
+            for name, row in zip(names, rows, strict=True)
+        ]
+
+    def unlike(self, pixels: "np.ndarray") -> "np.ndarray":
+        """Which images have another background than the model knows, ``(N,) bool``."""
+        import numpy as np
+
+        from classifier.export import background
+
+        if self.background == "mixed":
+            return np.zeros(len(pixels), bool)
+        return np.asarray(background.light(pixels) != (self.background == "light"))
+
+
+if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends quietly, as every filter does
+    sys.exit(main())

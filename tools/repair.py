@@ -1,0 +1,125 @@
+"""Repair files that DVC can no longer read after it was stopped while writing: dvc.lock and two kinds in .dvc/.
+
+reads   dvc.lock, .dvc/tmp/rwlock, .dvc/cache/runs/
+writes  dvc.lock, if it was truncated: the committed one; deletes truncated files of the other two kinds; logs each
+run     make repro does it first; or: python -m tools.repair
+expect  a second, and nothing to do; nothing is done while another DVC is running
+
+DVC writes these files in place, which takes some hundredths of a second a stage. A kill or a Ctrl-C just then leaves a
+truncated file, at which every later `dvc repro` stops. Nothing is lost with it: the intact entries of the run cache
+know what has run.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from classifier.errors import StageError
+from classifier.runner import files
+from classifier.runner.cli import ROOT, make_parser, run_tool
+
+logger = logging.getLogger("tools.repair")
+
+LOCK = Path("dvc.lock")
+
+
+def repair_lock() -> None:
+    """Replace a truncated dvc.lock by the committed one. One with a merge conflict is left alone: git can tell.
+
+    Raises:
+        StageError: git does not answer, so that nobody can tell what was committed.
+    """
+    if not LOCK.exists() or _dvc_can_read(LOCK):
+        return
+    if _git("ls-files", "--unmerged", str(LOCK)):
+        return
+    if _git("ls-tree", "HEAD", str(LOCK)):
+        files.atomic_write(LOCK, _git("show", f"HEAD:./{LOCK}"))
+        logger.info(f"{LOCK} was truncated; the committed one is restored, DVC's run cache has the rest")
+    else:
+        files.remove(LOCK)
+        logger.info(f"{LOCK} was truncated and never committed; removed, DVC's run cache has its content")
+
+
+def _git(*words: str) -> bytes:
+    """What git prints.
+
+    Raises:
+        StageError: git is missing or refuses.
+    """
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, check=False)
+    except OSError as error:
+        raise StageError(f"{LOCK} cannot be read, and git cannot be run to restore it: {error.strerror}") from None
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise StageError(f"{LOCK} cannot be read, and git cannot restore it: {reason}")
+    return done.stdout
+
+
+def _dvc_can_read(lock: Path) -> bool:
+    from dvc.exceptions import DvcException
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils import strictyaml
+
+    try:
+        strictyaml.load(lock, COMPILED_LOCKFILE_SCHEMA)
+    except DvcException:
+        return False
+    return True
+
+
+def repair_rwlock(path: Path) -> None:
+    """Remove DVC's list of the files in use, if it is truncated."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        files.remove(path)
+        logger.info(f"{path} was truncated; removed, DVC makes a new one")
+
+
+def repair_run_cache(runs: Path) -> None:
+    """Remove entries that did not get their final names: DVC takes the newest entry, whatever its name."""
+    for entry in runs.glob("*/*/*.tmp"):
+        files.remove(entry)
+        logger.info(f"{entry} was truncated; removed, the stage is recorded anew")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look at all three, as the only DVC that is running."""
+    return run_tool("repair", make_parser("tools.repair", __doc__), repair, argv)
+
+
+def repair(arguments: argparse.Namespace) -> int:
+    """Repair what is truncated.
+
+    Raises:
+        StageError: this is not a DVC repository, or git cannot restore dvc.lock.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    os.chdir(ROOT)
+    try:
+        repo = Repo()
+        with repo.lock:
+            repair_lock()
+            repair_rwlock(Path(os.path.relpath(repo.tmp_dir), "rwlock"))
+            repair_run_cache(Path(os.path.relpath(repo.stage_cache.cache_dir)))
+    except LockError:
+        return 0  # what is half written now is being written; and whoever runs `dvc` next is told
+    except DvcException as error:
+        raise StageError(str(error)) from None
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

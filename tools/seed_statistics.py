@@ -1,0 +1,118 @@
+"""How much does a result depend on the seed? Mean and standard deviation over runs that differ only in train.seed.
+
+reads   what DVC recorded for commits and experiments: params, metrics, hashes of data and code
+writes  nothing; prints one line for each recipe that ran with at least two seeds
+run     dvc exp run -S 'train.seed=0,1,2' --queue && dvc queue start -j 2; then: python -m tools.seed_statistics
+expect  about a second; a seed that ran twice counts once
+
+A recipe is everything that dvc.yaml declares for `train` and the stages before it, except the seed: params, data and
+code. Recipes are compared on the validation split, so that the test split chooses nothing.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from classifier.errors import StageError
+from classifier.runner.cli import ROOT, make_parser, run_tool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEED = "train.seed"
+STAGE = "train"  # whose result is compared
+METRIC = "metrics/train.json", "val_acc"
+
+logger = logging.getLogger("tools.seed_statistics")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Group what DVC recorded by everything but the seed, and print the groups."""
+    parser = make_parser("tools.seed_statistics", __doc__)
+    parser.add_argument("--commits", type=int, default=1, help="experiments of the last N commits (default: 1)")
+    return run_tool("seed_statistics", parser, print_statistics, argv)
+
+
+def print_statistics(arguments: argparse.Namespace) -> int:
+    """Print a line for each recipe with two seeds or more.
+
+    Raises:
+        StageError: there is none.
+    """
+    os.chdir(ROOT)
+    runs = recorded_runs(arguments.commits)
+    lines = list(describe_recipes(runs)) if len(runs) else []
+    if not lines:
+        raise StageError("no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue")
+    print("\n".join(lines))
+    return 0
+
+
+def recorded_runs(commits: int) -> "pd.DataFrame":
+    """One row for each run that DVC recorded, in the workspace, in commits and in experiments.
+
+    Columns: what decides the result of ``train`` (params by dotted key, hashes of inputs by path), the seed among them,
+    and ``metric``. What a run does not have is missing.
+    """
+    import pandas as pd
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        states = repo.experiments.show(num=commits)
+    rows = []
+    for state in states:
+        rows += [_row(state.data)] if state.data else []
+        for experiment_range in state.experiments or []:
+            rows += [_row(revision.data) for revision in experiment_range.revs if revision.data]
+    return pd.DataFrame([row for row in rows if row])
+
+
+def _row(data: Any) -> dict[str, Any]:
+    """What decided one run, and its metric; empty if it has none."""
+    from classifier import yaml_file
+    from classifier.runner.declaration import get_by_key, read_declaration
+
+    file, key = METRIC
+    metrics = data.metrics.get(file, {}).get("data", {})
+    params = data.params.get("params.yaml", {}).get("data")
+    if key not in metrics or not params:
+        return {}
+    stages = yaml_file.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    row: dict[str, Any] = {}
+    for stage in [*stages][: [*stages].index(STAGE) + 1]:
+        try:
+            declared = read_declaration(stage, params)
+            for section in declared.params:
+                row |= _flatten(get_by_key(params, section), section)
+        except KeyError:
+            return {}  # of a commit with other params
+        row |= {path: data.deps[path].hash for path in declared.deps if path in data.deps}
+    return {**{name: str(value) for name, value in row.items()}, "metric": float(metrics[key])}
+
+
+def _flatten(value: Any, key: str) -> dict[str, Any]:
+    """The leaves of a section by their dotted keys."""
+    if not isinstance(value, dict):
+        return {key: value}
+    return {name: leaf for part, inner in value.items() for name, leaf in _flatten(inner, f"{key}.{part}").items()}
+
+
+def describe_recipes(runs: "pd.DataFrame") -> Iterator[str]:
+    """One line for each recipe with two seeds or more: the params that tell it from the others, mean and deviation."""
+    recipe = [name for name in runs.columns if name not in (SEED, "metric")]
+    runs = runs.fillna(dict.fromkeys(recipe, "")).drop_duplicates([*recipe, SEED])
+    is_param = [name for name in recipe if "/" not in name]
+    differing = [name for name in is_param if runs[name].nunique() > 1]
+    for _, seeds in runs.groupby(recipe, sort=False):
+        if len(seeds) > 1:
+            values = {name: seeds[name].iloc[0] for name in dict.fromkeys(["train.model", *differing])}
+            chosen = ", ".join(f"{name}={value}" for name, value in values.items() if value)  # less other variants
+            mean, deviation = seeds["metric"].agg(["mean", "std"])
+            yield f"{chosen}: validation accuracy {mean:.2%} ± {deviation:.2%} (n = {len(seeds)} seeds)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
