@@ -63,9 +63,9 @@ def svg(figure: Figure) -> str:
 def curves(rows: pd.DataFrame) -> Figure:
     """Loss and accuracy by epoch, from metrics/train/curves.csv; the validation columns may be absent."""
     figure = Figure(figsize=(9.4, 3.6), layout="constrained")
-    for axis, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for axis, (quantity, key) in zip(figure.subplots(1, 2), (("loss", "loss"), ("accuracy", "acc")), strict=True):
         for split, name, color in (("train", "training (augmented)", GOOD), ("val", "validation", BAD)):
-            column = f"{split}_{quantity}"
+            column = f"{split}_{key}"
             if column in rows:
                 axis.plot(rows["epoch"], rows[column], marker="o", markersize=3.5, label=name, color=color)
         axis.set(title=f"{quantity.capitalize()} by epoch", xlabel="epoch", ylabel=quantity)
@@ -139,7 +139,7 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, errors: tuple[float, 
     )
     for bins, name, color, marker in zip((before, after), names, (GOOD, BAD), "os", strict=True):
         top.plot(bins["confidence"], bins["accuracy"], marker=marker, markersize=5, color=color, label=name)
-        shares = bins["images"] / bins["images"].sum()
+        shares = bins["num_images"] / bins["num_images"].sum()
         style: dict[str, Any] = {"align": "edge", "edgecolor": color, "linewidth": 1.2}
         fill = matplotlib.colors.to_rgba(color, 0.35)
         bottom.bar(bins["low"], shares, bins["high"] - bins["low"], color=fill, **style)
