@@ -1,7 +1,7 @@
 """Write the trained model as one ONNX file that takes pixels, and verify that it computes what PyTorch computes.
 
 reads   models/classifier.safetensors, data/images.zip, data/annotations.csv, data/dataset_info.json (name and license
-        of the images), metrics/evaluate.json (accuracy); params.yaml: export, compute
+        of the images), metrics/evaluate/details.json (accuracy); params.yaml: export, compute
 writes  models/classifier.onnx, metrics/export.json, metrics/export/details.json; models/int8/: the same model in 8 bits
         if export.int8 is true; untracked: models/export_differences.json
 run     dvc repro export, or: python -m stages.export
@@ -51,7 +51,7 @@ def main(context: "StageContext") -> None:
     (test_images,) = load_splits(context.dep("data/annotations.csv"), context.dep("data/images.zip"), "test")
     model_config.check_fits(model_path, test_images)
     rows = annotations.read(context.dep("data/annotations.csv"))
-    evaluated_accuracy = read_accuracy(context.dep("metrics/evaluate.json"))
+    evaluated_accuracy = read_accuracy(context.dep("metrics/evaluate/details.json"))
 
     logger.info(f"converting {model_config.architecture} to ONNX and comparing it on {len(test_images):,} images")
     proto = onnx_file.convert(model, model_config, params.opset)
@@ -72,7 +72,7 @@ def main(context: "StageContext") -> None:
     if accuracy != evaluated_accuracy:
         raise StageError(
             f"the accuracy of the ONNX file on the test split is {accuracy}, but that of evaluate "
-            f"(metrics/evaluate.json) is {evaluated_accuracy}; with compute.device: cpu both use the same arithmetic"
+            f"(metrics/evaluate/details.json) is {evaluated_accuracy}; with compute.device: cpu both use the same arithmetic"
         )
     size = path.stat().st_size
     details: dict[str, Any] = {

@@ -212,7 +212,7 @@ def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
         fraction("accuracy", "accuracy", ""),
         fraction("accuracy with TTA", "accuracy_tta", "; logits averaged over the image and its mirror image"),
         fraction("top-2 accuracy", "top_2_accuracy", "; the class is one of the two most probable"),
-        {"name": "macro F1", "value": f"{evaluation['macro_f1']:.4f}", "note": "mean over the classes; 1 is best"},
+        {"name": "macro F1", "value": f"{evaluation['f1']:.4f}", "note": "mean over the classes; 1 is best"},
         {
             "name": "loss",
             "value": f"{evaluation['loss']:.4f}",

@@ -121,21 +121,21 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
     return figure
 
 
-def reliability(before: pd.DataFrame, after: pd.DataFrame, errors: tuple[float, float], temperature: float) -> Figure:
+def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, float], temperature: float) -> Figure:
     """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences.
 
     Args:
         before: bins of ``metrics.reliability``.
         after: the same for the scaled probabilities.
-        errors: expected calibration errors of both.
+        eces: expected calibration errors of both.
         temperature: that was fitted.
     """
     figure = Figure(figsize=(6.6, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.25])
-    top.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="probabilities that can be believed")
+    top.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="perfect calibration")
     names = (
-        f"as the model gives them (error {errors[0]:.1%})",
-        f"at temperature {temperature:.3f} (error {errors[1]:.1%})",
+        f"before temperature scaling (ECE {eces[0]:.1%})",
+        f"at temperature {temperature:.3f} (ECE {eces[1]:.1%})",
     )
     for bins, name, color, marker in zip((before, after), names, (GOOD, BAD), "os", strict=True):
         top.plot(bins["confidence"], bins["accuracy"], marker=marker, markersize=5, color=color, label=name)
@@ -143,7 +143,7 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, errors: tuple[float, 
         style: dict[str, Any] = {"align": "edge", "edgecolor": color, "linewidth": 1.2}
         fill = matplotlib.colors.to_rgba(color, 0.35)
         bottom.bar(bins["low"], shares, bins["high"] - bins["low"], color=fill, **style)
-    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="Reliability: how often right at which confidence")
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="Reliability: accuracy by confidence")
     top.legend(loc="upper left")
     bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="share of images")
     bottom.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
