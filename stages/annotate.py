@@ -10,6 +10,9 @@ expect  70,000 images in about ten seconds; a validation split drawn from the tr
 Nothing after this stage knows that the images were FashionMNIST: class names, channels and size come from the files.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import logging
 import sys
 from pathlib import Path

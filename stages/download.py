@@ -9,6 +9,9 @@ The environment variable FASHION_MNIST_SOURCES (URLs or folders, separated by sp
 params.yaml. A folder or URL must have the four files under their published names, with or without .gz.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import logging
 import os
 import sys

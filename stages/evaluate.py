@@ -10,6 +10,9 @@ The temperature, which calibrates the confidence, was fitted by `train` on the v
 `evaluate.minimum_accuracy` the stage fails, so that nothing is exported. `report` draws the results.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import logging
 import sys
 from pathlib import Path
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from classifier.runner.context import StageContext
 
 DECIMALS = 6
-# The figures that people compare. `dvc metrics show` prints them in one line with those of the other stages: 120 columns
-# hold them with these names and at most this many decimals.
+# The figures that people compare: with these names and at most this many decimals, the table of `dvc metrics show`
+# fits 120 columns.
 COMPARED = ("accuracy", "ece", "f1", "loss")
 COMPARED_DECIMALS = 5
 

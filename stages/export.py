@@ -11,6 +11,9 @@ The file: input `images`, (batch, channels, height, width) uint8; outputs `logit
 (batch, classes) float32. Scaling and normalization are inside; class names and the input contract are its metadata.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import json
 import logging
 import sys
@@ -72,7 +75,7 @@ def main(context: "StageContext") -> None:
     if accuracy != evaluated_accuracy:
         raise StageError(
             f"the accuracy of the ONNX file on the test split is {accuracy}, but that of evaluate "
-            f"(metrics/evaluate/details.json) is {evaluated_accuracy}; with compute.device: cpu both use the same arithmetic"
+            f"(metrics/evaluate/details.json) is {evaluated_accuracy}; both are equal with compute.device: cpu"
         )
     size = path.stat().st_size
     details: dict[str, Any] = {

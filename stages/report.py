@@ -8,6 +8,9 @@ run     dvc repro report, or: python -m stages.report; then open metrics/report.
 expect  a few seconds; no PyTorch and no network; the page is smaller than 2 MB and makes no request
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import json
 import logging
 import sys

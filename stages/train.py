@@ -10,6 +10,9 @@ expect  a line an epoch; docs/results.md has accuracy and time of the default re
 Stop it with Ctrl-C, or pull the plug: the same command resumes, to the same bytes.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import contextlib
 import dataclasses
 import json

@@ -9,6 +9,9 @@ Images are resized to the model's size and converted to grayscale or RGB. Fashio
 a photograph on a light background use --invert; a note says so when a picture looks like one.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import argparse
 import csv
 import glob

@@ -10,6 +10,9 @@ truncated file, at which every later `dvc repro` stops. Nothing is lost with it:
 know what has run.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import argparse
 import json
 import logging

@@ -1,10 +1,12 @@
-"""What every stage needs: checked inputs, whole outputs, signals, logging, one line for every error."""
+"""What every stage needs: checked inputs, whole outputs, signals, logging, one line for every error.
 
+Stages and tools import it first of all. Until ``run_stage`` installs its handlers there is nothing to save, so Ctrl-C
+simply ends the program, without Python's traceback.
+"""
+
+import os
 import signal
 import sys
-from pathlib import Path
 
-# A stage or tool that has just been started has nothing to save yet: until `run_stage` installs its handlers, Ctrl-C
-# ends it without a traceback. (While Python imports the package of `python -m stages.train`, argv[0] is "-m".)
-if sys.argv[0] == "-m" or Path(sys.argv[0]).resolve().parent.name in ("stages", "tools"):
+if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))) in ("stages", "tools"):  # not in a notebook
     signal.signal(signal.SIGINT, signal.SIG_DFL)
