@@ -162,7 +162,7 @@ def round_values(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict)
         else value
         if isinstance(value, int)
-        else round(value, DECIMALS)
+        else round(value, DECIMALS) + 0.0  # no -0.0
         for key, value in values.items()
     }
 

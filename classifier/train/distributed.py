@@ -229,8 +229,10 @@ def launch(context: StageContext, world_size: int) -> Iterator[Processes]:
 def _world_size_of_launcher() -> int:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         if not os.environ.get(name):
+            problem = "empty" if name in os.environ else "missing"
             raise StageError(
-                f"the environment has RANK but no {name}, so no launcher set it; `unset RANK`, or start with torchrun"
+                f"RANK is set, but not by a launcher: {name} is {problem} in the environment; `unset RANK`,"
+                " or start with torchrun"
             )
     return int(os.environ["WORLD_SIZE"])
 
