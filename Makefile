@@ -15,12 +15,12 @@ repro: setup  ## run the stages whose inputs changed, then show the metrics and 
 	dvc repro
 	@$(MAKE) --no-print-directory metrics
 
-metrics:      ## show the metrics of the workspace
+metrics: setup  ## show the metrics of the workspace
 	@dvc metrics show
 	@echo 'report: metrics/report.html (open it in a browser)'
 
 experiments: setup  ## list the experiments: their metrics and the params in which they differ
-	@dvc exp show --no-pager --hide-workspace --only-changed --drop '$(HIDDEN_COLUMNS)' --keep '$(METRIC_COLUMNS)'
+	@dvc exp show --hide-workspace --only-changed --drop '$(HIDDEN_COLUMNS)' --keep '$(METRIC_COLUMNS)'
 
 # Of the columns of `dvc exp show`, which has one for every param and every dependency, too.
 METRIC_COLUMNS := Experiment|accuracy|ece|loss|f1|val_acc|val_loss

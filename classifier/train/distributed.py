@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from classifier.errors import StageError
@@ -33,7 +34,7 @@ from classifier.runner import stage
 from classifier.runner.context import StageContext
 from classifier.runner.lock import SCRATCH
 from classifier.runner.logs import configure_logging
-from classifier.runner.signals import STOP_SIGNALS, StopSignals
+from classifier.runner.signals import StopSignals
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,10 @@ def _let_rank_zero_report(name: str) -> None:
     The launcher ends all ranks as soon as one has ended. Without this pause it could end rank 0 before it has spoken.
     """
     if PARENT_PID not in os.environ:  # else rank 0 reads what this process prints
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the launcher, once rank 0 has reported and ended
+        # The launcher sends SIGTERM once rank 0 has reported and ended; it may have done so already.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if WorkerContext.got_sigterm:
+            os._exit(1)
         time.sleep(REPORT_SECONDS)
     configure_logging(name)
 
@@ -79,12 +83,13 @@ class WorkerContext(StageContext):
     """The context of a rank other than 0: it reads the same inputs, and leaves lock, files and signals to rank 0."""
 
     is_rank_zero = False
+    got_sigterm = False
 
     @classmethod
     def create(cls, name: str) -> "WorkerContext":
-        """A context whose process ignores signals and exits when its parent process has exited."""
-        for signum in STOP_SIGNALS:
-            signal.signal(signum, signal.SIG_IGN)
+        """A context whose process goes on despite signals, and exits when its parent process has exited."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, cls._note_sigterm)
         when_parent_exits(lambda: os._exit(1))
         return cls(name, StopSignals())
 
@@ -93,6 +98,10 @@ class WorkerContext(StageContext):
         """Remember what the inputs are; rank 0 does everything else."""
         self._inputs = self._hash_inputs()
         yield
+
+    @classmethod
+    def _note_sigterm(cls, signum: int, frame: FrameType | None) -> None:
+        cls.got_sigterm = True
 
     def publish_preview(self, path: str) -> None:
         """Nothing: rank 0 publishes."""
