@@ -40,16 +40,16 @@ def main() -> None:
             seconds, _ = measured(project, "python", "-m", "stages.train")
             project.stage("evaluate")
             training = json.loads(project.read("metrics/train.json"))
-            test = json.loads(project.read("metrics/evaluate.json"))
-            accuracies = training["val_accuracy"], test["accuracy"], test["accuracy_with_mirrored_views"]
+            test = json.loads(project.read("metrics/evaluate/details.json"))
+            accuracies = training["val_acc"], test["accuracy"], test["accuracy_tta"]
             runs.append((seconds, *(100 * accuracy for accuracy in accuracies)))
-            line = "seed {}: {:.0f} s, validation {:.2f} %, test {:.2f} %, with mirrored views {:.2f} %"
-            print(line.format(seed, *runs[-1]) + f", {training['weights']:,} weights", flush=True)
+            line = "seed {}: {:.0f} s, validation {:.2f} %, test {:.2f} %, with TTA {:.2f} %"
+            print(line.format(seed, *runs[-1]) + f", {test['num_parameters']:,} parameters", flush=True)
     times, *columns = (list(column) for column in zip(*runs, strict=True))
-    validation, accuracy, mirrored = (mean(column, 2, "%") for column in columns)
+    validation, accuracy, tta = (mean(column, 2, "%") for column in columns)
     print(
         f"{len(runs)} runs: {mean(times, 0, 's')}, median {statistics.median(times):.0f} s; "
-        f"validation {validation}; test {accuracy}, with mirrored views {mirrored}"
+        f"validation {validation}; test {accuracy}, with TTA {tta}"
     )
 
 

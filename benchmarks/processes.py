@@ -65,7 +65,7 @@ def main() -> None:
                 print(
                     f"{way[0]} processes x {way[1]} threads, seed {seed}: {duration:5.1f} s an epoch, "
                     f"training loss {last['train_loss']:.4f}, validation loss {last['val_loss']:.4f}, "
-                    f"accuracy {last['val_accuracy']:.2%}",
+                    f"accuracy {last['val_acc']:.2%}",
                     flush=True,
                 )
     one, several = (statistics.mean(seconds[way]) for way in WAYS)
