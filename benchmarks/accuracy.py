@@ -1,13 +1,13 @@
-"""Time to accuracy: a recipe over several seeds, each a whole run of `train` and `evaluate` in a throw-away clone.
+"""Time to accuracy: one configuration over several seeds, each a full `train` and `evaluate` in a temporary clone.
 
-The last epoch counts, or what the recipe keeps by its validation rows; the test split chooses nothing.
+The last epoch counts, or with `keep: best` the one with the lowest validation loss; the test split selects nothing.
 
-    python benchmarks/accuracy.py                                   # the committed recipe, 5 seeds
-    python benchmarks/accuracy.py --seeds 3 train.precision=fp32    # another one
+    python benchmarks/accuracy.py                                   # the committed params, 5 seeds
+    python benchmarks/accuracy.py --seeds 3 train.precision=fp32    # other params
 
-Prints a line a run: seconds of the whole `train` process (imports, reading, training, writing), validation and test
-accuracy, and test accuracy with mirrored views (logits of an image and of its mirror image, averaged); then means with
-standard deviations. Run nothing beside it.
+Prints one line per run: seconds of the whole `train` process (imports, reading, training, writing), validation and test
+accuracy, and test accuracy with mirrored views (logits of an image and its mirror image, averaged); then means and
+standard deviations. Run nothing else at the same time.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from clone import clone, measured
 
 
 def mean(values: list[float], digits: int, unit: str) -> str:
-    """Mean and standard deviation."""
+    """Mean and standard deviation as text."""
     deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
     return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f} {unit}"
 
 
 def main() -> None:
-    """Run and print."""
+    """Run all seeds and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("params", nargs="*", metavar="KEY=VALUE", help="params that differ from the committed ones")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
     arguments = parser.parse_args()
     changes = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in arguments.params)}
     runs: list[tuple[float, ...]] = []

@@ -1,4 +1,4 @@
-"""A throw-away clone of this repository with the real data in it, for benchmarks that run stages with other params."""
+"""A temporary clone of this repository with the real data, for benchmarks that run stages with other params."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @contextlib.contextmanager
 def clone() -> Iterator[Project]:
-    """A clone of what is committed, with the data of this repository's DVC cache checked out."""
+    """A clone of the committed state, with the data checked out from this repository's DVC cache."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
@@ -30,7 +30,7 @@ def measured(project: Project, *command: str) -> tuple[float, float]:
     """Wall time in seconds and peak memory in MB of one command in the clone.
 
     Raises:
-        SystemExit: the command failed; what it said is shown.
+        SystemExit: the command failed; the message includes its output.
     """
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()

@@ -1,12 +1,12 @@
-"""Growth: time and memory of one epoch on 15,000 to 240,000 images, in memory and read from the disk.
+"""Scaling: time and memory of one epoch on 15,000 to 240,000 images, in memory and read from disk.
 
-The images of the training split, repeated under new names as often as it takes. For each size one epoch of the
-committed recipe twice: with all images in memory, and with a budget of 10 MB, so that every batch is read from the ZIP.
-Prints seconds of the whole `train` process, the same by 1,000 images, and peak memory.
+The images are those of the training split, repeated under new names as often as needed. Each size trains one epoch with
+the committed params twice: with all images in memory, and with a budget of 10 MB, so that every batch is read from the
+ZIP. Prints seconds of the whole `train` process, the same per 1,000 images, and peak memory.
 
     python benchmarks/growth.py
 
-Run nothing beside it.
+Run nothing else at the same time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SIZES = (15_000, 30_000, 60_000, 120_000, 240_000)
 
 
 def main() -> None:
-    """Run and print."""
+    """Run all sizes and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     sizes = parser.parse_args().sizes
@@ -35,7 +35,7 @@ def main() -> None:
         for path in (csv, archive):
             path.unlink()  # it may be a link into the cache
         project.set(train__epochs=1)
-        print(f"{'images':>8}  {'budget':>8}  {'seconds':>8}  {'s by 1,000':>10}  {'peak MB':>8}")
+        print(f"{'images':>8}  {'budget':>8}  {'seconds':>8}  {'s / 1,000':>10}  {'peak MB':>8}")
         for size in sizes:
             chosen = np.arange(size) % len(pixels)
             paths = [f"train/{number:06d}.png" for number in range(size)]

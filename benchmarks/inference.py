@@ -1,12 +1,12 @@
-"""How fast the exported model is: onnxruntime against eager PyTorch, in float32 and in 8 bits.
+"""Inference speed of the exported model: onnxruntime against eager PyTorch, in float32 and in 8 bits.
 
-Ratios from one run, so that they hold on a noisy machine: all ways answer the same images in turn, with one and two
-threads, in batches of 1, 32 and 1000. Single images come 20 a turn, so that each way finds its weights in the
-processor's cache, as it would in a program of its own. All take pixels and give probabilities. PyTorch runs in
-inference mode, with the memory layout (channels last, or as it is) that is faster for the model and batch.
-onnxruntime's threads do not spin.
+The ratios come from one run, so they hold on a noisy machine: all backends process the same images in turn, with one
+and two threads, in batches of 1, 32 and 1000. Single images come 20 per turn, so that each backend finds its weights in
+the processor's cache, as it would in a separate program. All map pixels to probabilities. PyTorch runs in inference
+mode, with the memory layout (channels last or contiguous) that is faster for the model and batch. onnxruntime's threads
+do not spin.
 
-Run it from the root of a clone that `make repro` has finished, with nothing beside it: python benchmarks/inference.py
+Run it from the root of a clone after `make repro`, with nothing else running: python benchmarks/inference.py
 """
 
 import statistics
@@ -27,25 +27,25 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 ONNX = REPOSITORY / "models/classifier.onnx"
 CALIBRATION_IMAGES = 512
-TURNS = {1: (50, 20), 32: (100, 1), 1000: (15, 1)}  # by batch size: turns of each way, and calls a turn
+TURNS = {1: (50, 20), 32: (100, 1), 1000: (15, 1)}  # batch size: turns of each backend, calls per turn
 
-Way = Callable[[np.ndarray], object]
+Backend = Callable[[np.ndarray], object]
 
 
-def seconds(ways: dict[str, Way], images: np.ndarray, turns: int, calls: int) -> dict[str, list[float]]:
-    """Wall times of each way, which take turns of so many calls."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(-max(2, turns // 10), turns):  # the negative ones warm up
-        for name, way in ways.items():
+def seconds(backends: dict[str, Backend], images: np.ndarray, turns: int, calls: int) -> dict[str, list[float]]:
+    """Wall times of the calls of each backend; the backends take turns of ``calls`` calls."""
+    times: dict[str, list[float]] = {name: [] for name in backends}
+    for turn in range(-max(2, turns // 10), turns):  # the negative ones are warm-up
+        for name, backend in backends.items():
             for _ in range(calls):
                 start = time.perf_counter()
-                way(images)
+                backend(images)
                 if turn >= 0:
                     times[name].append(time.perf_counter() - start)
     return times
 
 
-def eager(model: torch.nn.Module, normalize: serialization.Normalize, layout: torch.memory_format) -> Way:
+def eager(model: torch.nn.Module, normalize: serialization.Normalize, layout: torch.memory_format) -> Backend:
     """The trained model in PyTorch, from pixels to probabilities."""
     model = model.to(memory_format=layout)
 
@@ -58,14 +58,14 @@ def eager(model: torch.nn.Module, normalize: serialization.Normalize, layout: to
     return run
 
 
-def onnx(path: Path, threads: int) -> Way:
+def onnx(path: Path, threads: int) -> Backend:
     """The exported file in onnxruntime."""
     session = onnx_session.create_session(path, threads)
     return lambda images: session.run(["probabilities"], {"images": images})
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print all combinations."""
     rows = annotations.read(REPOSITORY / "data/annotations.csv")
     archive = REPOSITORY / "data/images.zip"
     test = AnnotatedImages(rows, archive, split="test").all_images().numpy()
@@ -83,14 +83,16 @@ def main() -> None:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             layouts = (torch.channels_last, torch.contiguous_format)
-            ways = {f"eager {layout}": eager(m, normalize, layout) for m, layout in zip(models, layouts, strict=True)}
-            ways |= {"onnx": onnx(ONNX, threads), "onnx int8": onnx(int8, threads)}
+            backends = {
+                f"eager {layout}": eager(m, normalize, layout) for m, layout in zip(models, layouts, strict=True)
+            }
+            backends |= {"onnx": onnx(ONNX, threads), "onnx int8": onnx(int8, threads)}
             for batch, (turns, calls) in TURNS.items():
-                report(threads, batch, seconds(ways, test[:batch], turns, calls))
+                report(threads, batch, seconds(backends, test[:batch], turns, calls))
 
 
 def report(threads: int, batch: int, times: dict[str, list[float]]) -> None:
-    """Print the medians, the 99th percentiles of single images, and how many times faster than eager PyTorch."""
+    """Print the medians, the 99th percentiles of single images, and the speedup over eager PyTorch."""
     median = {name: statistics.median(values) for name, values in times.items()}
     faster = min((name for name in times if name.startswith("eager")), key=median.__getitem__)
     for name, shown in ((faster, "PyTorch"), ("onnx", "onnxruntime"), ("onnx int8", "onnxruntime, int8")):
@@ -100,7 +102,7 @@ def report(threads: int, batch: int, times: dict[str, list[float]]) -> None:
         if batch == 1:
             text += f"  p99 {np.quantile(times[name], 0.99) * 1e3:7.3f} ms"
         if name != faster:
-            text += f"  {median[faster] / median[name]:5.2f} times faster"
+            text += f"  {median[faster] / median[name]:5.2f} times as fast"
         print(text, flush=True)
 
 

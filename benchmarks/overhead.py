@@ -1,13 +1,13 @@
-"""What the pipeline costs a person who waits: DVC with nothing to do, and a stage's own overhead.
+"""Overhead of the pipeline: DVC with nothing to do, and the fixed cost of a stage.
 
-Ratios from one run, so that they hold on a noisy machine: the commands of a pair run in turn, medians of 9.
+The ratios come from one run, so they hold on a noisy machine: the commands of a pair run in turn, medians of 9.
 
 1. `dvc status` and `dvc repro` with nothing to do, against a DVC repository with one trivial stage;
 2. `evaluate` with the committed model and data, against importing torch;
-3. a stage's own part: from its start to its first useful work, and from the end of its work to the end of the process
-   (hashing the inputs again, publishing), against a bare `python -c "import ..."` of what it cannot do without.
+3. the overhead of a stage: from its start to its first useful work, and from the end of its work to the end of the
+   process (hashing the inputs again, publishing), against a bare `python -c "import ..."` of the libraries it needs.
 
-Run it from the root of a clone that `make repro` has finished: python benchmarks/overhead.py
+Run it from the root of a clone after `make repro`: python benchmarks/overhead.py
 """
 
 import os
@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 ROUNDS = 9
 
-# Runs a stage and prints the seconds that are not its work: up to the first call of the function that is (argument 3),
-# and from publishing on. CLOCK_MONOTONIC is one clock for all processes, so the start is the parent's.
-OWN_PART = """
+# Runs a stage and prints the seconds that are overhead: up to the first call of the function in which its work begins
+# (argument 3), and from publishing on. CLOCK_MONOTONIC is shared by all processes, so the parent passes the start.
+OVERHEAD = """
 import importlib, sys, time
 start, stage, first = float(sys.argv[1]), sys.argv[2], sys.argv[3]
 from classifier.runner import stage as runner
@@ -48,7 +48,7 @@ status = runner.run_stage(stage, main, None, [])
 print(work_starts[0] - start + time.monotonic() - work_ends[0])
 sys.exit(status)
 """
-FIRST_WORK = {  # stage: the function in which its work begins, and the imports that it cannot do without
+FIRST_WORK = {  # stage: the function in which its work begins, and the imports it needs
     "download": ("stages.download.opened", "fsspec, aiohttp"),
     "annotate": ("classifier.annotate.idx.read", "pandas, PIL.Image, matplotlib.figure"),
     "train": ("classifier.dataset.load_splits", "torch, pandas"),
@@ -65,7 +65,7 @@ def seconds(command: list[str], cwd: Path) -> float:
 
 
 def pair(name: str, a: list[str], a_cwd: Path, b: list[str], b_cwd: Path) -> None:
-    """Print the medians of two commands that ran in turn, and of their ratios."""
+    """Run two commands in turn; print the medians of both, and of their ratio."""
     seconds(a, a_cwd), seconds(b, b_cwd)  # warm caches
     report(name, [(seconds(a, a_cwd), seconds(b, b_cwd)) for _ in range(ROUNDS)])
 
@@ -77,15 +77,15 @@ def report(name: str, rows: list[tuple[float, float]]) -> None:
     print(f"{name:<92} {mine:6.2f} s {theirs:6.2f} s   ratio {ratio:5.2f}   difference {mine - theirs:5.2f} s")
 
 
-def own_part(stage: str, first: str, needs: str, root: Path) -> None:
-    """Print the medians of a stage's own part and of bare imports, run in turn."""
+def overhead(stage: str, first: str, needs: str, root: Path) -> None:
+    """Run a stage and bare imports in turn; print the medians of the stage's overhead and of the imports."""
     rows = []
     for _ in range(ROUNDS):
         imports = seconds([sys.executable, "-c", f"import {needs}"], root)
-        command = [sys.executable, "-c", OWN_PART, str(time.monotonic()), stage, first]
+        command = [sys.executable, "-c", OVERHEAD, str(time.monotonic()), stage, first]
         done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
         rows.append((float(done.stdout.splitlines()[-1]), imports))
-    report(f"{stage}, its own part: against python -c 'import {needs}'", rows)
+    report(f"{stage}, overhead: against python -c 'import {needs}'", rows)
 
 
 def trivial_repository(root: Path) -> Path:
@@ -98,12 +98,12 @@ def trivial_repository(root: Path) -> Path:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print all pairs."""
     with tempfile.TemporaryDirectory() as folder:
         trivial = Path(folder) / "trivial"
         trivial.mkdir()
         trivial_repository(trivial)
-        print(f"{'':<92} {'mine':>8} {'other':>8}")
+        print(f"{'':<92} {'this':>8} {'other':>8}")
         pair(
             "dvc status: this repository against a trivial one",
             ["dvc", "status"],
@@ -113,14 +113,14 @@ def main() -> None:
         )
         pair("dvc repro, nothing to do: the same", ["dvc", "repro"], REPOSITORY, ["dvc", "repro"], trivial)
         evaluate, imports = ([sys.executable, *words] for words in (["-m", "stages.evaluate"], ["-c", "import torch"]))
-        pair("evaluate, all of it: against python -c 'import torch'", evaluate, REPOSITORY, imports, REPOSITORY)
+        pair("evaluate, in full: against python -c 'import torch'", evaluate, REPOSITORY, imports, REPOSITORY)
 
         raw = make_raw(Path(folder) / "raw")
         project = make_project(Path(folder) / "project", raw)
         project.repro()
         os.environ["FASHION_MNIST_SOURCES"] = str(raw)
         for stage, (first, needs) in FIRST_WORK.items():
-            own_part(stage, first, needs, project.root)
+            overhead(stage, first, needs, project.root)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What several processes gain on one machine, and what they change: the default recipe on the real data.
+"""Distributed training on one machine: speed and results of two processes, with the default params on the real data.
 
-One process with two threads against two processes with one thread each: the seconds of the epochs after the first (the
-first holds the start), run in turn, and the curves, of two seeds each. Three epochs a run, with a learning rate that
-is planned for three, so the accuracies are not those of the whole recipe. Training is left where it was: everything
-runs in a copy.
+Compares one process with two threads and two processes with one thread each, run in turn, for two seeds: seconds per
+epoch after the first (which includes the start), and the curves. Each run has three epochs and a schedule planned for
+three, so the accuracies are not those of the full training. Everything runs in a copy; the clone itself is unchanged.
 
-Run it from the root of a clone that has the data, with nothing beside it: python benchmarks/processes.py
+Run it from the root of a clone that has the data, with nothing else running: python benchmarks/processes.py
 """
 
 import shutil
@@ -24,11 +23,11 @@ from classifier import yaml_file
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 EPOCHS, SEEDS = 3, (0, 1)
-WAYS = [(1, 2), (2, 1)]  # processes, threads of each
+WAYS = [(1, 2), (2, 1)]  # processes, threads per process
 
 
 def prepare(root: Path) -> None:
-    """Copy what train needs; the data only as a link."""
+    """Copy the files that `train` needs; link the data."""
     for name in ("stages", "dvc.yaml", "params.yaml"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, root / name)
@@ -37,7 +36,7 @@ def prepare(root: Path) -> None:
 
 
 def train(root: Path, processes: int, threads: int, seed: int) -> tuple[float, pd.DataFrame]:
-    """One run: seconds of an epoch after the first, and the curve."""
+    """Train once; return the seconds per epoch after the first, and the curves."""
     params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
     params["train"].update(processes=processes, seed=seed, epochs=EPOCHS)
     params["compute"].update(threads=threads, device="cpu")
@@ -53,7 +52,7 @@ def train(root: Path, processes: int, threads: int, seed: int) -> tuple[float, p
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run all combinations and print the results."""
     seconds: dict[tuple[int, int], list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
@@ -63,7 +62,7 @@ def main() -> None:
                 seconds[way].append(duration)
                 last = curve.iloc[-1]
                 print(
-                    f"{way[0]} processes x {way[1]} threads, seed {seed}: {duration:5.1f} s an epoch, "
+                    f"{way[0]} processes x {way[1]} threads, seed {seed}: {duration:5.1f} s per epoch, "
                     f"training loss {last['train_loss']:.4f}, validation loss {last['val_loss']:.4f}, "
                     f"accuracy {last['val_acc']:.2%}",
                     flush=True,

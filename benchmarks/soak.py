@@ -1,8 +1,8 @@
-"""How often can a run be stopped? As often as you like: stop it, type the same command, stop it again, compare.
+"""Soak test: stop a run at random points, repeat the command, stop it again, and compare the final results.
 
-Each cycle takes a fresh clone on a small data set through all stages of a real `dvc repro`, stops it several times in
-every stage at points drawn at random (SIGKILL, SIGTERM or SIGINT to the process group, SIGKILL or SIGTERM to dvc
-alone), and in the end compares dvc.lock and the bytes of every out with those of an undisturbed run.
+Each cycle takes a fresh clone with a small dataset through all stages of a real `dvc repro`, stops it several times in
+every stage at random points (SIGKILL, SIGTERM or SIGINT to the process group, SIGKILL or SIGTERM to dvc alone), and
+finally compares dvc.lock and the bytes of every out with those of an uninterrupted run.
 
 Run it from the root of a clone: python benchmarks/soak.py --rounds 100 [--seed 0]
 """
@@ -20,13 +20,13 @@ from tests.project import STAGES, make_project, make_raw
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 WAYS = [(signal.SIGKILL, False)] * 5 + [(signal.SIGTERM, False), (signal.SIGINT, False)] * 2
-WAYS += [(signal.SIGKILL, True), (signal.SIGTERM, True)]  # a SIGINT to dvc alone does nothing: it waits for its stage
+WAYS += [(signal.SIGKILL, True), (signal.SIGTERM, True)]  # no SIGINT: dvc alone ignores it and waits for its stage
 
 
 def main() -> None:
-    """Stop, compare, and print every stop and a table."""
+    """Stop, compare, and print every stop and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=100, help="stops, at least (default: 100)")
+    parser.add_argument("--rounds", type=int, default=100, help="minimum number of stops (default: 100)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
@@ -51,16 +51,14 @@ def main() -> None:
             chaos.finish()
             stops, cycles, mended = stops + chaos.stops, cycles + 1, mended + chaos.mended
     lost = [stop for stop in stops if not stop.recorded]
-    print(f"{len(stops)} stops in {cycles} cycles: each cycle ended with the bytes of the undisturbed run")
-    print(
-        "stage that was lost: " + ", ".join(f"{name} {n}" for name, n in Counter(s.stage for s in lost).most_common())
-    )
+    print(f"{len(stops)} stops in {cycles} cycles: each cycle ended with results identical to an uninterrupted run")
+    print("interrupted stage: " + ", ".join(f"{name} {n}" for name, n in Counter(s.stage for s in lost).most_common()))
     print(
         "signal: " + ", ".join(f"{way} {n}" for way, n in Counter(f"{s.signal} to {s.target}" for s in stops).items())
     )
-    print(f"between two outs of a stage: {sum(0 < stop.named < stop.outs for stop in lost)}")
-    print(f"training went on from a state: {sum(stop.resumed_at > 0 for stop in stops)}")
-    print(f"dvc.lock or rwlock cut off by the kill, and mended: {mended}")
+    print(f"interrupted between two outs of a stage: {sum(0 < stop.named < stop.outs for stop in lost)}")
+    print(f"training resumed from a checkpoint: {sum(stop.resumed_at > 0 for stop in stops)}")
+    print(f"dvc.lock or rwlock truncated by a kill, and repaired: {mended}")
 
 
 if __name__ == "__main__":

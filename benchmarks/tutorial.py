@@ -1,18 +1,18 @@
-"""The tutorial's recipe, trained three ways: the same arithmetic, less waiting.
+"""The training of PyTorch's quickstart tutorial, run three ways: the same arithmetic, different overhead.
 
-784-512-512-10, plain SGD, lr 1e-3, batch 64, no shuffling, all 60,000 images at 0..1, fp32, two threads, and the same
-first weights:
+784-512-512-10, plain SGD, lr 1e-3, batch 64, no shuffling, all 60,000 images scaled to 0..1, fp32, two threads, and the
+same initial weights:
 
 tutorial   the loop of PyTorch's quickstart: `torchvision.datasets.FashionMNIST`, `ToTensor`, `DataLoader`, loss, step
 pipeline   `python -m stages.train` with these params
-bare       the same arithmetic over tensors that lie in memory, and nothing else
+bare       the same arithmetic on tensors in memory, and nothing else
 
     python benchmarks/tutorial.py [--rounds 2]
 
-Each round trains for 5 and for 10 epochs, and the three take turns epoch by epoch, since a shared machine is twice as
-fast in one minute as in the next: the pipeline's process is held while the others run, and its epochs reach from one
-line that it prints to the next, state and curve included. Prints the seconds of an epoch, the ratios of neighbouring
-epochs, and the test accuracy of the first two. Run nothing beside it.
+Each round trains for 5 and for 10 epochs, and the three take turns epoch by epoch, since the speed of a shared machine
+can double from one minute to the next. The pipeline's process is paused while the others run; its epochs last from one
+printed line to the next, including checkpoint and curves. Prints the seconds per epoch, the ratios of adjacent epochs,
+and the test accuracy of the first two. Run nothing else at the same time.
 """
 
 import argparse
@@ -47,25 +47,25 @@ EPOCHS = (5, 10)
 
 
 def to_tensor(images: torch.Tensor) -> torch.Tensor:
-    """What ``ToTensor`` does, for images that are a tensor of bytes already."""
+    """The equivalent of ``ToTensor`` for images that are already a uint8 tensor."""
     return images.float().div(255)
 
 
 def first_weights() -> nn.Module:
-    """The model with which the pipeline starts."""
+    """The initial model of the pipeline."""
     torch.manual_seed(derive_seed(0, "init"))
     return zoo.build_model("mlp", {"hidden": [512, 512]}, 1, (28, 28), 10)
 
 
 def accuracy(model: nn.Module, data: AnnotatedImages) -> float:
-    """Percent of the images."""
+    """Accuracy in percent."""
     with torch.no_grad():
         guesses = torch.cat([model(to_tensor(batch)).argmax(1) for batch in data.iter_batches(1000)])
     return 100 * (guesses == data.labels).double().mean().item()
 
 
 def epochs_of_loop(model: nn.Module, batches: Callable[[], Any]) -> Iterator[None]:
-    """The quickstart's loop, an epoch at each ``next``."""
+    """The quickstart's loop; each ``next`` runs one epoch."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss()
     while True:
@@ -79,7 +79,7 @@ def epochs_of_loop(model: nn.Module, batches: Callable[[], Any]) -> Iterator[Non
 
 
 def epochs_of_stage(project: Project) -> Iterator[None]:
-    """A `train` process, an epoch at each ``next``: it is held in between, in what follows its line of that epoch."""
+    """A `train` process; each ``next`` runs one epoch, and in between the process is paused after its epoch line."""
     process = project.start("python", "-m", "stages.train")
     assert process.stdout
     try:
@@ -91,11 +91,11 @@ def epochs_of_stage(project: Project) -> Iterator[None]:
         if process.wait():
             raise SystemExit("train failed")
     finally:
-        process.kill()  # a benchmark that was stopped must not leave it held for ever
+        process.kill()  # an interrupted benchmark must not leave it paused forever
 
 
 def main() -> None:
-    """Run and print."""
+    """Run all rounds and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
     rounds = parser.parse_args().rounds
@@ -127,21 +127,21 @@ def main() -> None:
             }
             names = list(turns)
             for epoch in range(count):
-                first = epoch % len(turns)  # nobody always follows the same one
+                first = epoch % len(turns)  # rotate, so that none always follows the same one
                 for name in names[first:] + names[:first]:
                     start = time.perf_counter()
                     next(turns[name])
-                    if epoch:  # a process starts in its first one
+                    if epoch:  # the first epoch includes the start of the process
                         seconds[name].append(time.perf_counter() - start)
-            for _ in turns["pipeline"]:  # let it write and end
-                raise SystemExit("train runs on")
+            for _ in turns["pipeline"]:  # let it finish
+                raise SystemExit("train did not stop after its last epoch")
             project.stage("evaluate")
             if not number:
                 accuracies["pipeline"].append(100 * json.loads(project.read("metrics/evaluate.json"))["accuracy"])
                 accuracies["tutorial"].append(accuracy(model.eval(), test))
     for name, values in seconds.items():
         low, median, high = statistics.quantiles(values, n=4)
-        print(f"{name}: median {median:.2f} s an epoch, quartiles {low:.2f} and {high:.2f} s, {len(values)} epochs")
+        print(f"{name}: median {median:.2f} s per epoch, quartiles {low:.2f} and {high:.2f} s, {len(values)} epochs")
     for one, other in (("tutorial", "pipeline"), ("pipeline", "bare"), ("tutorial", "bare")):
         ratios = [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
         low, median, high = statistics.quantiles(ratios, n=4)

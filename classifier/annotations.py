@@ -1,7 +1,7 @@
-"""The annotations CSV: one row an image, with header ``image,label,class_name,split``.
+"""The annotations CSV: one row per image, with the header ``image,label,class_name,split``.
 
-``image`` is a path below the image folder (or inside the ZIP), ``label`` counts from 0, ``split`` is train, val or
-test. Other columns are left alone, so people may keep notes in theirs.
+``image`` is a path relative to the image folder (or inside the ZIP), ``label`` counts from 0, ``split`` is train, val
+or test. Other columns are ignored, so people may add their own, for notes.
 """
 
 import re
@@ -16,11 +16,11 @@ from classifier.errors import StageError
 COLUMNS = ["image", "label", "class_name", "split"]
 SPLITS = ["train", "val", "test"]
 WHOLE_NUMBER = re.compile("[0-9]{1,9}")
-LEAVES_THE_FOLDER = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)")  # absolute, a drive, or a part that is ".."
+OUTSIDE_THE_FOLDER = re.compile(r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)")  # absolute, a drive, or a ".." component
 
 
 def write(path: Path, annotations: pd.DataFrame) -> None:
-    """Write rows sorted by image, with the same line ends on every system."""
+    """Write the rows sorted by image, with the same line endings on every system."""
     annotations.sort_values("image")[COLUMNS].to_csv(path, index=False, lineterminator="\n")
 
 
@@ -28,8 +28,8 @@ def read(path: str | Path) -> pd.DataFrame:
     """Read and check an annotations file; ``label`` is an integer column.
 
     Raises:
-        StageError: a column is missing, or a row has an empty, duplicate or impossible value; the line names the row
-            as an editor counts it, the header being row 1.
+        StageError: a column is missing, or a row has an empty, duplicate or invalid value; the message gives the row
+            number as an editor shows it, the header being row 1.
     """
     try:
         with warnings.catch_warnings():
@@ -38,29 +38,29 @@ def read(path: str | Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro annotate` makes it") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise StageError(f"{path}: no CSV file in UTF-8: {str(error).strip()}") from None
+        raise StageError(f"{path}: not a UTF-8 CSV file: {str(error).strip()}") from None
 
     missing = [column for column in COLUMNS if column not in rows.columns]
     if missing:
         raise StageError(f"{path}: has no column {missing[0]!r}; its header must hold {','.join(COLUMNS)}")
     if rows.empty:
-        raise StageError(f"{path}: has a header and no row")
+        raise StageError(f"{path}: has a header but no rows")
 
     def refuse(bad: pd.Series, column: str, wanted: str) -> None:
         if bad.any():
             row = int(bad.to_numpy().argmax())
             raise StageError(f"{path}, row {row + 2}: {column} '{rows[column].iloc[row]}' {wanted}")
 
-    def values(column: str, which: Callable[[str], object]) -> pd.Series:
-        """Where a column has a value of that kind: each is looked at once, however many rows have it."""
-        return rows[column].isin([value for value in rows[column].unique().tolist() if which(value)])
+    def values(column: str, predicate: Callable[[str], object]) -> pd.Series:
+        """Which rows match the predicate; each distinct value is tested once, however many rows have it."""
+        return rows[column].isin([value for value in rows[column].unique().tolist() if predicate(value)])
 
     for column in COLUMNS:
         refuse(values(column, lambda value: not value.strip()), column, "is empty")
     refuse(~rows["split"].isin(SPLITS), "split", f"must be one of {', '.join(SPLITS)}")
     refuse(~values("label", WHOLE_NUMBER.fullmatch), "label", "must be a whole number from 0")
-    refuse(rows["image"].duplicated(), "image", "stands there twice")
-    refuse(values("image", LEAVES_THE_FOLDER.search), "image", "must be a path below the image folder, with /")
+    refuse(rows["image"].duplicated(), "image", "is duplicated")
+    refuse(values("image", OUTSIDE_THE_FOLDER.search), "image", "must be a path below the image folder, with /")
 
     rows["label"] = rows["label"].astype(int)
     first_name = rows.groupby("label")["class_name"].transform("first")

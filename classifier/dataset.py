@@ -1,4 +1,4 @@
-"""The data set: annotated images, with the signature of PyTorch's data tutorial.
+"""The dataset: annotated images, with the signature of PyTorch's data tutorial.
 
 Source of the signature: ``CustomImageDataset`` in "Datasets & DataLoaders", PyTorch tutorials, "Learn the Basics".
 """
@@ -25,29 +25,29 @@ READ_AHEAD = 8  # batches
 class AnnotatedImages(Dataset[tuple[Any, Any]]):
     """Images and labels of one split (or of all), in the order of the annotations file.
 
-    Works with ``torch.utils.data.DataLoader`` as it is. Code that takes whole batches calls ``batches`` instead: one
-    index operation a batch, where a loader would call ``__getitem__`` for each image. Images that take more memory
-    than allowed stay on the disk; ``batches`` then reads them ahead, in the same order and with the same bytes.
+    Works with ``torch.utils.data.DataLoader`` unchanged. Code that needs whole batches calls ``batches`` instead: one
+    index operation per batch, where a loader would call ``__getitem__`` for each image. If the images need more memory
+    than ``memory_mb``, they stay on disk and ``batches`` prefetches them, in the same order and with the same bytes.
 
     Args:
-        annotations_file: CSV, see ``annotations.py``; or the frame that ``annotations.read`` made of it.
-        img_dir: the folder or ZIP that its ``image`` column is relative to; or the function that ``images.reader``
-            made of it.
+        annotations_file: CSV, see ``annotations.py``; or the data frame that ``annotations.read`` returns.
+        img_dir: the folder or ZIP that the ``image`` column is relative to; or the function that ``images.reader``
+            returns.
         transform: applied to an image, ``(C, H, W) uint8``.
         target_transform: applied to a label, ``int``.
-        split: train, val or test; None takes all rows.
-        memory_mb: of the images, at most; None: no limit.
-        threads: that read images ahead, if they are not in memory.
+        split: train, val or test; None: all rows.
+        memory_mb: memory limit for the images, in MB; None: no limit.
+        threads: number of prefetch threads, used if the images are not in memory.
 
     Attributes:
         labels: ``(N,) int64``.
         names: the ``image`` column.
         class_names: names of classes 0, 1, ...; all classes of the file, whatever the split.
-        shape: channels, height and width of an image; (0, 0, 0) if there is none.
+        shape: channels, height and width of an image; (0, 0, 0) if there are no images.
         images: ``(N, C, H, W) uint8``, or None if they are not in memory.
 
     Raises:
-        StageError: the CSV or an image is not as it must be.
+        StageError: the CSV or an image is invalid.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
     def batch(self, indices: torch.Tensor) -> torch.Tensor:
         """The images at ``(n,) int64``, as ``(n, C, H, W) uint8``; no transform is applied."""
         if self.images is not None:
-            return self.images.index_select(0, indices)  # a fifth of the time of [indices]
+            return self.images.index_select(0, indices)  # takes a fifth of the time of [indices]
         names = [self.names[index] for index in indices.tolist()]
         return torch.from_numpy(images.stack(names, len(names), self._read, self.shape))
 
@@ -107,7 +107,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         return torch.stack([torch.as_tensor(self.target_transform(label)) for label in self.labels.tolist()])
 
     def batches(self, plan: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Each set of indices with its ``batch``, reading ahead on threads if the images are not in memory."""
+        """Each set of indices with its ``batch``, prefetched on threads if the images are not in memory."""
         if self.images is not None:
             yield from ((indices, self.batch(indices)) for indices in plan)
             return
@@ -136,17 +136,17 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
 def load_splits(
     annotations_file: Path, img_dir: Path, *required: str, optional: str = "", **options: Any
 ) -> list[AnnotatedImages]:
-    """Several splits, reading annotations and directory once; the required ones must have rows, the optional is last.
+    """Load several splits, reading annotations and directory once; the optional split comes last.
 
     Args:
         annotations_file: see ``AnnotatedImages``.
-        img_dir: likewise.
+        img_dir: see ``AnnotatedImages``.
         required: splits that must have rows.
-        optional: a split that need not have any.
-        options: for ``AnnotatedImages``.
+        optional: a split that may be empty.
+        options: passed to ``AnnotatedImages``.
 
     Raises:
-        StageError: a required split has no row.
+        StageError: a required split has no rows.
     """
     rows = annotations.read(annotations_file)
     for split in required:

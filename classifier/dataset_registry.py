@@ -1,9 +1,9 @@
-"""The data sets that ``download`` knows: file names, published digests, class names, licenses.
+"""The datasets that ``download`` knows: file names, published digests, class names, licenses.
 
-All three share the IDX format and the four file names. Digests of the published ``.gz`` files: the Fashion-MNIST
-README and torchvision's ``datasets/mnist.py``. A redistributor may compress again, so where the digest of the
-content is known too, it decides. Licenses: the file LICENSE of the Fashion-MNIST repository; MNIST's page as archived
-(its images are derived from NIST's Special Databases 1 and 3); KMNIST's page.
+All three share the IDX format and the four file names. Sources of the digests of the published ``.gz`` files: the
+Fashion-MNIST README and torchvision's ``datasets/mnist.py``. A mirror may have recompressed the files, so a matching
+digest of the content, where known, is accepted too. Sources of the licenses: the LICENSE file of the Fashion-MNIST
+repository; MNIST's archived page (its images are derived from NIST's Special Databases 1 and 3); KMNIST's page.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RawFile:
-    """One of the four files, and the MD5 by which its content, or the published .gz of it, is known."""
+    """One of the four files, with the MD5 digests of the published .gz and, if known, of its content."""
 
     name: str
     gzip_md5: str
@@ -20,7 +20,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set: its files, the names of classes 0 to 9, and its origin as ``origin.py`` describes it."""
+    """A dataset: its files, the names of classes 0 to 9, and the entries of ``data/dataset_info.json``."""
 
     files: tuple[RawFile, ...]
     class_names: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Classification metrics and calibration. Plain numpy: no model, no PyTorch.
 
 Labels are ``(N,) int`` from 0; logits and probabilities are ``(N, classes) float``. scikit-learn has most of these
-formulas, but its import takes a second of the three that `evaluate` may take, and SciPy's of its special functions a
-tenth; the tests compare each with a library's.
+formulas, but importing it takes one of the three seconds that `evaluate` may take, and importing SciPy's special
+functions a tenth of a second; the tests compare each formula with a library's.
 """
 
 from statistics import NormalDist
@@ -10,22 +10,22 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-BINS = 15  # of confidence, as in Guo et al. 2017
+BINS = 15  # confidence bins, as in Guo et al. 2017
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities ``(N, classes)``; a temperature above 1 lowers the confidence, and changes no prediction."""
+    """Probabilities ``(N, classes)``; a temperature above 1 lowers the confidence but changes no prediction."""
     return np.asarray(np.exp(_log_softmax(logits, temperature)))
 
 
 def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
     scaled = logits.astype(np.float64) / temperature
-    shifted = scaled - scaled.max(1, keepdims=True)  # so that no power overflows
+    shifted = scaled - scaled.max(1, keepdims=True)  # avoids overflow
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """The softmax at another temperature, from the probabilities at temperature 1."""
+    """The softmax at another temperature, computed from the probabilities at temperature 1."""
     powers = (probabilities / probabilities.max(1, keepdims=True)) ** (1 / temperature)
     return np.asarray(powers / powers.sum(1, keepdims=True))
 
@@ -36,13 +36,13 @@ def mean_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) 
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The fraction of images whose class is among the k most probable ones."""
-    of_the_label = logits[np.arange(len(labels)), labels][:, None]
-    return float(((logits > of_the_label).sum(1) < k).mean())
+    """The fraction of images whose true class is among the k most probable ones."""
+    label_logits = logits[np.arange(len(labels)), labels][:, None]
+    return float(((logits > label_logits).sum(1) < k).mean())
 
 
 def wilson_interval(fraction: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a fraction of ``count`` independent images (Wilson 1927), within 0 to 1."""
+    """The confidence interval of a fraction of ``count`` independent images (Wilson 1927), within 0 to 1."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     center = fraction + z * z / (2 * count)
     half = z * ((fraction * (1 - fraction) + z * z / (4 * count)) / count) ** 0.5
@@ -51,29 +51,29 @@ def wilson_interval(fraction: float, count: int, confidence: float = 0.95) -> tu
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How many images of each class (rows) were taken for each class (columns), ``(classes, classes) int64``."""
+    """The confusion matrix, ``(classes, classes) int64``: rows are true classes, columns predicted ones."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def by_class(counts: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """Precision, recall with its 95 % interval, F1 and support of each class; a fraction of nothing is 0.
+    """Precision, recall with its 95 % interval, F1 and support of each class; an undefined fraction is 0.
 
     Args:
         counts: a confusion matrix, ``(classes, classes) int``.
-        class_names: of classes 0, 1, ...
+        class_names: names of classes 0, 1, ...
     """
-    right, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
-    recall = right / np.maximum(support, 1)
+    correct, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
+    recall = correct / np.maximum(support, 1)
     intervals = [
         wilson_interval(float(value), max(int(count), 1)) for value, count in zip(recall, support, strict=True)
     ]
     return pd.DataFrame(
         {
-            "precision": right / np.maximum(predicted, 1),
+            "precision": correct / np.maximum(predicted, 1),
             "recall": recall,
             "recall_low": [low for low, _ in intervals],
             "recall_high": [high for _, high in intervals],
-            "f1": 2 * right / np.maximum(predicted + support, 1),
+            "f1": 2 * correct / np.maximum(predicted + support, 1),
             "support": support,
         },
         index=pd.Index(class_names, name="class"),
@@ -81,22 +81,22 @@ def by_class(counts: np.ndarray, class_names: list[str]) -> pd.DataFrame:
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean squared distance from the one-hot label, 0 to 2 (Brier 1950)."""
+    """The mean squared distance to the one-hot label, 0 to 2 (Brier 1950)."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(1).mean())
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """Bins of equal width of the confidence (the probability of the predicted class).
+    """Accuracy in equal-width bins of the confidence (the probability of the predicted class).
 
     Returns:
-        One row for each bin that has images: ``low``, ``high``, ``num_images``, their mean ``confidence`` and
-        ``accuracy``, which are equal if the model is calibrated.
+        One row per non-empty bin: ``low``, ``high``, ``num_images``, and their mean ``confidence`` and ``accuracy``,
+        which are equal if the model is calibrated.
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     edges = np.linspace(0, 1, BINS + 1)
     number = pd.Series(np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1), name="bin")
-    rows = pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(number)
+    rows = pd.DataFrame({"confidence": confidence, "accuracy": correct}).groupby(number)
     bins = rows.mean()
     bins.insert(0, "low", edges[bins.index])
     bins.insert(1, "high", edges[bins.index + 1])
@@ -114,6 +114,6 @@ def reliability_before_and_after(probabilities: np.ndarray, labels: np.ndarray, 
 
 
 def expected_calibration_error(bins: pd.DataFrame) -> float:
-    """The mean distance of confidence from accuracy over all images, by bins (Naeini et al. 2015)."""
+    """The gap between confidence and accuracy, averaged over bins weighted by size (Naeini et al. 2015)."""
     distance = (bins["confidence"] - bins["accuracy"]).abs()
     return float((distance * bins["num_images"]).sum() / bins["num_images"].sum())

@@ -1,12 +1,12 @@
-"""Build the page that runs the exported model in a browser, and serve it to this machine alone.
+"""Build the page that runs the exported model in a browser, and serve it on localhost only.
 
 reads   models/classifier.onnx, data/images.zip, data/annotations.csv; demo/page/, demo/package-lock.json
-writes  scratch/demo/site/, a static page that any web server can serve; scratch/demo/runtime/, what npm fetched
+writes  scratch/demo/site/, a static page that any web server can serve; scratch/demo/runtime/, the files fetched by npm
 run     make demo, or: python -m demo.build [--port 8000] [--build-only]
 expect  a few seconds, then the address of the page; needs npm, and the network the first time
 
-onnxruntime-web cannot read a model's metadata, so what the page has to know stands in `model.json` beside the model:
-class names, channels, height, width, background, samples. Nothing in the page knows FashionMNIST.
+onnxruntime-web cannot read a model's metadata, so `model.json` beside the model holds what the page needs: class names,
+channels, height, width, background, samples. Nothing in the page is specific to FashionMNIST.
 """
 
 import argparse
@@ -37,25 +37,25 @@ logger = logging.getLogger("demo.build")
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, then serve until Ctrl-C."""
     parser = make_parser("demo.build", __doc__)
-    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one (default: 8000)")
-    parser.add_argument("--build-only", action="store_true", help="build the page and do not serve it")
+    parser.add_argument("--port", type=int, default=8000, help="port to serve on; 0: any free port (default: 8000)")
+    parser.add_argument("--build-only", action="store_true", help="build the page but do not serve it")
     return run_tool("demo", parser, build_and_serve, argv)
 
 
 def build_and_serve(arguments: argparse.Namespace) -> int:
-    """Build the page, and serve it unless told otherwise."""
+    """Build the page, and serve it unless ``--build-only`` is given."""
     os.chdir(ROOT)
     site = build()
     logger.info(f"built {site}")
     if not arguments.build_only:
-        with contextlib.suppress(KeyboardInterrupt):  # the way to end a server
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop a server
             serve(site, arguments.port)
         print()
     return 0
 
 
 def build() -> Path:
-    """Put page, runtime, model and samples into one folder, whole or not at all.
+    """Put page, runtime, model and samples into one folder, completely or not at all.
 
     Raises:
         StageError: the model, the data or npm is missing.
@@ -76,10 +76,10 @@ def build() -> Path:
 
 
 def describe_model() -> dict:
-    """What the metadata of the model file say.
+    """Class names, background, size in bytes and input shape of the model, from its file.
 
     Raises:
-        StageError: there is no model, or ``export`` did not write it.
+        StageError: the model is missing, or ``export`` did not write it.
     """
     import onnxruntime
 
@@ -96,10 +96,10 @@ def describe_model() -> dict:
 
 
 def write_samples(site: Path) -> dict:
-    """Write test images as PNG, as many of one class as of another, and say what they are.
+    """Write test images as PNG, the same number of each class, and return a list of them.
 
-    They are written anew, so that a browser, which decodes JPEG in its own way and some formats not at all, gets the
-    pixels that ``evaluate`` got.
+    They are re-encoded, because browsers differ in decoding JPEG and do not support some formats; this way the page
+    gets the same pixels as ``evaluate``.
     """
     from PIL import Image
 
@@ -121,7 +121,7 @@ def write_samples(site: Path) -> dict:
 
 
 def fetch_runtime() -> Path:
-    """The folder with onnxruntime-web as the lock file pins it, from npm's cache or registry; fetched once.
+    """The folder with the onnxruntime-web version of the lock file, fetched once from npm's cache or registry.
 
     Raises:
         StageError: npm is missing or failed.
@@ -132,8 +132,8 @@ def fetch_runtime() -> Path:
         return runtime
     npm = shutil.which("npm")
     if not npm:
-        raise StageError("npm is missing, which fetches onnxruntime-web; install Node.js, on Debian: apt install npm")
-    logger.info("npm fetches onnxruntime-web")
+        raise StageError("npm, which fetches onnxruntime-web, is missing; install Node.js (on Debian: apt install npm)")
+    logger.info("fetching onnxruntime-web with npm")
     for folder in (runtime, work):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -145,24 +145,24 @@ def fetch_runtime() -> Path:
         raise StageError(f"npm could not fetch onnxruntime-web: {npm_reason(done.stdout)}")
     for name in RUNTIME:
         shutil.copy(work / "node_modules" / "onnxruntime-web" / "dist" / name, runtime)
-    shutil.copy(lock, made_from)  # last: who finds it finds the rest
-    shutil.rmtree(work)  # 150 MB, of which the page needs a tenth
+    shutil.copy(lock, made_from)  # last: its presence means that the rest is complete
+    shutil.rmtree(work)  # 150 MB; the page needs a tenth of it
     return runtime
 
 
 def npm_reason(output: str) -> str:
-    """The first line of what ``npm --json`` says went wrong."""
+    """The first line of the error that ``npm --json`` reports."""
     try:
         error = json.loads(output)["error"]
         return f"{error['code']}: {error['summary'].partition(chr(10))[0]}"
     except (ValueError, KeyError, TypeError):
-        return output.strip().partition("\n")[0] or "it did not say why"
+        return output.strip().partition("\n")[0] or "no reason given"
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Static files; the browser asks each time whether they changed, since a new build has the old names."""
+    """Static files; the browser revalidates them each time, since a new build reuses the file names."""
 
-    # The machine's own table may not know these, and a browser runs a module only as what it is.
+    # The system's MIME table may lack these, and a browser runs a module only with the right type.
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".js": "text/javascript",
         ".mjs": "text/javascript",
@@ -171,12 +171,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     }
 
     def end_headers(self) -> None:
-        """Add to every answer."""
+        """Send the caching header with every response."""
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Say nothing when all is well."""
+        """Log nothing for successful requests."""
 
 
 def serve(site: Path, port: int) -> None:
@@ -188,9 +188,9 @@ def serve(site: Path, port: int) -> None:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Handler, directory=site))
     except OSError as error:
-        raise StageError(f"port {port}: {error.strerror}; name another with --port (make demo PORT=8001)") from None
+        raise StageError(f"port {port}: {error.strerror}; choose another with --port (make demo PORT=8001)") from None
     with server:
-        logger.info(f"open http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        logger.info(f"open http://127.0.0.1:{server.server_port}/ (Ctrl-C to stop)")
         server.serve_forever()
 
 

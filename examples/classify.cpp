@@ -1,9 +1,9 @@
-// Classify one picture with the ONNX file alone, in another runtime than onnxruntime: ./classify classifier.onnx picture.pgm
+// Classify one image with the ONNX file alone, in a runtime other than onnxruntime: ./classify classifier.onnx picture.pgm
 //
-// Needs OpenVINO, whose Python package brings what C++ needs: pip install openvino
+// Needs OpenVINO, whose Python package includes the C++ headers and libraries: pip install openvino
 //   root=$(python -c 'import openvino, pathlib; print(pathlib.Path(openvino.__file__).parent)')
 //   g++ -std=c++17 classify.cpp -I"$root/include" "$root"/libs/libopenvino.so.* -Wl,-rpath,"$root/libs" -o classify
-// Pictures are PGM (grayscale) or PPM (color) of the model's size, the formats that need no library:
+// The image must be PGM (grayscale) or PPM (color), formats that need no library, and of the model's size:
 //   python -c 'from PIL import Image; Image.open("picture.png").resize((28, 28)).save("picture.pgm")'
 
 #include <algorithm>
@@ -36,14 +36,14 @@ int main(int, char** arguments) {
         std::cerr << "the picture must be " << (channels == 1 ? "PGM" : "PPM") << " of " << width << "x" << height << "\n";
         return 1;
     }
-    file.get();  // the line end after the header
+    file.get();  // the newline after the header
     const std::vector<char> pixels{std::istreambuf_iterator<char>(file), {}};  // interleaved: height, width, channels
 
     ov::Tensor images(ov::element::u8, {1, channels, height, width});
     for (size_t index = 0; index < images.get_size(); ++index)
         images.data<uint8_t>()[index % channels * height * width + index / channels] = pixels.at(index);
 
-    // Left to itself, OpenVINO calculates in 16 bits where the processor can.
+    // By default, OpenVINO computes in 16 bits where the processor supports it.
     const auto precision = ov::hint::inference_precision(ov::element::f32);
     auto request = ov::Core().compile_model(model, "CPU", precision).create_infer_request();
     request.set_tensor("images", images);

@@ -1,4 +1,4 @@
-// Classify one picture with the ONNX file alone: node classify.mjs classifier.onnx picture.png
+// Classify one image with the ONNX file alone: node classify.mjs classifier.onnx picture.png
 //
 // Needs: npm install onnxruntime-node onnx-proto sharp
 
@@ -11,7 +11,7 @@ const [modelFile, picture] = process.argv.slice(2);
 const content = await readFile(modelFile);
 const session = await ort.InferenceSession.create(content);
 
-// onnxruntime's JavaScript interface shows no metadata, so they are read from the file itself.
+// onnxruntime's JavaScript API does not expose the metadata, so read it from the file itself.
 const model = onnxProto.onnx.ModelProto.decode(content);
 const names = JSON.parse(model.metadataProps.find(({ key }) => key === "class_names").value);
 const [, channels, height, width] = model.graph.input[0].type.tensorType.shape.dim.map(({ dimValue }) => Number(dimValue));

@@ -1,4 +1,4 @@
-"""Classify one picture with the ONNX file alone: python classify.py classifier.onnx picture.png
+"""Classify one image with the ONNX file alone: python classify.py classifier.onnx picture.png
 
 Needs: pip install onnxruntime pillow
 """

@@ -1,12 +1,12 @@
-"""Classify image files with the exported model alone: no PyTorch, no params.yaml, no data set.
+"""Classify image files with the exported model alone: no PyTorch, no params.yaml, no dataset.
 
-reads   models/classifier.onnx (or --model); the images that you name: files, folders, 'patterns*', - (standard input)
+reads   models/classifier.onnx (or --model); the given images: files, folders, 'patterns*', - (standard input)
 writes  a table to standard output, or JSON or CSV
 run     python -m tools.predict PATH... [--json | --csv] [--invert]
-expect  an answer in under half a second; exit status 1 if an image could not be read, after all others were answered
+expect  an answer in under half a second; exit status 1 if an image could not be read (the others are still classified)
 
-Images are resized to the model's size and converted to grayscale or RGB. FashionMNIST shows light things on black: for
-a photograph on a light background use --invert; a note says so when a picture looks like one.
+Images are resized to the model's size and converted to grayscale or RGB. FashionMNIST shows light objects on black: for
+a photograph on a light background use --invert; a note suggests it when an image has a light background.
 """
 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
@@ -38,13 +38,13 @@ logger = logging.getLogger("tools.predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and classify."""
+    """Parse the command line and classify the images."""
     parser = make_parser("tools.predict", __doc__)
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="an image file, a folder, a pattern, or - (standard input)"
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="the ONNX file (default: models/classifier.onnx)")
-    parser.add_argument("--invert", action="store_true", help="for dark things on a light background")
+    parser.add_argument("--invert", action="store_true", help="for dark objects on a light background")
     form = parser.add_mutually_exclusive_group()
     parser.set_defaults(show=print_table)
     for name, function in (("json", print_json), ("csv", print_csv)):
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def classify(arguments: argparse.Namespace) -> int:
-    """Answer for every image that can be read, then say which could not."""
+    """Classify every readable image, then report the others."""
     model = Classifier(arguments.model)
     answers: list[dict] = []
     unlike: list[str] = []
@@ -64,7 +64,7 @@ def classify(arguments: argparse.Namespace) -> int:
         unlike += [name for name, differs in zip(names, model.unlike(pixels), strict=True) if differs]
 
     arguments.show(answers)
-    sys.stdout.flush()  # a pipe would hold the answers back until after the notes and errors
+    sys.stdout.flush()  # a pipe would delay the answers until after the notes and errors
     if unlike:
         logger.warning(note(unlike, model.background, arguments.invert))
     for line in bad:
@@ -73,10 +73,10 @@ def classify(arguments: argparse.Namespace) -> int:
 
 
 def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
-    """The image files that the paths name; what names none goes to ``bad``, as a line for a person.
+    """The image files that the paths name; for a path that names none, a message is appended to ``bad``.
 
-    A folder stands for every file below it that is not hidden, a pattern (``*``, ``**``, ``?``, ``[a-z]``; for shells
-    that leave them as they are) for every file that it matches, both in the order of their names.
+    A folder yields every file below it that is not hidden; a pattern (``*``, ``**``, ``?``, ``[a-z]``; for shells that
+    do not expand it) yields every matching file, both sorted by name.
     """
     for path in paths:
         if path == "-" or Path(path).is_file():
@@ -96,7 +96,7 @@ def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
 def batches(
     paths: Iterable[str], shape: tuple[int, int, int], invert: bool, bad: list[str]
 ) -> "Iterator[tuple[list[str], np.ndarray]]":
-    """Names and pixels, ``(N, C, H, W) uint8``, of what can be read; a line for each other file goes to ``bad``."""
+    """Names and pixels, ``(N, C, H, W) uint8``, of the readable images; appends a message to ``bad`` for the others."""
     import numpy as np
 
     names: list[str] = []
@@ -115,10 +115,10 @@ def batches(
 
 
 def read_image(path: str, channels: int, height: int, width: int, invert: bool) -> "np.ndarray":
-    """An image as the model wants it, ``(C, H, W) uint8``; ``-`` is standard input.
+    """An image as the model expects it, ``(C, H, W) uint8``; ``-`` is standard input.
 
     Raises:
-        StageError: there is no such file, or it is not an image.
+        StageError: the file does not exist or is not a readable image.
     """
     import numpy as np
     from PIL import Image, ImageOps
@@ -126,7 +126,7 @@ def read_image(path: str, channels: int, height: int, width: int, invert: bool) 
     try:
         with Image.open(io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path) as image:
             upright = eight_bits(ImageOps.exif_transpose(image))
-            if upright.has_transparency_data:  # what is transparent counts as black
+            if upright.has_transparency_data:  # transparent pixels become black
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
             converted = upright.convert("L" if channels == 1 else "RGB")
             if converted.size != (width, height):
@@ -138,7 +138,7 @@ def read_image(path: str, channels: int, height: int, width: int, invert: bool) 
 
 
 def eight_bits(image: "Image.Image") -> "Image.Image":
-    """Scale 16 and 32 bits a pixel to 8, which Pillow would clip."""
+    """Scale images of 16 or 32 bits per pixel to 8; Pillow would clip them."""
     import numpy as np
     from PIL import Image
 
@@ -153,7 +153,7 @@ def eight_bits(image: "Image.Image") -> "Image.Image":
 
 
 def reason(error: Exception) -> str:
-    """The reason in one line, without the name of the file, which the line starts with."""
+    """The reason in one line, without the file name, which the message already starts with."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).partition("\n")[0]
@@ -163,7 +163,7 @@ def reason(error: Exception) -> str:
 
 
 def note(unlike: list[str], known: str, inverted: bool) -> str:
-    """What to try for images whose background is not of the kind that the model knows."""
+    """A hint for images whose background is not the kind that the model was tested on."""
     others = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
     seen = "dark" if known == "light" else "light"
     when, advice = (" once inverted", "leave out") if inverted else ("", "try")
@@ -171,12 +171,12 @@ def note(unlike: list[str], known: str, inverted: bool) -> str:
 
 
 def print_json(answers: list[dict]) -> None:
-    """A list with one object an image."""
+    """Print a list with one object per image."""
     print(json.dumps(answers, indent=2))
 
 
 def print_csv(answers: list[dict]) -> None:
-    """A header and one row an image, with the columns of ``metrics/predictions.csv``."""
+    """Print a header and one row per image, with the columns of ``metrics/predictions.csv``."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     classes = answers[0]["probabilities"] if answers else ()
     table.writerow(["image", "predicted", *(f"probability of {name}" for name in classes)])
@@ -186,7 +186,7 @@ def print_csv(answers: list[dict]) -> None:
 
 
 def print_table(answers: list[dict]) -> None:
-    """One line an image: its class, then the three most probable ones."""
+    """Print one line per image: its class, then the three most probable classes."""
     name_width = max((len(answer["image"]) for answer in answers), default=0)
     class_width = max((len(answer["class"]) for answer in answers), default=0)
     for answer in answers:
@@ -200,11 +200,11 @@ class Classifier:
 
     Attributes:
         input_shape: channels, height, width.
-        class_names: of classes 0, 1, ...
-        background: of the images that it was tested on: light, dark or mixed.
+        class_names: names of classes 0, 1, ...
+        background: of the test images: light, dark or mixed.
 
     Raises:
-        StageError: there is no such file, or ``export`` did not write it.
+        StageError: the file is missing, or ``export`` did not write it.
     """
 
     def __init__(self, path: Path, threads: int = 1):
@@ -222,7 +222,7 @@ class Classifier:
         self.input_shape: tuple[int, int, int] = tuple(self._session.get_inputs()[0].shape[1:])
 
     def answers(self, names: Sequence[str], pixels: "np.ndarray") -> list[dict]:
-        """The answer for each of ``(N, C, H, W) uint8`` images: its name, class and probabilities by class."""
+        """Name, class and probabilities by class for each of ``(N, C, H, W) uint8`` images."""
         (rows,) = self._session.run(["probabilities"], {"images": pixels})
         return [
             {
@@ -234,7 +234,7 @@ class Classifier:
         ]
 
     def unlike(self, pixels: "np.ndarray") -> "np.ndarray":
-        """Which images have another background than the model knows, ``(N,) bool``."""
+        """Which images have a different background from the test images, ``(N,) bool``."""
         import numpy as np
 
         from classifier.export import background
@@ -246,5 +246,5 @@ class Classifier:
 
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends quietly, as every filter does
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends quietly, like any filter
     sys.exit(main())

@@ -1,1 +1,1 @@
-"""Raw files to annotated images: parsing, data quality, plots."""
+"""From raw files to annotated images: parsing, data quality, plots."""

@@ -1,6 +1,6 @@
-"""What a data set may have wrong and yet be used: counted and reported, never mended.
+"""Data quality issues of a dataset that can be used all the same: counted and reported, never fixed.
 
-The official test images are what everybody reports on; dropping one would make the figures another benchmark's.
+Everybody reports results on the official test images; dropping one would make it a different benchmark.
 """
 
 import hashlib
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-NEAR = 4.0  # gray levels of 255: the root of the mean squared difference of two nearly identical images
-BLOCKS = (2, 4)  # of an image, rows and columns; more of them give fewer candidates, but more slowly
-CANDIDATES = 20_000  # pairs whose pixels are compared at a time
+NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
+BLOCKS = (2, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
+CANDIDATES = 20_000  # pairs whose pixels are compared at once
 
 
 def find_issues(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
-    """All that is counted here, as metrics/annotate.json has it.
+    """All counts of this module, as metrics/annotate.json holds them.
 
     Args:
         pixels: ``(N, H, W) uint8``.
@@ -29,7 +29,7 @@ def find_issues(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def summarize(findings: dict[str, Any]) -> str:
-    """One line for people."""
+    """The findings as one line for the log."""
     identical, near = findings["identical"], findings["nearly_identical"]
     return (
         f"found {findings['blank']:,} blank images, {identical['images']:,} with an identical one "
@@ -39,28 +39,28 @@ def summarize(findings: dict[str, Any]) -> str:
 
 
 def blank(pixels: np.ndarray) -> int:
-    """How many of ``(N, H, W) uint8`` images have one and the same value everywhere."""
+    """How many of ``(N, H, W) uint8`` images have the same value in every pixel."""
     flat = pixels.reshape(len(pixels), -1)
     return int((flat.max(1) == flat.min(1)).sum())
 
 
 def identical(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, int]:
-    """How many images share all their pixels with another one, of another split or label."""
+    """How many images are identical to another one; and to one in another split, or with another label."""
     content = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels]
     groups = rows.groupby(content)
-    twins = groups["label"].transform("size") > 1
+    duplicates = groups["label"].transform("size") > 1
     return {
-        "across_splits": int((twins & (groups["split"].transform("nunique") > 1)).sum()),
-        "images": int(twins.sum()),
-        "with_another_label": int((twins & (groups["label"].transform("nunique") > 1)).sum()),
+        "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
+        "images": int(duplicates.sum()),
+        "with_another_label": int((duplicates & (groups["label"].transform("nunique") > 1)).sum()),
     }
 
 
 def nearly_identical(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, int]:
-    """How many pairs of images differ, but by no more than ``NEAR``.
+    """How many pairs of images differ, but by at most ``NEAR``.
 
-    The means of an image's blocks differ by no more than its pixels do, so that a tree of the means finds all
-    candidates among 70,000 images in less than a second.
+    The block means of two images differ no more than their pixels do, so a k-d tree of the means finds all candidates
+    among 70,000 images in less than a second.
     """
     from scipy.spatial import cKDTree
 
@@ -78,7 +78,7 @@ def nearly_identical(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _block_means(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Means of the ``BLOCKS`` of each image, ``(N, blocks)``, and how many pixels a block has."""
+    """Means of the ``BLOCKS`` of each image, ``(N, blocks)``, and the number of pixels in a block."""
     rows, columns = (min(parts, side) for parts, side in zip(BLOCKS, pixels.shape[1:], strict=True))
     height, width = pixels.shape[1] // rows, pixels.shape[2] // columns
     blocks = pixels[:, : rows * height, : columns * width].reshape(-1, rows, height, columns, width)
@@ -86,7 +86,7 @@ def _block_means(pixels: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _is_near(pixels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Which of ``(P, 2)`` pairs of images are near without being identical, ``(P,) bool``."""
+    """Which of ``(P, 2)`` pairs of images are nearly but not exactly identical, ``(P,) bool``."""
     difference = pixels[pairs[:, 0]].astype(np.float32) - pixels[pairs[:, 1]]
     squared = (difference**2).mean((1, 2))
     return np.asarray((squared > 0) & (squared <= NEAR**2))

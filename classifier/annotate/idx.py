@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its kin: big-endian magic number, dimensions, then bytes.
+"""The IDX format of MNIST and similar datasets: big-endian magic number, dimensions, then bytes.
 
 Source: yann.lecun.com/exdb/mnist, "FILE FORMATS FOR THE MNIST DATABASE".
 """
@@ -17,12 +17,14 @@ def read(path: Path, dimensions: int) -> np.ndarray:
     """An IDX file of unsigned bytes as an array: ``(N,)`` for labels, ``(N, H, W)`` for images.
 
     Raises:
-        StageError: it is no IDX file of that many dimensions, or its length does not fit its header.
+        StageError: the file is not an IDX file with that many dimensions, or its length does not match its header.
     """
     content = path.read_bytes()
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, UINT8, dimensions]):
-        raise StageError(f"{path}: no IDX file of bytes with {dimensions} dimension(s); remove it and download again")
+        raise StageError(
+            f"{path}: not an IDX file of bytes with {dimensions} dimension(s); remove it and download again"
+        )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     needed = header + int(np.prod(shape, dtype=np.int64))
     if len(content) != needed:

@@ -1,4 +1,4 @@
-"""Pictures that are DVC plots: the same bytes every time on one machine."""
+"""Images shown as DVC plots: the same bytes every time on the same machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG without the version of the program that made it."""
+    """Write a PNG, without matplotlib's version in it."""
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
-    """One row of images a class, the class's name on its left.
+    """One row of images per class, with the class name on the left.
 
     Args:
         path: the PNG to write.
-        rows: names with images, ``(columns, H, W)`` uint8 each.
+        rows: class names with their images, ``(columns, H, W)`` uint8 each.
     """
     from matplotlib.figure import Figure
 

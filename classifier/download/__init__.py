@@ -1,1 +1,1 @@
-"""Sources of the raw files."""
+"""Sources of the raw files, and the verification of what they deliver."""

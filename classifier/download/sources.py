@@ -1,4 +1,4 @@
-"""Where the raw files come from: folders, file, http and https URLs, and Debian's package. All content is verified."""
+"""Sources of the raw files: folders, file, http and https URLs, and the Debian package. All content is verified."""
 
 import gzip
 import hashlib
@@ -15,11 +15,11 @@ from pathlib import Path
 from classifier.dataset_registry import RawFile
 
 DEBIAN = "debian:"
-LARGEST_BACKOFF_SECONDS = 8
+MAX_BACKOFF_SECONDS = 8
 
 
 class SourceError(Exception):
-    """Why a source did not give a file; ``again`` tells whether it may the next time."""
+    """Why a source did not deliver a file; ``again`` says whether a retry may succeed."""
 
     def __init__(self, reason: str, again: bool = False):
         super().__init__(reason)
@@ -28,7 +28,7 @@ class SourceError(Exception):
 
 @contextmanager
 def opened(source: str) -> Iterator[str]:
-    """The folder or URL below which a source's files are; Debian's package is unpacked into a temporary one.
+    """The folder or URL that holds a source's files; the Debian package is unpacked into a temporary folder.
 
     Raises:
         SourceError: apt-get is missing or failed.
@@ -52,7 +52,7 @@ def fetch(base: str, raw: RawFile, timeout_seconds: float, retries: int) -> byte
         except SourceError as error:
             if not error.again or attempt == retries:
                 raise
-        time.sleep(min(2**attempt, LARGEST_BACKOFF_SECONDS))
+        time.sleep(min(2**attempt, MAX_BACKOFF_SECONDS))
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -60,7 +60,7 @@ def verified(raw: RawFile, content: bytes) -> bytes:
     """The uncompressed content, if it or its .gz has a published digest.
 
     Raises:
-        SourceError: it has not; the reason says what came instead.
+        SourceError: neither matches; the message describes the content instead.
     """
     gzip_matches = hashlib.md5(content, usedforsecurity=False).hexdigest() == raw.gzip_md5
     if content[:2] == b"\x1f\x8b":
@@ -99,7 +99,7 @@ def _read(url: str, timeout_seconds: float) -> bytes:
 
     options = {}
     if url.startswith(("http:", "https:")):
-        # The limits are on silence, not on the whole: a slow line may take its time. trust_env: proxies.
+        # The timeouts limit silence, not the total time, so a slow connection is fine. trust_env: proxies.
         silence = ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
         options["client_kwargs"] = {"timeout": silence, "trust_env": True}
     name = url.rpartition("/")[2]
@@ -118,13 +118,13 @@ def _read(url: str, timeout_seconds: float) -> bytes:
         raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None
     except (ClientError, OSError) as error:
         raise SourceError(f"{name}: {type(error).__name__}: {error}", again=True) from None
-    except ValueError as error:  # fsspec: a protocol that it does not know
+    except ValueError as error:  # fsspec: an unknown protocol
         raise SourceError(f"{error}") from None
     return content.getvalue()
 
 
 def _unpack_debian(package: str, folder: Path) -> Path:
-    """Fetch a package with apt-get's own lists and cache below ``folder``, so that nobody needs to be root."""
+    """Fetch a package with apt-get, keeping its lists and cache in ``folder``, so that it does not need root."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise SourceError("no apt-get and dpkg-deb on this machine")
     for name in ("lists/partial", "archives/partial", "unpacked"):

@@ -1,16 +1,16 @@
-"""Is the background of a picture light or dark? A model that knows one kind only is lost on the other."""
+"""Is the background of an image light or dark? A model trained on one kind fails on the other."""
 
 import numpy as np
 
-CLEAR = 0.99  # of the images must have one background, or a model has no kind that it knows
+MIN_FRACTION = 0.99  # the fraction of images that must share one kind of background, or the dataset counts as mixed
 
 
 def light(images: np.ndarray) -> np.ndarray:
     """Whether each of ``(N, C, H, W) uint8`` images has a light background, ``(N,) bool``.
 
-    It has if the pixels of its outermost ring are lighter than 127.5 on average. On FashionMNIST's 70,000 images this
-    is wrong for none, and for none of their inverses (10,000 test images: 0 and 0). The ring's median, the other
-    simple rule, was wrong for two of the training images.
+    The background is light if the pixels of the outermost ring are above 127.5 on average. On FashionMNIST's 70,000
+    images and their inverses this is never wrong. The median of the ring, the other simple rule, was wrong for two of
+    the training images.
     """
     ring = [images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]]
     pixels = np.concatenate([side.reshape(len(images), -1) for side in ring], axis=1)
@@ -18,6 +18,6 @@ def light(images: np.ndarray) -> np.ndarray:
 
 
 def kind(images: np.ndarray) -> str:
-    """What nearly all images have: ``light`` or ``dark``; ``mixed`` if there is no such thing."""
+    """The background of nearly all images, ``light`` or ``dark``; otherwise ``mixed``."""
     fraction = light(images).mean()
-    return "light" if fraction >= CLEAR else "dark" if fraction <= 1 - CLEAR else "mixed"
+    return "light" if fraction >= MIN_FRACTION else "dark" if fraction <= 1 - MIN_FRACTION else "mixed"

@@ -1,4 +1,4 @@
-"""The exported model: one ONNX file with preprocessing inside and its contract in the metadata."""
+"""The exported model: one ONNX file that includes the preprocessing, with its contract in the metadata."""
 
 import json
 import logging
@@ -36,9 +36,9 @@ class _Deployed(nn.Module):
 
 @torch.no_grad()
 def _fold_normalization(model: nn.Module, normalize: Normalize) -> nn.Module | None:
-    """The same model with the normalization in the weights and bias of its first layer; None if that cannot hold it.
+    """The same model with the normalization folded into its first layer; None if that is not possible.
 
-    A layer that pads cannot: its zeros stand for the mean, and would stand for black.
+    It is not possible for a layer with padding: its zeros mean the mean color, and would then mean black.
     """
     if not isinstance(model, nn.Sequential):
         return None
@@ -57,18 +57,18 @@ def _fold_normalization(model: nn.Module, normalize: Normalize) -> nn.Module | N
 def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.ModelProto:
     """A model in evaluation mode as ONNX, with scaling and normalization inside and without BatchNorm.
 
-    PyTorch's exporter folds a BatchNorm into the convolution before it. One that follows anything else (as in
-    torchvision's DenseNet, whose convolutions come after it) becomes the multiplication and addition that it is.
+    PyTorch's exporter folds a BatchNorm into the convolution before it. A BatchNorm after any other layer (as in
+    torchvision's DenseNet, whose convolutions follow it) is replaced by a multiplication and an addition.
 
     Args:
-        model: takes what ``Normalize(model_config)`` returns, returns logits.
-        model_config: of the model.
-        opset: version of the ONNX operators.
+        model: maps normalized images to logits.
+        model_config: the config of the model.
+        opset: ONNX opset version.
     """
     images = torch.zeros(2, model_config.channels, model_config.height, model_config.width, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+        warnings.simplefilter("ignore")  # about the exporter's internals
         program = torch.onnx.export(
             _Deployed(model, model_config).eval(),
             (images,),
@@ -86,7 +86,7 @@ def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.Mod
 
 
 def contract(model_config: ModelConfig) -> dict[str, Any]:
-    """What a person must know to use the file, as the metadata give it."""
+    """The metadata that describe how to use the file."""
     shape, classes = ", ".join(map(str, model_config.shape)), len(model_config.class_names)
     return {
         "class_names": model_config.class_names,
@@ -96,17 +96,17 @@ def contract(model_config: ModelConfig) -> dict[str, Any]:
 
 
 def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Replace the metadata: each value as JSON, since ONNX holds text only."""
+    """Replace the metadata; each value is stored as JSON, since ONNX metadata values are strings."""
     onnx.helper.set_model_props(proto, {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()})
 
 
 def write(path: Path, proto: onnx.ModelProto) -> None:
-    """Write the file; the bytes depend on nothing but the model and its metadata."""
+    """Write the file; its bytes depend only on the model and its metadata."""
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _remove_batch_norm(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace each BatchNormalization that is left by ``x * scale + shift``, which is what it does after training."""
+    """Replace each remaining BatchNormalization by ``x * scale + shift``, its equivalent in evaluation mode."""
     graph = proto.graph
     if all(node.op_type != "BatchNormalization" for node in graph.node):
         return proto
@@ -139,7 +139,7 @@ def _remove_batch_norm(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def strip_provenance(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what a tool noted about where and by what the model was written: source paths and versions."""
+    """Drop the notes on how the file was made, such as source paths and tool versions."""
     proto.producer_name, proto.producer_version, proto.doc_string = "", "", ""
     del proto.metadata_props[:]
     graphs = [proto.graph, *proto.functions]

@@ -1,4 +1,4 @@
-"""The exported model in 8 bits: static quantization in the QDQ form, one scale a channel."""
+"""The exported model in 8 bits: static quantization in QDQ format, one scale per channel."""
 
 import logging
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from classifier.export.onnx_file import INPUT, strip_provenance
 
 BATCH = 64  # images
-# Where the arithmetic is. Quantizing pooling and activations as well made the default model a third slower (batch of
-# 1000: 116 against 83 ms, one thread) and no smaller.
+# The operators that do the arithmetic. Quantizing pooling and activations too made the default model a third slower
+# (batch of 1000: 116 instead of 83 ms, one thread) and did not make it smaller.
 OPERATORS = ["Conv", "Gemm", "MatMul"]
-AS_THEY_ARE = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
+IDENTITY = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
@@ -34,17 +34,17 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
 def quantize(source: Path, target: Path, images: np.ndarray) -> onnx.ModelProto:
     """Quantize an exported file; return what was written to ``target``, without metadata.
 
-    Weights become int8 with one scale an output channel, activations uint8 with the range that they have on the
+    Weights become int8 with one scale per output channel, activations uint8 with the range observed on the
     calibration images. The outputs stay float32: the last layer's result is not rounded to 256 steps.
 
     Args:
-        source: the file in float32.
-        target: where to write.
-        images: for calibration, ``(N, C, H, W) uint8``.
+        source: the float32 file.
+        target: the file to write.
+        images: calibration images, ``(N, C, H, W) uint8``.
     """
     pixels = _pixels(onnx.load(source).graph)
     root, before = logging.getLogger(), logging.getLogger().level
-    root.setLevel(logging.ERROR)  # it recommends a preprocessing that the exporter has done already
+    root.setLevel(logging.ERROR)  # it recommends preprocessing that the exporter has already done
     try:
         quantize_static(
             source,
@@ -57,24 +57,24 @@ def quantize(source: Path, target: Path, images: np.ndarray) -> onnx.ModelProto:
             weight_type=QuantType.QInt8,
             extra_options={
                 "OpTypesToExcludeOutputQuantization": ["Gemm"],
-                "TensorQuantOverrides": {name: [AS_THEY_ARE] for name in pixels},
+                "TensorQuantOverrides": {name: [IDENTITY] for name in pixels},
             },
         )
     finally:
         root.setLevel(before)
     proto = onnx.load(target)
-    _take_pixels_as_they_are(proto.graph, pixels)
+    _skip_pixel_quantization(proto.graph, pixels)
     return strip_provenance(proto)
 
 
 def _pixels(graph: onnx.GraphProto) -> list[str]:
-    """The name of the images in float32, if a convolution takes them as they are."""
+    """Names of the input cast to float32, where a convolution takes it directly (normalization is folded in)."""
     names = [node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] == INPUT]
     return [name for name in names if any(node.op_type == "Conv" and node.input[0] == name for node in graph.node)]
 
 
-def _take_pixels_as_they_are(graph: onnx.GraphProto, pixels: list[str]) -> None:
-    """Pixels have 8 bits: no need to make them float32 in order to round that to what they were."""
+def _skip_pixel_quantization(graph: onnx.GraphProto, pixels: list[str]) -> None:
+    """Dequantize the input directly: pixels have 8 bits, so casting to float32 and quantizing changes nothing."""
     rounded = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in pixels]
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in [q.output[0] for q in rounded]:

@@ -1,4 +1,4 @@
-"""Running the exported model. It imports no torch, so that ``predict`` starts at once."""
+"""An onnxruntime session for the exported model. Does not import torch, so that ``predict`` starts quickly."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import onnxruntime
 
 
 def create_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU; its threads do not spin, which would slow PyTorch beside it."""
+    """An onnxruntime session on the CPU; its threads do not spin, which would slow down PyTorch in the same process."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

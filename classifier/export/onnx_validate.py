@@ -1,4 +1,4 @@
-"""What an exported file must be, and what it must compute, before it gets its name."""
+"""Validation of an exported file, before it is published: its structure, and its outputs against PyTorch's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,40 +19,40 @@ from classifier.model.serialization import ModelConfig, Normalize
 if TYPE_CHECKING:
     from classifier.dataset import AnnotatedImages
 
-BATCH_SIZES = (1, 7, 257)  # images; none is a multiple of another's vector width
+BATCH_SIZES = (1, 7, 257)  # images; odd, so that none is a multiple of a vector width
 FLOAT, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 
 
 def check_contract(path: Path, model_config: ModelConfig, opset: int) -> None:
-    """Check that the file is valid, whole and as its contract says.
+    """Check that the file is valid ONNX, self-contained, and matches its contract.
 
     Raises:
-        StageError: it is not.
+        StageError: one of these does not hold.
     """
     try:
         onnx.checker.check_model(path, full_check=True)
         proto = onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise StageError(f"the exported file is no valid ONNX: {str(error).strip().splitlines()[0]}") from None
+        raise StageError(f"the exported file is not valid ONNX: {str(error).strip().splitlines()[0]}") from None
 
     classes = len(model_config.class_names)
     wanted = [(INPUT, UINT8, ["batch", model_config.channels, model_config.height, model_config.width])]
     wanted += [(name, FLOAT, ["batch", classes]) for name in OUTPUTS]
-    got = [_described(value) for value in (*proto.graph.input, *proto.graph.output)]
+    got = [_describe(value) for value in (*proto.graph.input, *proto.graph.output)]
     for one, other in zip(wanted, [*got, None, None, None], strict=False):
         if one != other:
             raise StageError(f"the exported file must have {one} (name, type, axes), but has {other}")
     if len(got) != len(wanted):
         raise StageError(f"the exported file must have {len(wanted)} inputs and outputs, but has {len(got)}")
     if [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")] != [opset]:
-        raise StageError(f"the exported file is not of export.opset {opset}")
+        raise StageError(f"the exported file does not use export.opset {opset}")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         raise StageError("the exported file keeps weights in a second file")
     if any(node.op_type == "BatchNormalization" for node in proto.graph.node):
         raise StageError("the exported file still has a BatchNormalization")
 
 
-def _described(value: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
+def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
     """Name, element type and axes of an input or output."""
     kind = value.type.tensor_type
     return value.name, kind.elem_type, [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
@@ -68,22 +68,22 @@ class Outputs:
 
     @property
     def difference(self) -> float:
-        """The largest difference of a logit; NaN if one is not a number."""
+        """The largest absolute difference of a logit; NaN if any is NaN."""
         return float(np.abs(self.expected - self.logits).max())
 
     def probability_difference(self, temperature: float) -> float:
-        """The largest difference of a probability to the softmax of PyTorch's logits over the temperature."""
+        """The largest absolute difference from the softmax of PyTorch's logits divided by the temperature."""
         expected = torch.from_numpy(self.expected).double().div(temperature).softmax(1).numpy()
         return float(np.abs(expected - self.probabilities).max())
 
     @property
     def disagreeing(self) -> list[int]:
-        """The images for which the two predict different classes."""
+        """Indices of the images for which the two predict different classes."""
         return [*map(int, (self.expected.argmax(1) != self.logits.argmax(1)).nonzero()[0])]
 
 
 class Comparison:
-    """Runs images through a model in PyTorch, on the CPU, and through its file in onnxruntime."""
+    """Runs images through a model in PyTorch on the CPU, and through its exported file in onnxruntime."""
 
     def __init__(
         self, model: nn.Module, model_config: ModelConfig, session: onnxruntime.InferenceSession, batch_size: int
@@ -99,7 +99,7 @@ class Comparison:
 
 
 def run(session: onnxruntime.InferenceSession, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and probabilities, ``(N, classes) float32``, that a file gives for ``(N, C, H, W) uint8`` images."""
+    """Logits and probabilities of a session, ``(N, classes) float32``, for ``(N, C, H, W) uint8`` images."""
     batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     logits, probabilities = zip(*(session.run(list(OUTPUTS), {INPUT: batch}) for batch in batches), strict=True)
     return np.concatenate(logits), np.concatenate(probabilities)
@@ -111,23 +111,23 @@ def accuracy(logits: np.ndarray, test: "AnnotatedImages") -> float:
 
 
 def check_outputs(outputs: Outputs, temperature: float, tolerance: float, name: Callable[[int], str]) -> None:
-    """Refuse a file that predicts other classes than PyTorch, or whose numbers are further away than the tolerance.
+    """Check that both predict the same classes, and that logits and probabilities agree within the tolerance.
 
     Args:
-        outputs: of both.
-        temperature: what the logits are divided by before the softmax.
-        tolerance: largest difference of a logit or a probability.
-        name: of an image, by its index in the batch.
+        outputs: the outputs of both.
+        temperature: divides the logits before the softmax.
+        tolerance: largest allowed difference of a logit or a probability.
+        name: maps an index in the batch to the name of the image.
 
     Raises:
-        StageError: it does; the line says for which image.
+        StageError: they do not; for classes and logits the message names an image.
     """
     difference = outputs.difference
     if outputs.disagreeing:
         raise StageError(
             f"onnxruntime and PyTorch predict different classes for {len(outputs.disagreeing)} of "
-            f"{len(outputs.expected):,} images, {name(outputs.disagreeing[0])} for one; the largest difference of a "
-            f"logit is {difference:.2e}"
+            f"{len(outputs.expected):,} images (first: {name(outputs.disagreeing[0])}); the largest logit "
+            f"difference is {difference:.2e}"
         )
     if not difference <= tolerance:  # so that NaN fails too
         image, number = np.unravel_index(np.abs(outputs.expected - outputs.logits).argmax(), outputs.logits.shape)
@@ -144,10 +144,10 @@ def check_outputs(outputs: Outputs, temperature: float, tolerance: float, name: 
 
 
 def check_extremes(compare: Comparison, model_config: ModelConfig, tolerance: float) -> float:
-    """Compare batches that no data set has, images of nothing but 0 or 255, and return the largest difference.
+    """Compare batches of all-black and all-white images, which no dataset has, and return the largest difference.
 
     Raises:
-        StageError: as ``check_outputs``.
+        StageError: as in ``check_outputs``.
     """
     largest = 0.0
     for value in (0, 255):

@@ -1,1 +1,1 @@
-"""A trained model: its architecture, its file, and its application to images."""
+"""Models: architectures, serialization, inference, compute settings."""

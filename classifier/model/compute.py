@@ -1,4 +1,4 @@
-"""Device, threads and determinism, and what of the machine the last bits depend on."""
+"""Device, threads and determinism, and a description of the machine on which the last bits depend."""
 
 import ctypes
 import platform
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def prepare(compute: "Compute") -> torch.device:
-    """Fix threads and algorithms, and choose the device.
+    """Set threads and deterministic algorithms, and choose the device.
 
     Raises:
-        StageError: the device that was asked for is not available.
+        StageError: the requested device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name = (
@@ -27,17 +27,17 @@ def prepare(compute: "Compute") -> torch.device:
         raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
     _keep_memory()
     torch.set_num_threads(compute.threads)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import the compiler for it: 1 s
-    # Filling every new tensor, to show reads of uninitialized memory, costs a quarter of a training step.
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms also imports the compiler: 1 s
+    # Filling every new tensor, to reveal reads of uninitialized memory, costs a quarter of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False  # it chooses kernels by time, so not always the same
+    torch.backends.cudnn.benchmark = False  # it selects kernels by timing, so not always the same ones
     return torch.device(name)
 
 
 def _keep_memory() -> None:
-    """Let glibc keep what is freed: a step takes and frees its activations, and fresh pages cost a sixth of its time.
+    """Let glibc keep freed memory: each step allocates its activations, and fresh pages cost a sixth of its time.
 
-    Numbers and limits: mallopt(3).
+    Option numbers and limits: mallopt(3).
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -46,9 +46,9 @@ def _keep_memory() -> None:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed PyTorch's generators: first weights, dropout and augmentation draw from nothing else.
+    """Seed PyTorch's generators, the only source of initial weights, dropout and augmentation.
 
-    ``torch.manual_seed`` also notes the seed, with a formatted stack, for devices that may be added later: 1 ms a call.
+    ``torch.manual_seed`` takes 1 ms, as it also records the seed, with a formatted stack, for devices added later.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
@@ -58,7 +58,7 @@ def seed_generators(seed: int) -> None:
 
 
 def environment(device: torch.device) -> dict[str, str | int]:
-    """What decides the last bits of a result beyond params and inputs."""
+    """The parts of the machine and software that, beyond params and inputs, decide the last bits of a result."""
     vendor, model = _processor()
     return {
         "torch": torch.__version__,
@@ -73,7 +73,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
 
 
 def _processor() -> tuple[str, str]:
-    """Vendor and model of the processor, as Linux names them; elsewhere as Python does."""
+    """Vendor and model of the processor, from Linux; on other systems from Python's ``platform``."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

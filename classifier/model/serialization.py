@@ -1,4 +1,4 @@
-"""The trained model as one safetensors file: weights, and one JSON entry that says how to rebuild and feed it."""
+"""The trained model as one safetensors file: weights, and a config as JSON in the metadata."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,21 +16,21 @@ from classifier.model import zoo
 if TYPE_CHECKING:
     from classifier.dataset import AnnotatedImages
 
-KEY = "model"  # one metadata key: safetensors writes several in random order
+KEY = "model"  # one metadata key only: safetensors writes several in random order
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What rebuilds the model and feeds it, beside the weights.
+    """Everything beside the weights that is needed to rebuild the model and preprocess its input.
 
     Attributes:
-        architecture: a key of ``zoo.ARCHITECTURES``, or a model of torchvision.
+        architecture: a key of ``zoo.ARCHITECTURES``, or a torchvision model.
         arguments: of its constructor, after the three that follow from the data.
-        class_names: of classes 0, 1, ...
+        class_names: names of classes 0, 1, ...
         channels, height, width: of the images.
-        mean, std: of the training pixels by channel, on the scale 0 to 1.
+        mean, std: of the training pixels per channel, on the scale 0 to 1.
         trained_with: the params of `train`, by section.
-        temperature: what the logits are divided by for calibrated probabilities; 1 if nothing was fitted.
+        temperature: divides the logits for calibrated probabilities; 1 if none was fitted.
     """
 
     architecture: str
@@ -50,7 +50,7 @@ class ModelConfig:
         return self.channels, self.height, self.width
 
     def build(self) -> nn.Module:
-        """The architecture, with fresh weights."""
+        """The architecture, with newly initialized weights."""
         size = (self.height, self.width)
         return zoo.build_model(self.architecture, self.arguments, self.channels, size, len(self.class_names))
 
@@ -58,7 +58,7 @@ class ModelConfig:
         """Refuse data that the model at ``path`` was not trained for.
 
         Raises:
-            StageError: other classes, or images of another size.
+            StageError: the classes or the image shape differ.
         """
         if data.class_names != self.class_names:
             mine, other = ", ".join(self.class_names), ", ".join(data.class_names)
@@ -69,7 +69,7 @@ class ModelConfig:
 
 
 class Normalize(nn.Module):
-    """From pixels, ``(N, C, H, W) uint8``, to the input of the network: float32 with mean 0 and deviation 1.
+    """Maps pixels, ``(N, C, H, W) uint8``, to the network's input: float32 with mean 0 and standard deviation 1.
 
     Training, evaluation and the exported file all use it.
     """
@@ -85,10 +85,10 @@ class Normalize(nn.Module):
         std = std.clamp(min=1 / 255)  # a constant channel
         self.register_buffer("scale", (1 / (255 * std)).float())
         self.register_buffer("shift", (-mean / std).float())
-        self.shifts = any(model_config.mean)  # pixels to 0..1 need no addition
+        self.shifts = any(model_config.mean)  # scaling to 0..1 needs no addition
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """``(N, C, H, W)`` uint8 to float32."""
+        """Normalize ``(N, C, H, W)`` uint8 to float32."""
         scaled = pixels.float().mul_(self.scale)
         return scaled.add_(self.shift) if self.shifts else scaled
 
@@ -103,7 +103,7 @@ def load(path: Path) -> tuple[nn.Module, ModelConfig]:
     """Rebuild a model, in evaluation mode.
 
     Raises:
-        StageError: the file is missing, not safetensors, without a config, or its weights do not fit the architecture.
+        StageError: the file is missing, not safetensors, has no config, or its weights do not fit the architecture.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,11 +1,11 @@
-"""Any classification model of torchvision by its name, fitted to channels, image size and classes.
+"""Any torchvision classification model by name, adapted to channels, image size and number of classes.
 
-They were designed for RGB images of 224x224. Three things are adapted, and nothing else:
+Most were designed for RGB images of 224x224. Only three things are adapted:
 
-- the first convolution takes the images' channels, and on images under 64 pixels its stride is 1 instead of 2 or 4,
-  since a map of 28x28 is small already (the usual change for CIFAR-sized images);
-- the last layer has one output a class (``num_classes`` of the constructor);
-- images that are still too small are enlarged to the first of ``SIZES`` that the model takes.
+- the first convolution takes the images' channels, and for images under 64 pixels its stride is 1 instead of 2 or 4,
+  since a map of 28x28 is already small (the usual change for CIFAR-sized images);
+- the last layer has one output per class (``num_classes`` of the constructor);
+- images that are still too small are enlarged to the first of ``SIZES`` that the model accepts.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 SMALL = 64  # pixels
-SIZES = (32, 64, 128, 224, 299)  # heights and widths to which too small images are enlarged
+SIZES = (32, 64, 128, 224, 299)  # heights and widths to which images are enlarged if they are too small
 
 
 def build_model(
@@ -26,18 +26,18 @@ def build_model(
     classes: int,
     takes: Callable[[nn.Module, int, tuple[int, int]], bool],
 ) -> nn.Module:
-    """A model with fresh weights from torch's global generator; see ``zoo.build_model``.
+    """A model with initial weights drawn from torch's global generator; see ``zoo.build_model``.
 
     Args:
-        name: torchvision's.
-        arguments: of its constructor, beside the number of classes.
+        name: of the torchvision model.
+        arguments: of its constructor, besides the number of classes.
         channels: of the images.
         size: height and width of the images, in pixels.
-        classes: how many.
-        takes: whether a model takes images of so many channels and that size.
+        classes: number of classes.
+        takes: whether a model accepts images with these channels and this size.
 
     Raises:
-        ValueError: torchvision has no such model, or it does not take the arguments.
+        ValueError: torchvision has no such model, or the model does not accept the arguments or the image size.
     """
     from torchvision import models as torchvision_models
 
@@ -46,7 +46,7 @@ def build_model(
         raise ValueError(f"train.model: torchvision has no classification model {name!r}; it has {', '.join(known)}")
     options = {"num_classes": classes, **arguments}
     if name in ("googlenet", "inception_v3"):
-        options |= {"aux_logits": False, "init_weights": True}  # one output, as all others have
+        options |= {"aux_logits": False, "init_weights": True}  # one output, like all others
     for side in (None, *SIZES):
         if name.startswith("vit_"):
             options["image_size"] = side or size[0]
@@ -56,16 +56,18 @@ def build_model(
         except TypeError as error:
             raise ValueError(f"models.{name}: {error}") from None
         except (RuntimeError, AssertionError, ValueError):
-            continue  # not a size that its constructor takes
+            continue  # the constructor does not accept this size
         if takes(model, channels, size):
             return model
-    raise ValueError(f"train.model: {name} takes images of {size[0]}x{size[1]} pixels in no size up to {SIZES[-1]}")
+    raise ValueError(
+        f"train.model: {name} cannot take images of {size[0]}x{size[1]} pixels, even enlarged to {SIZES[-1]}"
+    )
 
 
 def _fit(model: nn.Module, channels: int, size: tuple[int, int], side: int | None) -> nn.Module:
-    """Change the first convolution, and enlarge the images to ``side`` x ``side`` pixels if it is given."""
+    """Replace the first convolution, and enlarge the images to ``side`` x ``side`` pixels unless it is None."""
     name, first = next((name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    overlaps = first.kernel_size > first.stride  # else it cuts patches, and the layers behind it count them
+    overlaps = first.kernel_size > first.stride  # otherwise it cuts patches, and later layers expect their number
     small = max(size) < SMALL and side is None
     fitted = nn.Conv2d(
         channels,

@@ -1,7 +1,7 @@
-"""The models that ``train.model`` can name, including torchvision's. All take normalized images and return logits.
+"""The models that ``train.model`` can name, including torchvision's. All map normalized images to logits.
 
-Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor's arguments are the section
-``models.<name>`` of params.yaml, after three arguments that follow from the data.
+Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor takes three arguments that follow from
+the data, then those in the section ``models.<name>`` of params.yaml.
 """
 
 from copy import deepcopy
@@ -26,7 +26,7 @@ class Mlp(nn.Sequential):
 class LeNet(nn.Sequential):
     """Two 5x5 convolutions with pooling, three linear layers: the network of PyTorch's 60-minute blitz.
 
-    The first linear layer is as wide as the image size makes it (16 x 4 x 4 for 28x28).
+    The input of the first linear layer depends on the image size (16 x 4 x 4 for 28x28).
     """
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int):
@@ -44,9 +44,9 @@ class LeNet(nn.Sequential):
 class Cnn(nn.Sequential):
     """A small convolutional network made for the CPU.
 
-    A 2x2 stem with few channels, then one 3x3 convolution and a pooling a block, so that the wide layers work on small
-    maps; one more convolution at the end. Every BatchNorm directly follows a convolution and folds into
-    it at export. After airbench (github.com/KellerJordan/cifar10-airbench), with fewer operations.
+    A 2x2 stem with few channels, then blocks of one 3x3 convolution and pooling, so that the wide layers work on small
+    maps; one more convolution at the end. Every BatchNorm directly follows a convolution and folds into it at export.
+    Based on airbench (github.com/KellerJordan/cifar10-airbench), with fewer operations.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, stem: int, widths: list[int]):
@@ -64,14 +64,14 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {"mlp": Mlp, "lenet": LeNet, "cnn": 
 
 
 def build_model(name: str, arguments: dict[str, Any], channels: int, size: tuple[int, int], classes: int) -> nn.Module:
-    """A model with fresh weights from torch's global generator.
+    """A model with initial weights drawn from torch's global generator.
 
     Args:
-        name: a key of ``ARCHITECTURES``, or a classification model of torchvision.
+        name: a key of ``ARCHITECTURES``, or a torchvision classification model.
         arguments: the section ``models.<name>``.
         channels: of the images.
         size: height and width of the images, in pixels.
-        classes: how many.
+        classes: number of classes.
 
     Raises:
         ValueError: there is no such model, or the images are too small for it.
@@ -88,7 +88,7 @@ def build_model(name: str, arguments: dict[str, Any], channels: int, size: tuple
 
 @torch.no_grad()
 def supports_size(model: nn.Module, channels: int, size: tuple[int, int]) -> bool:
-    """Whether the model takes images of that size. (On the meta device this would import the compiler: 1 s.)"""
+    """Whether the model accepts images of this size. (The meta device would import the compiler: 1 s.)"""
     try:
         model.eval()(torch.zeros(1, channels, *size))
     except (RuntimeError, AssertionError, ValueError):
@@ -118,7 +118,7 @@ def summarize_layers(model: nn.Module, shape: tuple[int, int, int]) -> list[tupl
 
 
 def supports_batch_size(model: nn.Module, shape: tuple[int, int, int], count: int) -> bool:
-    """Whether the model can train on a batch of ``count`` images: batch normalization needs two values a channel."""
+    """Whether the model can train on a batch of ``count`` images: batch normalization needs two values per channel."""
     try:
         if count == 1:
             deepcopy(model).train()(torch.zeros(1, *shape))

@@ -1,1 +1,1 @@
-"""The pictures and the page that show an evaluation."""
+"""The figures and the page of an evaluation report."""

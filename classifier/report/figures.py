@@ -1,6 +1,6 @@
-"""The pictures of an evaluation, as matplotlib figures; the same bytes every time on one machine.
+"""The figures of an evaluation, made with matplotlib; the same bytes every time on the same machine.
 
-Every function takes data and returns a ``Figure``, to be drawn inside ``style``; ``png`` and ``svg`` make a file of it.
+Each takes data and returns a ``Figure``. Call it inside ``style``; ``png`` and ``svg`` serialize the result.
 """
 
 import io
@@ -14,17 +14,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 DPI = 110
-MAX_WRITTEN = 20  # classes up to which every cell of a confusion matrix has its numbers
+MAX_CLASSES_WITH_COUNTS = 20  # classes; a larger confusion matrix has no numbers in its cells
 
-LINE = 0.155  # inches, of a caption
-WRONG = "#c4432b"  # captions of mistakes; to be read on white and on black
+LINE = 0.155  # inches, line height of a caption
+WRONG = "#c4432b"  # captions of mistakes; legible on white and on black
 GOOD, BAD = "tab:blue", "tab:orange"
-INK, LINES = "#1f2328", "#d0d7de"  # of text and of axes; ``svg`` leaves both to the page
+INK, LINES = "#1f2328", "#d0d7de"  # colors of text and axes; ``svg`` replaces both by CSS variables
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw with matplotlib's own settings and these, and with none of this machine's."""
+    """Draw with matplotlib's defaults and these settings, ignoring the matplotlibrc of this machine."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -34,23 +34,23 @@ def style() -> Iterator[None]:
                 "figure.dpi": DPI, "font.size": 10, "axes.titlesize": 11, "legend.frameon": False,
                 "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
                 "text.parse_math": False,  # a class may be called a$b$c
-                "svg.hashsalt": "report",  # names of clip paths, random otherwise
+                "svg.hashsalt": "report",  # fixes the ids of clip paths, which are random otherwise
             }
         )  # fmt: skip
         yield
 
 
 def png(figure: Figure) -> bytes:
-    """A PNG on white paper, without the version of the program that made it."""
+    """A PNG with a white background, without matplotlib's version in it."""
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
     return out.getvalue()
 
 
 def svg(figure: Figure) -> str:
-    """An ``<svg>`` element to stand inside a page, whose CSS variables ``--ink`` and ``--line`` color it.
+    """An ``<svg>`` element to embed in a page, whose CSS variables ``--ink`` and ``--line`` color it.
 
-    No paper, date or program; text as outlines, so that it looks the same where a font is missing.
+    It has no background, date or program version; text is outlines, so that it looks the same where a font is missing.
     """
     out = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -76,17 +76,17 @@ def curves(rows: pd.DataFrame) -> Figure:
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Counts in the cells and, below each, its share of the row, which also colors it."""
+    """A confusion matrix: each cell shows the count and its share of the row, which also gives the color."""
     classes = len(class_names)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.5, min(0.68 * classes, 14))
     figure = Figure(figsize=(side + 1.3, side + 1.2), layout="constrained")
     axis = figure.subplots()
-    # The root shows the few mistakes of a good model; the colors are of the share all the same.
+    # The square root makes the few mistakes of a good model visible.
     axis.imshow(shares**0.5, cmap="Blues", vmin=0, vmax=1, interpolation="none")
-    if classes <= MAX_WRITTEN:
+    if classes <= MAX_CLASSES_WITH_COUNTS:
         for row, column in np.argwhere(counts).tolist():
-            color = "white" if shares[row, column] > 0.3 else "black"  # on paper of its own
+            color = "white" if shares[row, column] > 0.3 else "black"  # contrast with the cell, not the page
             middle: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
             axis.text(column, row - 0.14, f"{counts[row, column]:,}", fontsize=10, **middle)
             axis.text(column, row + 0.24, f"{shares[row, column]:.1%}", fontsize=7.5, **middle)
@@ -99,7 +99,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def f1_bars(by_class: pd.DataFrame) -> Figure:
-    """One bar a class, the best on top, with precision and recall as marks on it."""
+    """One bar per class, best on top, with markers for precision and recall."""
     rows = by_class.sort_values("f1", kind="stable")
     figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(rows)), layout="constrained")
     axis = figure.subplots()
@@ -109,7 +109,7 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
     axis.plot(rows["precision"], places, ">", color=BAD, label="precision", **mark)
     axis.plot(rows["recall"], places, "s", color="white", label="recall", **mark)
     lowest = float(rows[["f1", "precision", "recall"]].min().min())
-    left = max(0.0, np.floor(lowest * 10 - 1) / 10)  # the bars of good models differ at their ends
+    left = max(0.0, np.floor(lowest * 10 - 1) / 10)  # zoom in: the bars of a good model differ only at their ends
     for place, value in enumerate(rows["f1"]):
         axis.text(left + 0.006 * (1 - left), place, f"{value:.3f}", va="center", ha="left", fontsize=9, color="white")
     axis.set_yticks(places, rows.index)
@@ -125,10 +125,10 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, fl
     """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences.
 
     Args:
-        before: bins of ``metrics.reliability``.
-        after: the same for the scaled probabilities.
-        eces: expected calibration errors of both.
-        temperature: that was fitted.
+        before: the bins of ``metrics.reliability``.
+        after: the bins of the scaled probabilities.
+        eces: the expected calibration errors of both.
+        temperature: the fitted temperature.
     """
     figure = Figure(figsize=(6.6, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.25])
@@ -155,15 +155,15 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, fl
 def picture_grid(
     title: str, pixels: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int, empty: str
 ) -> Figure:
-    """Images in rows, each with a caption below it.
+    """A grid of images, each with a caption below it.
 
     Args:
-        title: above all.
+        title: above the grid.
         pixels: ``(N, C, H, W) uint8``, C 1 or 3; may be empty.
-        captions: one an image.
+        captions: one per image.
         wrong: which captions get the color of a mistake.
-        columns: how many images in a row.
-        empty: what to write if there is no image.
+        columns: images per row.
+        empty: text to show if there are no images.
     """
     if not len(pixels):
         return _only_text(title, empty)
@@ -179,7 +179,7 @@ def picture_grid(
         row, column = divmod(number, columns)
         left, top = column * cell_width, row * cell_height
         _show(axis, image, left + (cell_width - 0.92) / 2, top + 0.04, 0.92)
-        for line, text in enumerate(caption.split("\n")):  # one by one: a block is placed by its highest letter
+        for line, text in enumerate(caption.split("\n")):  # one text per line: a block is aligned by its tallest glyph
             baseline = top + 1.1 + LINE * line
             axis.text(left + cell_width / 2, baseline, text, ha="center", fontsize=8, color=WRONG if is_wrong else INK)
     return figure
@@ -189,7 +189,7 @@ def filters(kernels: np.ndarray | None) -> Figure:
     """The first layer's filters, red where they add and blue where they subtract; RGB ones in their colors.
 
     Args:
-        kernels: ``(N, C, H, W) float``, C 1 or 3; None if the first layer has none that can be drawn.
+        kernels: ``(N, C, H, W) float``, C 1 or 3; None if the first layer has no filters that can be drawn.
     """
     title = "Filters of the first layer"
     if kernels is None:
@@ -212,7 +212,7 @@ def filters(kernels: np.ndarray | None) -> Figure:
 
 
 def _show(axis: Any, image: np.ndarray, left: float, top: float, side: float) -> None:
-    """Draw ``(C, H, W) uint8`` into a square of an axis whose y grows downwards, keeping its proportions."""
+    """Draw ``(C, H, W) uint8`` into a square of an axis whose y grows downwards, keeping the aspect ratio."""
     height, width = image.shape[1:]
     scale = side / max(height, width)
     left, top = left + (side - width * scale) / 2, top + (side - height * scale) / 2

@@ -1,4 +1,4 @@
-"""What a trained model's file says about it, read with numpy alone."""
+"""Config and first-layer filters of a trained model, read from its file with numpy alone."""
 
 import json
 from dataclasses import dataclass
@@ -10,20 +10,19 @@ from safetensors import SafetensorError, safe_open
 
 from classifier.errors import StageError
 
-MOST_FILTERS = 64  # that a picture shows
-KEY = "model"  # of the metadata, see serialization.py, which needs PyTorch
+MAX_FILTERS = 64  # that the figure shows
+KEY = "model"  # the metadata key, see serialization.py; not imported from there, since that needs PyTorch
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model as a page can show it.
+    """The parts of a model that the report shows.
 
     Attributes:
-        architecture: what ``train.model`` was.
+        architecture: the value of ``train.model``.
         trained_with: the params of `train`, by section.
-        filters: of the first layer, ``(N, C, H, W)`` with C 1 or 3, the first 64 of them. A convolution has them as
-            they are; a linear layer on whole images has one weight a pixel, so each unit is drawn as an image. None if
-            the first layer is neither.
+        filters: the first 64 filters of the first layer, ``(N, C, H, W)`` with C 1 or 3. A linear layer on whole
+            images has one weight per pixel, so each unit is drawn as an image. None if the layer has neither form.
     """
 
     architecture: str
@@ -32,21 +31,21 @@ class ModelSummary:
 
 
 def read(path: Path) -> ModelSummary:
-    """Read what `train` wrote.
+    """Read the model file that `train` wrote.
 
     Raises:
-        StageError: the file is no model of this pipeline.
+        StageError: the file is not a model of this pipeline.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             model_config = json.loads((file.metadata() or {})[KEY])
             image = (model_config["channels"], model_config["height"], model_config["width"])
-            weights = [name for name in file.keys() if name.endswith(".weight")]  # noqa: SIM118 (it is no mapping)
+            weights = [name for name in file.keys() if name.endswith(".weight")]  # noqa: SIM118 (not a mapping)
             first = min(weights, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
-            filters = np.asarray(file.get_tensor(first), np.float64)[:MOST_FILTERS]
+            filters = np.asarray(file.get_tensor(first), np.float64)[:MAX_FILTERS]
             architecture, trained_with = model_config["architecture"], model_config["trained_with"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StageError(f"{path}: no model of this pipeline ({error}); `dvc repro train` makes one") from None
+        raise StageError(f"{path}: not a model of this pipeline ({error}); `dvc repro train` makes one") from None
     if filters.ndim == 2 and filters.shape[1] == np.prod(image):
         filters = filters.reshape(-1, *image)
     drawable = filters.ndim == 4 and filters.shape[1] in (1, 3)

@@ -1,4 +1,4 @@
-"""Parts of a self-contained HTML page: pictures, thumbnails as data URIs, and the template around them."""
+"""Parts of a self-contained HTML page: figures, thumbnails as data URIs, and the template."""
 
 import base64
 import io
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-THUMBNAIL_BYTES = 1_000_000  # of all thumbnails in a page
+THUMBNAIL_BYTES = 1_000_000  # limit for all thumbnails of a page
 THUMBNAIL_SIDE = 56  # pixels, at most
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure, twice.
+    """One figure in two formats.
 
     Attributes:
         png: for DVC.
-        svg: an element for the page, which takes its colors from there.
+        svg: an element for the page, whose CSS colors it.
     """
 
     png: bytes
@@ -35,19 +35,19 @@ class Picture:
 
 
 def picture(draw: Callable[[], "Figure"]) -> Picture:
-    """Draw a figure."""
+    """Draw a figure and render it in both formats."""
     with figures.style():
         figure = draw()
         return Picture(figures.png(figure), figures.svg(figure))
 
 
 def data_uri(png: bytes) -> str:
-    """An image as an address that needs no request."""
+    """A PNG as a ``data:`` URI."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def thumbnails(pixels: np.ndarray) -> Iterator[str]:
-    """Data URIs of ``(N, C, H, W) uint8`` images, until they would take too much of a page."""
+    """Data URIs of ``(N, C, H, W) uint8`` images, until they exceed ``THUMBNAIL_BYTES``."""
     used = 0
     for image in pixels:
         small = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
@@ -67,7 +67,7 @@ def versions(libraries: Sequence[str]) -> dict[str, str]:
 
 
 def write(path: Path, **content: Any) -> int:
-    """Fill the template beside this module; what is not markup is escaped. Returns the size in bytes."""
+    """Render the template beside this module, with all values escaped. Returns the size in bytes."""
     import jinja2
 
     environment = jinja2.Environment(

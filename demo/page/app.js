@@ -1,10 +1,10 @@
-// The page: pictures come in from five sides, one answer goes out.
+// The page: a picture comes from a sample, a file, the clipboard, a drop or a drawing; the model's answer is shown.
 
 import { load } from "./classifier.js";
 import { decode, isLight, prepare } from "./pixels.js";
 
-const FIELD_PIXELS = 448; // width of the field, about; a whole multiple of the model's width, so that pixels stay square
-const PEN = 1 / 11; // of the field's width
+const FIELD_PIXELS = 448; // approximate width; rounded to a multiple of the model's width, so that pixels stay square
+const PEN = 1 / 11; // fraction of the field's width
 
 const [field, choose, clear, invert, file, hint, problem, answer, prediction, source, bars, samples, about] = [
   "field", "choose", "clear", "invert", "file", "hint", "problem", "answer", "prediction", "source", "bars", "samples",
@@ -14,23 +14,23 @@ const context = field.getContext("2d", { alpha: false, willReadFrequently: true 
 const usualHint = hint.textContent;
 
 let model;
-let current; // {picture: ImageData, name: string, drawn: boolean} or undefined: an empty field
-let turn = 0; // counts pictures, so that a late answer to an earlier one is dropped
+let current; // {picture: ImageData, name: string, drawn: boolean} or undefined if the field is empty
+let turn = 0; // counts pictures, so that a late answer to an earlier picture is dropped
 
 // --- pictures in ------------------------------------------------------------------------------------------------
 
 async function takeSample(sample, image) {
   invert.checked = false;
-  await take(image, `${sample.name}, labelled ${sample.class_name}`);
+  await take(image, `${sample.name}, labeled ${sample.class_name}`);
 }
 
 async function takeOwn(files) {
   const picture = [...files].find((candidate) => candidate.type.startsWith("image/"));
   if (!picture) {
-    problem.textContent = "That is no picture.";
+    problem.textContent = "That is not a picture.";
     return;
   }
-  letGoOfSamples();
+  deselectSamples();
   await take(picture, picture.name);
 }
 
@@ -44,7 +44,7 @@ async function take(image, name) {
   }
 }
 
-function letGoOfSamples() {
+function deselectSamples() {
   for (const sample of samples.querySelectorAll(":checked")) sample.checked = false;
 }
 
@@ -54,7 +54,7 @@ function startDrawing(event) {
   if (!model || event.button !== 0) return;
   if (!current?.drawn) empty();
   field.setPointerCapture(event.pointerId);
-  answer.ariaBusy = "true"; // a screen reader hears the answer when the line is finished
+  answer.ariaBusy = "true"; // a screen reader announces the answer when the line is finished
   draw(event);
 }
 
@@ -75,7 +75,7 @@ function draw(event) {
 
 function empty() {
   turn++;
-  letGoOfSamples();
+  deselectSamples();
   invert.checked = false;
   current = undefined;
   context.fillRect(0, 0, field.width, field.height);
@@ -191,7 +191,7 @@ function listen() {
     if (event.clipboardData.files.length) takeOwn(event.clipboardData.files);
   });
   document.addEventListener("dragover", (event) => {
-    event.preventDefault(); // or the browser would leave this page and open the file
+    event.preventDefault(); // otherwise the browser would leave this page and open the file
     document.body.classList.add("receiving");
   });
   document.addEventListener("dragleave", (event) => {

@@ -1,13 +1,13 @@
-// The exported model in onnxruntime-web. Scaling, normalization and softmax are inside the file: bytes go in,
-// probabilities come out.
+// The exported model in onnxruntime-web. The file includes scaling, normalization and softmax: it maps bytes to
+// probabilities.
 
 import * as ort from "./ort.wasm.bundle.min.mjs";
 
-ort.env.wasm.numThreads = 1; // more would need cross-origin isolation, that is a special server; one takes milliseconds
+ort.env.wasm.numThreads = 1; // more would need cross-origin isolation (server headers); one takes milliseconds
 
 /**
- * @returns {Promise<object>} what build.py wrote about the model (class_names, channels, height, width, samples, ...)
- *   and `classify`
+ * @returns {Promise<object>} the contents of model.json (class_names, channels, height, width, samples, ...) and
+ *   `classify`
  */
 export async function load() {
   const [about, session] = await Promise.all([
@@ -15,9 +15,9 @@ export async function load() {
     ort.InferenceSession.create("classifier.onnx", { executionProviders: ["wasm"] }),
   ]);
   const shape = [1, about.channels, about.height, about.width];
-  let previous = Promise.resolve(); // a session answers one call at a time
+  let previous = Promise.resolve(); // a session runs one call at a time
 
-  /** From (channels, height, width) bytes to one probability for each class. */
+  /** Maps (channels, height, width) bytes to one probability per class. */
   function classify(pixels) {
     const answer = previous.then(async () => {
       const { probabilities } = await session.run({ images: new ort.Tensor("uint8", pixels, shape) }, ["probabilities"]);

@@ -1,34 +1,34 @@
-// From a picture to the bytes that the model takes, by the same arithmetic as `python -m tools.predict`: Pillow's
-// grayscale and Pillow's Lanczos resampling. A canvas could shrink the picture in one line, but each browser does it in
-// its own way, and a photograph on 28 x 28 pixels may then get another class.
+// Converts a picture to the bytes that the model takes, with the same arithmetic as `python -m tools.predict`: Pillow's
+// grayscale conversion and Lanczos resampling. A canvas could shrink the picture in one line, but browsers differ in
+// how they do it, and at 28 x 28 pixels a photograph may then get a different class.
 
 /**
- * The pixels of an image, turned as its EXIF data say, on black where it is transparent.
- * What may still differ from Pillow by a step or two of 255: half transparent pixels, JPEG's colors, 16-bit images.
+ * The pixels of an image, rotated according to its EXIF data, on black where it is transparent.
+ * Semi-transparent pixels, JPEG colors and 16-bit images may differ from Pillow's by one or two levels of 255.
  * @param {Blob | HTMLImageElement} image a file, or an element of the page
  * @returns {Promise<ImageData>}
  * @throws {DOMException} the browser cannot read it as a picture
  */
 export async function decode(image) {
-  if (image instanceof HTMLImageElement) await image.decode(); // it may still be on its way
+  if (image instanceof HTMLImageElement) await image.decode(); // it may still be loading
   const bitmap = await createImageBitmap(image, { colorSpaceConversion: "none" }); // Pillow ignores profiles too
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // no alpha: black below
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // no alpha: on black
   context.drawImage(bitmap, 0, 0);
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
 /**
- * A picture in the model's size and colors.
+ * A picture resized and converted to the model's size and colors.
  * @param {ImageData} picture
  * @param {{channels: number, height: number, width: number}} model
- * @param {boolean} invert for dark things on a light background
+ * @param {boolean} invert for dark objects on a light background
  * @returns {Uint8Array} (channels, height, width)
  */
 export function prepare(picture, model, invert) {
   const { height, width } = picture;
   const pixels = new Uint8Array(model.channels * model.height * model.width);
-  // Which direction comes first changes some values by one. This is what Pillow 13 was seen to do.
+  // The order of the two directions changes some values by one. This order matches Pillow 13.
   const tall = height > model.height && height - model.height > 2 * (width - model.width);
   planes(picture, model.channels).forEach((plane, channel) => {
     const small = tall
@@ -52,7 +52,7 @@ export function isLight(pixels, { height, width }) {
   return ring.reduce((sum, value) => sum + value, 0) / ring.length > 127.5;
 }
 
-/** Red, green and blue, or one plane of greys. The weights are ITU-R 601's, in Pillow's whole numbers. */
+/** Planes of red, green and blue, or one of gray. The weights are ITU-R 601's, as Pillow's integers. */
 function planes({ data }, channels) {
   const result = Array.from({ length: channels }, () => new Uint8Array(data.length / 4));
   for (let pixel = 0, at = 0; at < data.length; pixel++, at += 4) {
@@ -64,7 +64,7 @@ function planes({ data }, channels) {
 
 /**
  * Resample in one direction.
- * Source: Pillow, `Resample.c`: weights in whole numbers of 22 bits, 8-bit values between the two directions.
+ * Source: Pillow, `Resample.c`: integer weights of 22 bits, 8-bit values between the two directions.
  * @param {Uint8Array} plane (lines, from) if the lines are rows, (from, lines) if they are columns
  * @returns {Uint8Array} (lines, to) or (to, lines)
  */
@@ -84,7 +84,7 @@ function resample(plane, lines, from, to, rows) {
   return result;
 }
 
-/** For every pixel of the result: the first pixel of the source that counts, and how much each from there on does. */
+/** For each pixel of the result: the first source pixel that contributes, and the weights from there on. */
 function weights(from, to) {
   const scale = from / to, stretch = Math.max(scale, 1), reach = 3 * stretch;
   return Array.from({ length: to }, (_, pixel) => {
