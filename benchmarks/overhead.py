@@ -30,11 +30,12 @@ OVERHEAD = """
 import importlib, sys, time
 start, stage, first = float(sys.argv[1]), sys.argv[2], sys.argv[3]
 from classifier.runner import stage as runner
+from classifier.runner.context import StageContext
 script = importlib.import_module(f"stages.{stage}")
 work_ends = []
-publish = runner.Run.publish
-runner.Run.publish = lambda run: (work_ends.append(time.monotonic()), publish(run))[1]
-def main(run):
+publish = StageContext._publish
+StageContext._publish = lambda context: (work_ends.append(time.monotonic()), publish(context))[1]
+def main(context):
     holder, _, name = first.rpartition(".")
     module = importlib.import_module(holder)
     function = getattr(module, name)
@@ -42,14 +43,14 @@ def main(run):
         work_starts.append(time.monotonic())
         return function(*arguments, **options)
     setattr(module, name, stop_the_clock)
-    script.main(run)
+    script.main(context)
 work_starts = []
 status = runner.run_stage(stage, main, None, [])
 print(work_starts[0] - start + time.monotonic() - work_ends[0])
 sys.exit(status)
 """
 FIRST_WORK = {  # stage: the function in which its work begins, and the imports it needs
-    "download": ("stages.download.opened", "fsspec, aiohttp"),
+    "download": ("classifier.download.sources.opened", "fsspec, aiohttp"),
     "annotate": ("classifier.annotate.idx.read", "pandas, PIL.Image, matplotlib.figure"),
     "train": ("classifier.dataset.load_splits", "torch, pandas"),
     "evaluate": ("classifier.dataset.load_splits", "torch, pandas"),

@@ -28,7 +28,7 @@ WAYS = [(1, 2), (2, 1)]  # processes, threads per process
 
 def prepare(root: Path) -> None:
     """Copy the files that `train` needs; link the data."""
-    for name in ("stages", "dvc.yaml", "params.yaml"):
+    for name in ("classifier", "stages", "dvc.yaml", "params.yaml"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, root / name)
     shutil.copytree(REPOSITORY / "models/pretrained", root / "models/pretrained")
@@ -38,7 +38,7 @@ def prepare(root: Path) -> None:
 def train(root: Path, processes: int, threads: int, seed: int) -> tuple[float, pd.DataFrame]:
     """Train once; return the seconds per epoch after the first, and the curves."""
     params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
-    params["train"].update(processes=processes, seed=seed, epochs=EPOCHS)
+    params["train"].update(world_size=processes, seed=seed, epochs=EPOCHS)
     params["compute"].update(threads=threads, device="cpu")
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     ends = []
