@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.errors import StageError
-from classifier.train import distributed
+from classifier.train import distributed, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,11 +46,11 @@ logger = logging.getLogger("stages.train")
 
 def main(context: "StageContext") -> None:
     """Train, in as many processes as the params say."""
-    with distributed.launch(context, context.param("train").world_size) as processes:
-        run_training(context, processes)
+    with processes.launch(context, context.param("train").world_size) as group:
+        run_training(context, group)
 
 
-def run_training(context: "StageContext", processes: distributed.Processes) -> None:
+def run_training(context: "StageContext", group: processes.ProcessGroup) -> None:
     """Load the data, build the model, fit it, write it."""
     import torch
 
@@ -88,7 +88,7 @@ def run_training(context: "StageContext", processes: distributed.Processes) -> N
     model = model.to(device).to(memory_format=torch.channels_last)
 
     fingerprint = context.fingerprint(environment=environment)
-    distributed.init_process_group(processes, device, fingerprint)
+    processes.init_process_group(group, device, fingerprint)
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
     steps_per_epoch = math.ceil(len(train_images) / config.batch_size)  # the last batch may be smaller
     schedule_options = context.param(f"schedules.{config.schedule}").model_dump()
@@ -299,4 +299,4 @@ def warn_environment_changed(environment: dict[str, str | int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.run_stage("train", main, __doc__))
+    sys.exit(processes.run_stage("train", main, __doc__))

@@ -25,7 +25,7 @@ class StageContext:
         resume_hint: what a person is told when the stage was stopped.
     """
 
-    is_rank_zero = True  # False in the other processes of a distributed run, see train/distributed.py
+    is_rank_zero = True  # False in the other processes of a distributed run, see train/processes.py
 
     def __init__(self, name: str, signals: StopSignals):
         self.name = name
