@@ -14,11 +14,15 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """A signal, raised where it is safe to stop. Not an ``Exception``, so that no handler swallows it."""
+    """A signal, raised where it is safe to stop. Not an ``Exception``, so that no handler swallows it.
 
-    def __init__(self, signum: int):
+    Attributes:
+        orphaned: whether it stands for the end of the DVC that started the stage.
+    """
+
+    def __init__(self, signum: int, orphaned: bool = False):
         super().__init__(signum)
-        self.signum = signum
+        self.signum, self.orphaned = signum, orphaned
 
 
 class StopSignals:
@@ -79,7 +83,7 @@ class StopSignals:
             Interrupted: it is.
         """
         if self._pending and not self._deferred:
-            raise Interrupted(self._pending)
+            raise Interrupted(self._pending, self.orphaned)
 
     def check_parents(self) -> None:
         """Stop here if the DVC that started this stage is gone.

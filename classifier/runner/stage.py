@@ -75,7 +75,7 @@ def run_stage(
             work(context)
     except Interrupted as stop:
         hint = context.resume_hint if context else "nothing was done"
-        if context and context.signals.orphaned:
+        if stop.orphaned:
             logger.error(f"the `dvc` that started this stage is gone; {hint}")
         else:
             logger.warning(f"stopped by {signal.Signals(stop.signum).name}; {hint}")
