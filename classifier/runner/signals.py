@@ -17,7 +17,7 @@ class Interrupted(BaseException):
     """A signal, raised where it is safe to stop. Not an ``Exception``, so that no handler swallows it.
 
     Attributes:
-        orphaned: whether it stands for the end of the DVC that started the stage.
+        orphaned: whether the reason is that the DVC which started the stage is gone.
     """
 
     def __init__(self, signum: int, orphaned: bool = False):
