@@ -140,7 +140,7 @@ class Chaos:
                 return process
             told = self.log.read_text()
             assert DVC_CUT_OFF.search(told), self._told()
-            assert "mend: " in self.project.run("python", "-m", "tools.repair").stdout, self._told()
+            assert "repair: " in self.project.run("python", "-m", "tools.repair").stdout, self._told()
             self.mended += 1
 
     def _popen(self) -> "subprocess.Popen[bytes]":

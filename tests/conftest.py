@@ -1,11 +1,59 @@
 """Fixtures: clones of this repository on the small data set, before and after a ``dvc repro``."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.project import STAGES, Project, make_project, make_raw
+from tests.support import forking
+from tests.support.browser import Browser, chromium
+from tests.support.tiny import Tiny, make_tiny
+
+# Longest first, so that all workers end together; the others follow in the order of their files.
+LONGEST = (
+    *("test_experiments_run_queue", "test_repro_killed_at_random", "test_demo_page", "test_cookbook_works"),
+    *(
+        "test_train_killed_and_interrupted",
+        "test_ddp_killed",
+        "test_ddp_curve",
+        "test_torchrun_writes",
+        "test_ddp_two_",
+    ),
+    *("test_gpu_recipe", "test_merge_conflict", "test_corrupt_checkpoint_falls", "test_ddp_any_rank", "test_refusals"),
+    *("test_each_changed_key", "test_initial_checkpoint_loads", "test_torchvision_model_trains", "test_screens"),
+    *("test_torchvision_model_exports", "test_own_images_fit", "test_changed_param_reruns", "test_going_back"),
+    *("test_compare_reads", "test_two_clones", "test_seed_statistics", "test_plots", "test_full_disk_keeps"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the fork server, once for all workers, and let tests that share a costly fixture go to one worker."""
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "load":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
+    server = forking.start_server(folder)
+
+    def stop() -> None:
+        if server:
+            server.kill()
+            server.wait()
+        shutil.rmtree(folder)
+
+    config.add_cleanup(stop)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -38,15 +86,44 @@ def finished(finished_template: Project, tmp_path: Path) -> Project:
     return finished_template.copy(tmp_path / "project")
 
 
+@pytest.fixture(scope="session")
+def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return make_tiny(tmp_path_factory.mktemp("tiny") / "project")
+
+
+@pytest.fixture
+def tiny(tiny_template: Tiny, tmp_path: Path) -> Tiny:
+    return tiny_template.copy(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The one Chromium of a worker."""
+    with chromium(tmp_path_factory.mktemp("chromium") / "profile") as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(window: Browser) -> Browser:
+    window.reset()
+    return window
+
+
 @pytest.fixture(autouse=True)
 def _no_stray_processes() -> Iterator[None]:
     """A test that leaves a process behind would disturb the next one."""
-    import psutil
-
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
+    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in before and not of_browser(c)]
     _, alive = psutil.wait_procs(left, timeout=5)
     for child in alive:
         child.kill()
     assert not alive, f"left running: {alive}"
+
+
+def of_browser(process: psutil.Process) -> bool:
+    """The window of a worker starts and ends processes as it likes."""
+    try:
+        return process.name().startswith("chrom")
+    except psutil.Error:
+        return True

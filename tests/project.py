@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,12 @@ import numpy as np
 from classifier import yaml_file
 from classifier.annotate import idx
 from classifier.dataset_registry import DATASETS, RAW_FILES
+from tests.support import forking
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
+SECONDS = 300  # that a command may take
 
 # Small and quick, but every part of a recipe is in use.
 SMALL_PARAMS: dict[str, Any] = {
@@ -59,10 +60,9 @@ class Project:
 
     def __init__(self, root: Path, raw: Path):
         self.root, self.raw = root, raw
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = {
-            **os.environ,
-            "PATH": path,
+            **forking.ENVIRONMENT,
+            "PATH": f"{forking.REAL}{os.pathsep}{os.environ['PATH']}",
             "FASHION_MNIST_SOURCES": str(raw),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -74,13 +74,31 @@ class Project:
         *command: str,
         status: int = 0,
         cwd: Path | None = None,
+        real: bool = False,
         preexec_fn: Callable[[], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone, as a person would, and expect an exit status."""
-        done = subprocess.run(
-            command, cwd=cwd or self.root, env=self.environment, preexec_fn=preexec_fn,
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        """Run a command in the clone, as a person would, and expect an exit status.
+
+        Args:
+            command: programs and modules of the pipeline are forked from a process that has the libraries (see
+                ``tests/support/fork_server.py``), and so is what they start.
+            status: that must come.
+            cwd: if it is not the clone.
+            real: start the interpreter instead, where the test is about that.
+            preexec_fn: called in the new process, which is then a real one.
+        """
+        real = real or preexec_fn is not None or command[0] not in ("python", "dvc", "sh")
+        environment, folder = self.environment, cwd or self.root
+        programs = None if real else forking.programs()
+        if programs:
+            environment = {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
+        if programs and (arguments := forking.forked_arguments(command, environment)):
+            done = forking.run_forked(arguments, folder, environment, SECONDS)
+        else:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, preexec_fn=preexec_fn,
+                capture_output=True, text=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
         assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -128,6 +146,14 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", message)
 
+    def begin_history(self) -> None:
+        """Make it a git repository, with all its files in the first commit."""
+        self.run("git", "init", "-q", "-b", "main")
+        self.run("git", "config", "user.name", "Test")
+        self.run("git", "config", "user.email", "test@example.org")
+        self.run("git", "config", "gc.auto", "0")
+        self.commit("the pipeline on a small data set")
+
     def copy(self, root: Path) -> "Project":
         """The same state in another folder: files, DVC cache and git history."""
         shutil.copytree(self.root, root, symlinks=True)
@@ -155,25 +181,26 @@ def kill_group(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> 
     process.wait(60)
 
 
-def make_project(root: Path, raw: Path) -> Project:
-    """Clone the working tree as git sees it, set it to the small data set, and commit; no stage has run."""
+def copy_repository(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    """Copy the working tree as git sees it, without the results that dvc.lock records."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     ).stdout.split("\0")  # fmt: skip
     for name in filter(None, listed):
-        if name != "dvc.lock" and (REPOSITORY / name).is_file():
+        if name != "dvc.lock" and wanted(name) and (REPOSITORY / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, root / name)
+
+
+def make_project(root: Path, raw: Path) -> Project:
+    """Clone the working tree, set it to the small data set, and commit; no stage has run."""
+    copy_repository(root)
     project = Project(root, raw)
     for entry, name in zip(DATASETS["fashion-mnist"].files, RAW_FILES, strict=True):
         content = hashlib.md5((raw / name).read_bytes()).hexdigest()
         assert entry.content_md5
         project.edit("classifier/dataset_registry.py", entry.content_md5, content)
     project.set_all(SMALL_PARAMS)
-    project.run("git", "init", "-q", "-b", "main")
-    project.run("git", "config", "user.name", "Test")
-    project.run("git", "config", "user.email", "test@example.org")
-    project.run("git", "config", "gc.auto", "0")
-    project.commit("the pipeline on a small data set")
+    project.begin_history()
     return project

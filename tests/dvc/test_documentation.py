@@ -1,0 +1,63 @@
+"""The commands of README and docs, typed as they stand there."""
+
+import json
+import re
+
+import pytest
+
+from classifier import yaml_file
+from tests.project import REPOSITORY, Project, ran
+
+
+def commands(mark: str) -> list[str]:
+    """The commands of the block with that mark, in the README or in any file of docs/."""
+    files = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    found = [re.findall(rf"<!-- {mark} -->\n```console\n(.*?)```", file.read_text(), re.DOTALL) for file in files]
+    (block,) = (text for texts in found for text in texts)
+    return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.experiments
+def test_merge_conflict_is_solved_as_documented(finished: Project) -> None:
+    for branch, change in (("theirs", {"evaluate.batch_size": 9}), ("mine", {"train.seed": 4})):
+        finished.run("git", "checkout", "--quiet", "-b", branch, "main")
+        finished.dvc("checkout")
+        finished.set_all(change)
+        finished.repro()
+        finished.commit(branch)
+    finished.run("git", "merge", "theirs", status=1)
+    assert "UU dvc.lock" in finished.run("git", "status", "--porcelain").stdout
+    for line in commands("merge"):
+        finished.run("sh", "-c", line)
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+    assert finished.repro() == []
+    params = yaml_file.load(finished.read("params.yaml").decode())
+    assert (params["evaluate"]["batch_size"], params["train"]["seed"]) == (9, 4)
+
+
+@pytest.mark.experiments
+def test_gpu_recipe_runs_with_one_epoch(finished: Project) -> None:
+    (command,) = commands("cookbook: gpu")
+    finished.run("sh", "-c", f"{command} -S train.epochs=1 -S optimizers.sgd.lr=0.01")
+    params = yaml_file.load(finished.read("params.yaml").decode())
+    assert params["train"]["model"] == "resnet18"
+    assert params["train"]["augment"]["cutout_pixels"] == 10
+    assert json.loads(finished.read("metrics/export/details.json"))["disagreeing_predictions"] == 0
+
+
+@pytest.mark.experiments
+def test_cookbook_works_as_documented(finished: Project) -> None:
+    def type_in(part: str) -> dict[str, str]:
+        return {line: finished.run("sh", "-c", line).stdout for line in commands(f"cookbook: {part}")}
+
+    changed = type_in("change")
+    assert "train.model" in changed["dvc params diff"]
+    assert ran(changed["dvc repro"]) == ["train", "evaluate", "export", "report"]
+    assert "metrics/evaluate.json" in changed["dvc metrics diff"]
+    back = type_in("back")
+    assert ran(back["dvc repro"]) == []
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+    experiments = type_in("experiments")
+    assert "exact McNemar p = " in experiments["python -m tools.compare lenet-0 lenet-1"]
+    assert "(n = 2 seeds)" in experiments["python -m tools.seed_statistics"]
+    assert finished.run("git", "status", "--porcelain").stdout == ""

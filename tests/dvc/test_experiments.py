@@ -1,0 +1,66 @@
+"""Experiments: run, queue, show, compare, apply, branch."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.project import Project, wait_for
+
+
+@pytest.mark.experiments
+def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
+    finished.dvc("exp", "run", "--name", "lenet-try", "-S", "train.model=lenet", "-S", "train.epochs=1")
+    assert json.loads(finished.read("metrics/evaluate/details.json"))["num_parameters"] == 44426
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.dvc("checkout")
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+    assert finished.repro() == []
+
+    finished.dvc("exp", "run", "--queue", "-S", "train.seed=0,1,2")
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+    finished.dvc("queue", "start", "--jobs", "2")
+    wait_for(lambda: finished.dvc("queue", "status").stdout.count("Success") == 3, seconds=240)
+    finished.dvc("queue", "stop", "--kill")
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+
+    # The mean over the seeds, from what DVC recorded
+    by_seed = {}
+    for seed in range(3):
+        finished.set(train__seed=seed)
+        finished.repro()  # from the run cache of the experiments
+        by_seed[seed] = json.loads(finished.read("metrics/train.json"))["val_acc"]
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.dvc("checkout")
+    shown = next(
+        line for line in finished.run("python", "-m", "tools.seed_statistics").stdout.splitlines() if "mlp" in line
+    )
+    values = pd.Series(by_seed)
+    assert f"validation accuracy {values.mean():.2%} ± {values.std():.2%} (n = 3 seeds)" in shown
+
+    shown = finished.dvc("exp", "show", "--csv").stdout
+    assert "lenet-try" in shown
+    assert "train.seed" in shown
+    finished.dvc("exp", "branch", "lenet-try", "keep-lenet")
+    finished.dvc("exp", "apply", "lenet-try")
+    assert json.loads(finished.read("metrics/evaluate/details.json"))["num_parameters"] == 44426
+    assert finished.repro() == []
+    finished.run("git", "checkout", "--quiet", "--force", "keep-lenet")
+    finished.dvc("checkout")
+    assert finished.repro() == []
+
+
+@pytest.mark.experiments
+def test_compare_reads_revisions_experiments_and_workspace(finished: Project) -> None:
+    finished.dvc("exp", "run", "--name", "worse", "-S", "train.epochs=1", "-S", "optimizers.sgd.lr=0.001")
+    finished.run("git", "checkout", "--quiet", ".")
+    finished.dvc("checkout")
+    result = json.loads(finished.run("python", "-m", "tools.compare", "worse", "main", "--json").stdout)
+    recorded = json.loads(finished.read("metrics/evaluate.json"))["accuracy"]
+    assert result["b"]["accuracy"] == recorded
+    assert result["a"]["accuracy"] < recorded
+    shown = finished.run("python", "-m", "tools.compare", "worse").stdout
+    assert "workspace is better than worse" in shown
+    failed = finished.run("python", "-m", "tools.compare", "no-such-thing", status=1)
+    assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed.stderr
+    assert failed.stderr.count("\n") == 1

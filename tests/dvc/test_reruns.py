@@ -1,0 +1,154 @@
+"""``dvc repro`` in a clone, again, after a change and back: it runs what it must and nothing else."""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+
+from classifier import yaml_file
+from tests.project import STAGES, Project, ran, wait_for
+
+# The stages that see a change of the key itself; what follows from them reruns if their outs change.
+# A key that stands in no row fails the test. The chosen model is mlp, the chosen optimizer sgd.
+RERUNS = {
+    r"download\.dataset": ["download", "annotate"],
+    r"download\.(sources\..*|timeout_seconds|retries)": [],
+    r"annotate\..*": ["annotate"],
+    r"compute\..*": ["train", "evaluate", "export"],
+    r"train\..*": ["train"],
+    r"(models\.mlp|losses\.cross_entropy|optimizers\.sgd|schedules\.linear)(\..*)?": ["train"],
+    r"models\.(?!mlp).*|losses\.(?!cross).*|optimizers\.(?!sgd).*|schedules\.(?!linear).*": [],
+    r"evaluate\..*": ["evaluate"],
+    r"export\..*": ["export"],
+    r"report\..*": ["report"],
+    r"runtime\..*": [],
+}
+
+
+def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def changed(key: str, value: Any) -> Any:
+    """Another value that the schema takes."""
+    choices = {
+        "download.dataset": "mnist",
+        "compute.device": "cpu",
+        "train.model": "lenet",
+        "train.optimizer": "adam",
+        "train.schedule": "constant",
+        "train.loss": "nll",
+        "train.keep": "best",
+        "train.initial_checkpoint": "other.safetensors",
+        "train.precision": "bf16",
+    }
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value / 2 if value else 0.5
+        case list():
+            return [*value[:-1], "other"] if not value or isinstance(value[0], str) else [*value[:-1], value[-1] / 2]
+        case _:
+            return choices[key]
+
+
+def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished.root)
+    repo = Repo()
+    params = yaml_file.load(finished.read("params.yaml").decode())
+    for key, value in leaves(params):
+        rows = [stages for pattern, stages in RERUNS.items() if re.fullmatch(pattern, key)]
+        assert len(rows) == 1, f"{key} is in {len(rows)} rows of the table"
+        new = changed(key, value)
+        if key.startswith("models.") and isinstance(value, list):
+            new = [*value[:-1], value[-1] + 1]
+        finished.set_all({key: new})
+        assert sorted(repo.status()) == sorted(rows[0]), key  # as `dvc status`, without its start
+        finished.set_all({key: value})
+    assert repo.status() == json.loads(finished.dvc("status", "--json").stdout) == {}
+    finished.set(evaluate__batch_size=7)
+    assert repo.status() == json.loads(finished.dvc("status", "--json").stdout) != {}
+
+
+@pytest.mark.kills
+def test_second_repro_meanwhile_is_refused_and_harmless(finished: Project) -> None:
+    finished.set_all({"train.epochs": 400, "train.seed": 8})
+    first = finished.start("dvc", "repro")
+    wait_for(lambda: any(finished.root.glob("scratch/train.pid")))
+    time.sleep(1)
+    second = finished.dvc("repro", status=255)
+    assert re.search(r"is busy, it is being blocked by|Unable to acquire lock", second.stderr), second.stderr
+    output, errors = first.communicate(timeout=240)
+    assert first.returncode == 0, errors
+    assert ran(output) == ["train", "evaluate", "export", "report"]
+    assert finished.repro() == []
+
+
+def test_dag_has_the_documented_edges(finished: Project) -> None:
+    edges = re.findall(r'"(\w+)" -> "(\w+)"', finished.dvc("dag", "--dot").stdout)
+    assert set(edges) == {
+        ("download", "annotate"),
+        *itertools.product(["annotate"], ["train", "evaluate", "export", "report"]),
+        *itertools.product(["train"], ["evaluate", "export", "report"]),
+        *itertools.product(["evaluate"], ["export", "report"]),
+    }
+
+
+def test_repro_writes_every_out(finished: Project) -> None:
+    for path in [
+        *(f"data/raw/{name}" for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")),
+        *("data/images.zip", "data/annotations.csv", "models/classifier.safetensors", "models/classifier.onnx"),
+        *(f"metrics/{name}.json" for name in STAGES[1:-1]),
+        *("metrics/predictions.csv", "metrics/train/curves.csv", "metrics/annotate/samples.png"),
+        *("metrics/report.html", "metrics/report/mistakes.png"),
+    ]:
+        assert (finished.root / path).stat().st_size > 0, path
+    assert not (finished.root / "scratch").exists() or not list((finished.root / "scratch").glob("train-*"))
+    assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.9  # ten classes: chance is 0.1
+
+
+def test_repro_again_runs_nothing(finished: Project) -> None:
+    assert finished.repro() == []
+    assert "up to date" in finished.dvc("status").stdout
+
+
+def test_repro_leaves_git_clean(finished: Project) -> None:
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_changed_param_reruns_its_stages(finished: Project) -> None:
+    finished.set(evaluate__batch_size=7)
+    assert finished.repro() == ["evaluate", "report"]
+    finished.set(train__seed=1)
+    assert finished.repro() == ["train", "evaluate", "export", "report"]
+
+
+def test_going_back_restores_from_the_run_cache(finished: Project) -> None:
+    before = finished.read("models/classifier.safetensors")
+    finished.set(train__seed=1)
+    finished.repro()
+    assert finished.read("models/classifier.safetensors") != before
+    finished.run("git", "checkout", "params.yaml")
+    assert finished.repro() == []
+    assert finished.read("models/classifier.safetensors") == before
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_two_clones_agree_to_the_byte(finished: Project, fresh_template: Project, tmp_path: Path) -> None:
+    other = fresh_template.copy(tmp_path / "another folder" / "deeper" / "clone")
+    other.repro("--force", "--no-run-cache")
+    for path in ["dvc.lock", "metrics/evaluate.json", "metrics/export.json", "models/classifier.onnx"]:
+        assert other.read(path) == finished.read(path), path

@@ -1,0 +1,68 @@
+"""The checkpoints of interrupted runs are listed and pruned."""
+
+import re
+import signal
+
+import pytest
+
+from tests.project import Project, kill_group, wait_for
+from tests.support.recipes import ENDLESS, SAVED, states
+
+
+def leftovers(project: Project, *words: str, status: int = 0) -> list[str]:
+    return project.run("python", "-m", "tools.checkpoints", *words, status=status).stdout.splitlines()
+
+
+@pytest.fixture
+def endless(finished: Project) -> Project:
+    """A training that only a signal ends."""
+    finished.set_all(ENDLESS)
+    return finished
+
+
+@pytest.mark.kills
+def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
+    finished.set_all({**ENDLESS, "runtime.checkpoint_seconds": 0})
+    names = []
+    for change in ({}, {"train.seed": 7, "train.augment.translate_pixels": 2}):
+        finished.set_all(change)
+        process = finished.start("python", "-m", "stages.train")
+        wait_for(lambda known=len(states(finished)): len(states(finished)) > known)  # type: ignore[misc] # noqa: B008
+        kill_group(process)
+        names += [path.name for path in states(finished) if path.name not in names]
+    other, current = names
+    (finished.root / "scratch/train-0123456789abcdef").mkdir()
+    (finished.root / "scratch/train-0123456789abcdef/newest.pt").write_bytes(b"from before there were notes")
+
+    told = {line.partition(",")[0]: line for line in leftovers(finished)}
+    assert set(told) == {other, current, "train-0123456789abcdef"}
+    shape = r"{}, mlp, step [\d,]+, epoch \d+, 0\.\d MB, 0\.0 h old, "
+    assert re.fullmatch(shape.format(current) + "the next run resumes from it", told[current])
+    assert re.fullmatch(
+        shape.format(other) + r"of other train\.seed 0, train\.augment\.translate_pixels 1|"
+        + shape.format(other) + r"of other train\.augment\.translate_pixels 1, train\.seed 0", told[other]
+    )  # fmt: skip
+    assert "no readable checkpoint" in told["train-0123456789abcdef"]
+    assert {path.name for path in states(finished)} == set(told)  # to tell is not to remove
+
+    assert sum(line.startswith("removed: ") for line in leftovers(finished, "prune")) == 2
+    assert [path.name for path in states(finished)] == [current]
+    finished.edit("classifier/model/zoo.py", '"""', '"""Changed. ')
+    assert leftovers(finished)[0].endswith("of other classifier/model/zoo.py")
+    finished.run("git", "checkout", "classifier/model/zoo.py")
+    assert leftovers(finished, "prune", "--all")[0].startswith("removed: ")
+    assert leftovers(finished) == ["nothing in scratch/"]
+
+
+@pytest.mark.kills
+def test_checkpoints_of_a_running_stage_are_not_pruned(endless: Project) -> None:
+    process = endless.start("python", "-m", "stages.train")
+    wait_for(lambda: bool(states(endless)))
+    failed = endless.run("python", "-m", "tools.checkpoints", "prune", "--all", status=1)
+    assert failed.stderr == (
+        f"checkpoints: error: another train is running here (process {process.pid}); wait for it or stop it\n"
+    )
+    assert states(endless)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert re.fullmatch(f"train: warning: stopped by SIGINT; {SAVED}", errors), errors

@@ -1,0 +1,436 @@
+"""The demo in a real Chromium: its answers against evaluate's and predict's, by key, pointer, drop, paste, chooser."""
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+import signal
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+from selenium.common import TimeoutException
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.project import Project, kill_group
+from tests.support.browser import Browser, cannot_run
+
+pytestmark = pytest.mark.xdist_group("demo_page")
+
+EXACT = 2e-5  # predict rounds to six decimals; WebAssembly adds in another order
+
+
+class Page:
+    """The page as a person meets it."""
+
+    def __init__(self, browser: Browser, address: str):
+        self.browser, self.driver = browser, browser.driver
+        self.driver.get(address)
+        self.browser.wait_until(lambda: self.text("source"))  # it opens with the answer to the first sample
+
+    def text(self, name: str) -> str:
+        return self.driver.find_element(By.ID, name).text
+
+    def must_show(self, name: str, start: str) -> None:
+        """Wait until a part of the page starts with these words."""
+        self.browser.wait_until(lambda: self.text(name).startswith(start))
+
+    def click(self, name: str) -> None:
+        self.driver.find_element(By.ID, name).click()
+
+    def samples(self) -> list[str]:
+        """Names of the sample images, in the order of the page."""
+        model = self.driver.execute_async_script("fetch('model.json').then((r) => r.json()).then(arguments[0])")
+        return [sample["name"] for sample in model["samples"]]
+
+    def choose(self, number: int) -> None:
+        self.driver.find_elements(By.CSS_SELECTOR, "#samples label")[number].click()
+
+    def probabilities(self) -> dict[str, float]:
+        """As the meters say them, by class name."""
+        meters = self.driver.execute_script(
+            "return [...document.querySelectorAll('[role=meter]')].map((m) => [m.ariaLabel, m.ariaValueNow])"
+        )
+        return {name: float(value) for name, value in meters}
+
+    def must_say(self, source: str, expected: dict[str, float]) -> None:
+        """Wait for the answer to a picture, and compare everything that shows it."""
+        close = pytest.approx(expected, abs=EXACT)
+        with contextlib.suppress(TimeoutException):  # what is compared next says more
+            self.browser.wait_until(lambda: self.text("source").startswith(source) and self.probabilities() == close)
+        assert self.text("source").startswith(source)
+        assert self.probabilities() == close
+        best = max(expected, key=lambda name: expected[name])
+        assert self.text("prediction") == f"{best}, {expected[best]:.1%}"
+        rows = self.driver.find_elements(By.CSS_SELECTOR, "#bars li")
+        assert [row.text.splitlines()[0] for row in rows] == list(expected)
+        assert [row.get_attribute("class") for row in rows].index("likeliest") == list(expected).index(best)
+        for row, probability in zip(rows, expected.values(), strict=True):
+            assert float(row.text.splitlines()[1].rstrip("%")) == pytest.approx(100 * probability, abs=0.051)
+
+
+@pytest.fixture(scope="session")
+def demo(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose page is built."""
+    if not shutil.which("npm"):
+        cannot_run("npm is missing (on Debian: apt install npm)")
+    project = finished_template.copy(tmp_path_factory.mktemp("demo") / "project")
+    try:
+        project.run("python", "-m", "demo.build", "--build-only")
+    except AssertionError as error:
+        if "npm could not fetch" in str(error):
+            cannot_run(str(error))
+        raise
+    return project
+
+
+@pytest.fixture(scope="session")
+def address(demo: Project) -> Iterator[str]:
+    """Where the page is served, by the command that a person types."""
+    process = demo.start("python", "-m", "demo.build", "--port", "0")
+    assert process.stdout
+    line = next(line for line in process.stdout if "http://" in line or process.poll() is not None)
+    yield line.split()[2]
+    kill_group(process, signal.SIGINT)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The open page; after every test its console must be empty and no other host asked for anything."""
+    yield Page(browser, address)
+    assert browser.console() == []
+    assert browser.hosts() == {urlsplit(address).netloc}
+
+
+def predict(project: Project, path: Path, *words: str) -> dict[str, float]:
+    (answer,) = json.loads(project.run("python", "-m", "tools.predict", "--json", str(path), *words).stdout)
+    return dict(answer["probabilities"])
+
+
+@pytest.fixture(scope="session")
+def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture of another size, shape and mode than the model's: a test image in colors, dark on light."""
+    with zipfile.ZipFile(demo.root / "data/images.zip") as archive, archive.open("test/00000.png") as file:
+        image = ImageOps.invert(Image.open(file).convert("L")).resize((301, 217), Image.Resampling.BICUBIC)
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    ImageOps.colorize(image, "#200000", "#f0fff0").save(path)
+    return path
+
+
+PHONE, HEIGHT = 360, 740  # CSS pixels
+
+
+def write_linear_model(
+    path: Path, class_names: list[str], shape: tuple[int, int, int], random: np.random.Generator
+) -> None:
+    """A model with the contract of ``export``: uint8 pixels in, logits and probabilities out."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    classes = len(class_names)
+    weights = random.normal(0, 1e-3, (int(np.prod(shape)), classes)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["values"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes])
+        for name in ("logits", "probabilities")
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *shape])
+    graph = helper.make_graph(nodes, "linear", [images], outputs, [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {"class_names": json.dumps(class_names), "background": '"mixed"'})
+    onnx.save(model, path)
+
+
+@pytest.mark.browser
+def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None:
+    rows = pd.read_csv(demo.root / "metrics/predictions.csv", keep_default_na=False).set_index("image")
+    labels, predicted = rows["label"].to_dict(), rows["predicted"].to_dict()
+    samples = page.samples()
+    page.browser.devtools("Network.enable")
+    page.browser.devtools(  # the open page needs nobody, not even its own server
+        "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
+    )
+    assert len(samples) == 40
+    assert rows.loc[samples, "label"].value_counts().eq(4).all()
+    answers = json.loads(demo.stage("predict", "--json", "scratch/demo/site/samples").stdout)
+    for number, name in [*enumerate(samples)][::-1]:  # the first is chosen already
+        page.choose(number)
+        page.must_say(f"{name}, labeled {labels[name]}", answers[number]["probabilities"])
+        assert page.text("prediction").startswith(f"{predicted[name]}, ")
+
+
+@pytest.mark.browser
+def test_dropped_picture_equals_predict(demo: Project, page: Page, photo: Path) -> None:
+    usual = page.text("hint")
+    page.browser.drop(photo)
+    page.must_say("photo.png", predict(demo, photo))
+    assert page.text("hint") == "The model knows dark backgrounds, and this one is light: try “Invert”."
+    page.click("invert")
+    page.must_say("photo.png", predict(demo, photo, "--invert"))
+    assert page.text("hint") == usual
+    assert not page.driver.find_elements(By.CSS_SELECTOR, "#samples :checked")
+    page.choose(3)  # what came from the data set is never inverted
+    page.must_show("source", page.samples()[3])
+    assert not page.driver.find_element(By.ID, "invert").is_selected()
+
+
+@pytest.mark.browser
+def test_transparent_and_rotated_pictures_equal_predict(demo: Project, page: Page, photo: Path, tmp_path: Path) -> None:
+    with Image.open(photo) as image:
+        clear = image.point(lambda value: value // 5 * 5).convert("RGBA")  # a fifth of it is a whole number
+        gray = image.convert("L")
+        clear.putalpha(gray.point(lambda value: 255 if value < 90 else 51 if value < 180 else 0))
+        clear.save(tmp_path / "clear.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6  # taken with the camera on its side
+        image.save(tmp_path / "turned.png", exif=exif)
+    assert predict(demo, tmp_path / "turned.png") != predict(demo, photo)
+    for name in ("clear.png", "turned.png"):
+        page.driver.find_element(By.ID, "file").send_keys(str(tmp_path / name))
+        page.must_say(name, predict(demo, tmp_path / name))
+
+
+@pytest.mark.browser
+def test_pasted_picture_equals_predict(demo: Project, page: Page, photo: Path) -> None:
+    page.browser.devtools("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    content = base64.b64encode(photo.read_bytes()).decode()
+    failed = page.driver.execute_async_script(
+        "const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));"
+        "const item = new ClipboardItem({'image/png': new Blob([bytes], {type: 'image/png'})});"
+        "navigator.clipboard.write([item]).then(() => arguments[1](''), (error) => arguments[1](String(error)))",
+        content,
+    )
+    assert not failed
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys("v").key_up(Keys.CONTROL).perform()
+    page.must_say("image.png", predict(demo, photo))
+
+
+@pytest.mark.browser
+def test_drawing_equals_predict(demo: Project, page: Page, tmp_path: Path) -> None:
+    field = page.driver.find_element(By.ID, "field")
+
+    def draw(*steps: tuple[int, int]) -> None:
+        hand = ActionChains(page.driver, duration=20).move_to_element_with_offset(field, -80, -80).click_and_hold()
+        for step in steps:
+            hand.move_by_offset(*step)
+        hand.release().perform()
+
+    def picture() -> Path:
+        address = page.driver.execute_script("return arguments[0].toDataURL()", field)
+        (tmp_path / "drawing.png").write_bytes(base64.b64decode(address.partition(",")[2]))
+        return tmp_path / "drawing.png"
+
+    draw((60, 10), (0, 60))
+    page.must_say("your drawing", predict(demo, picture()))
+    once = np.asarray(Image.open(picture()).convert("L"))
+    assert 0.02 < (once > 200).mean() < 0.4
+    assert (once == 0).mean() > 0.6, "a line on black, and nothing left of the sample"
+    draw((0, 120))
+    page.must_say("your drawing", predict(demo, picture()))
+    assert (np.asarray(Image.open(picture()).convert("L")) > 200).mean() > (once > 200).mean(), "lines add up"
+    page.click("clear")
+    assert page.text("prediction") == "Show it something"
+    assert not np.asarray(Image.open(picture()).convert("L")).any()
+    assert set(page.probabilities().values()) == {0}
+
+
+@pytest.mark.browser
+def test_bad_file_is_one_line_and_next_picture_works(demo: Project, page: Page, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:200])
+    for name, says in [
+        ("notes.txt", "That is not a picture."),
+        ("broken.png", "broken.png: this browser cannot read it"),
+    ]:
+        page.browser.drop(tmp_path / name)
+        page.must_show("problem", says)
+    page.browser.drop(photo)
+    page.must_say("photo.png", predict(demo, photo))
+    assert page.text("problem") == ""
+
+
+@pytest.mark.browser
+def test_page_works_with_keys_alone(demo: Project, page: Page) -> None:
+    samples = page.samples()
+
+    def press(key: str) -> str:
+        ActionChains(page.driver).send_keys(key).perform()
+        return str(page.driver.execute_script("return document.activeElement.id || document.activeElement.type"))
+
+    assert press(Keys.TAB) == "radio"  # one stop for all samples; arrows go through them
+    for name in samples[1:3]:
+        press(Keys.ARROW_RIGHT)
+        page.must_show("source", name)
+    ring = "return getComputedStyle(document.querySelector(':checked + img')).outlineColor"
+    focused = page.driver.execute_script(ring)
+    assert [press(Keys.TAB) for _ in range(3)] == ["choose", "clear", "invert"]
+    assert page.driver.execute_script(ring) != focused, "the focus is seen"
+    before = page.probabilities()
+    press(Keys.SPACE)
+    page.browser.wait_until(lambda: page.probabilities() != before)
+    with Image.open(demo.root / "scratch/demo/site/samples/02.png") as image:
+        ImageOps.invert(image).save(demo.root / "scratch/inverted.png")
+    page.must_say(samples[2], predict(demo, demo.root / "scratch/inverted.png"))
+
+
+@pytest.mark.browser
+def test_answer_is_announced(page: Page) -> None:
+    tree = page.browser.devtools("Accessibility.getFullAXTree")["nodes"]
+
+    def said(role: str) -> list[dict]:
+        return [node for node in tree if node.get("role", {}).get("value") == role]
+
+    (status,) = said("status")
+    assert {"name": "live", "value": {"type": "token", "value": "polite"}} in status["properties"]
+    classes = list(page.probabilities())
+    assert [meter["name"]["value"] for meter in said("meter")] == classes
+    assert {"image", "radio"} <= {node.get("role", {}).get("value") for node in tree}
+    assert all(radio["name"]["value"] in classes for radio in said("radio"))
+    assert all(button["name"]["value"] for button in said("button"))
+
+
+@pytest.mark.browser
+def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
+    page.browser.resize(PHONE, HEIGHT, mobile=True)
+    page.driver.refresh()
+    page.browser.wait_until(lambda: page.text("source"))
+    width, inner = page.driver.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert inner == PHONE
+    assert width <= PHONE
+    smallest, narrowest = page.driver.execute_script(
+        "const all = (selector) => [...document.querySelectorAll(selector)];"
+        "const seen = all('body *').filter((e) => e.checkVisibility() && e.textContent.trim());"
+        "const targets = all('button, #samples label').map((e) => e.getBoundingClientRect());"
+        "return [Math.min(...seen.map((e) => parseFloat(getComputedStyle(e).fontSize))),"
+        "        Math.min(...targets.flatMap((box) => [box.width, box.height]))]"
+    )
+    assert smallest >= 14
+    assert narrowest >= 40  # a fingertip
+    page.choose(39)  # the strip of samples scrolls by itself
+    page.must_show("source", page.samples()[39])
+    top, bottom = page.driver.execute_script(
+        "const box = document.getElementById('answer').getBoundingClientRect(); return [box.top, box.bottom]"
+    )
+    assert top >= 0
+    assert bottom <= HEIGHT, "the answer can be read without going to look for it"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_in_light_and_dark(page: Page, scheme: str) -> None:
+    page.browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    style = "const s = getComputedStyle(arguments[0]); return [s.color, s.backgroundColor]"
+
+    def luminance(color: str) -> float:  # WCAG 2.2, relative luminance
+        channels = np.array([float(part) / 255 for part in color[4:-1].split(",")])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    panel = page.driver.execute_script(style, page.driver.find_element(By.TAG_NAME, "section"))[1]
+    assert (luminance(panel) > 0.5) == (scheme == "light")
+    for element in page.driver.find_elements(By.CSS_SELECTOR, "h2, #prediction, .quiet, #bars span, #problem"):
+        pair = sorted(map(luminance, (page.driver.execute_script(style, element)[0], panel)))
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, element.get_attribute("outerHTML")
+
+
+@pytest.mark.browser
+def test_page_may_not_ask_another_host(page: Page, address: str) -> None:
+    other = address.replace("127.0.0.1", "localhost")  # the same server, which would answer
+    result = page.driver.execute_async_script(
+        "fetch(arguments[0], {mode: 'no-cors'}).then(() => arguments[1]('answered'), () => arguments[1]('refused'))",
+        other,
+    )
+    assert result == "refused"
+    assert "Content Security Policy" in page.browser.console()[0]
+
+
+@pytest.mark.browser
+def test_second_build_fetches_nothing(demo: Project) -> None:
+    assert demo.run("python", "demo/build.py", "--build-only").stdout == "demo: built scratch/demo/site\n"
+    assert demo.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_missing_program_or_file_is_one_line(finished: Project) -> None:
+    def failure(*words: str) -> str:
+        return finished.run(sys.executable, "-m", "demo.build", *words, status=1).stderr
+
+    whole, finished.environment["PATH"] = finished.environment["PATH"], str(finished.root)
+    assert failure("--build-only").startswith(
+        "demo: error: npm, which fetches onnxruntime-web, is missing; install Node.js"
+    )
+    finished.environment["PATH"] = whole
+    (finished.root / "models/classifier.onnx").write_bytes(b"no model")
+    assert failure().startswith("demo: error: models/classifier.onnx: not a model that `export` wrote")
+    (finished.root / "models/classifier.onnx").unlink()
+    assert failure() == "demo: error: models/classifier.onnx is missing; `make repro` makes it, `dvc pull` fetches it\n"
+
+
+@pytest.mark.browser
+def test_taken_port_is_one_line(demo: Project, address: str) -> None:
+    port = str(urlsplit(address).port)
+    assert f"demo: error: port {port}: Address already in use" in demo.run(
+        "python", "-m", "demo.build", "--port", port, status=1
+    ).stderr  # fmt: skip
+
+
+@pytest.mark.browser
+def test_failing_npm_is_one_line_and_is_tried_again(demo: Project, finished: Project) -> None:
+    finished.environment |= {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
+    finished.environment["npm_config_cache"] = str(finished.root / "scratch/no cache")
+    for _ in range(2):
+        error = finished.run("python", "-m", "demo.build", "--build-only", status=1).stderr
+        assert error.startswith("demo: error: npm could not fetch onnxruntime-web: ECONNREFUSED")
+        assert error.count("\n") == 1
+
+
+@pytest.mark.browser
+def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, tmp_path: Path) -> None:
+    """Three classes, 24 x 20 RGB, as JPEG, with a model that is no network of this project."""
+    project = demo.copy(tmp_path / "project")
+    random = np.random.default_rng(0)
+    for path in ("models/classifier.onnx", "data/images.zip", "data/annotations.csv"):
+        (project.root / path).unlink()
+    write_linear_model(project.root / "models/classifier.onnx", ["<b>red", "green", "blue"], (3, 20, 24), random)
+    lines = ["image,label,class_name,split"]
+    with zipfile.ZipFile(project.root / "data/images.zip", "w") as archive:
+        for number in range(9):
+            content = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(content, "JPEG")
+            archive.writestr(f"{number}.jpg", content.getvalue())
+            lines.append(f"{number}.jpg,{number % 3},{('<b>red', 'green', 'blue')[number % 3]},test")
+    (project.root / "data/annotations.csv").write_text("\n".join(lines) + "\n")
+
+    process = project.start("python", "-m", "demo.build", "--port", "0")
+    try:
+        assert process.stdout
+        page = Page(browser, next(line for line in process.stdout if "http://" in line).split()[2])
+        assert page.text("about").startswith("3 classes · 24 × 20 RGB pixels")
+        session = onnxruntime.InferenceSession(project.root / "models/classifier.onnx")
+        for number in range(9):
+            with zipfile.ZipFile(project.root / "data/images.zip") as archive, archive.open(f"{number}.jpg") as file:
+                pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
+            (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})
+            page.choose(number)
+            page.must_say(f"{number}.jpg", dict(zip(["<b>red", "green", "blue"], probabilities[0], strict=True)))
+        Image.fromarray(random.integers(0, 256, (50, 33, 3)).astype(np.uint8)).save(tmp_path / "large.png")
+        browser.drop(tmp_path / "large.png")
+        page.must_say("large.png", predict(project, tmp_path / "large.png"))
+        assert browser.console() == []
+    finally:
+        kill_group(process, signal.SIGINT)

@@ -1,0 +1,49 @@
+"""train in several processes: whatever refuses a run is printed, exactly once."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.project import Project
+from tests.support.refusals import LAUNCHED, refusals
+
+pytestmark = pytest.mark.distributed
+
+
+def of_another_size(project: Project) -> str:
+    project.set(train__world_size=3)
+    return "train.world_size: is 3, but the launcher started 2 processes; they must be equal"
+
+
+def of_bad_params(project: Project) -> str:
+    project.edit("params.yaml", "epochs: 6", "epochs: six")
+    return "params.yaml: train.epochs: must be a valid integer"
+
+
+def of_a_missing_input(project: Project) -> str:
+    project.set(train__world_size=2)
+    (project.root / "data/images.zip").unlink()
+    return "data/images.zip is missing; `dvc repro train` makes what this stage needs"
+
+
+@pytest.mark.parametrize(("prepare", "times"), [(of_another_size, 5), (of_bad_params, 1), (of_a_missing_input, 1)])
+def test_launched_run_is_refused_with_one_line(
+    finished: Project, prepare: Callable[[Project], str], times: int
+) -> None:
+    """Rank 0 speaks, whichever rank comes first. ``python -m tests.support.refusals 50`` does it more often."""
+    says = prepare(finished)
+    for errors in refusals(finished, LAUNCHED, times):
+        (line,) = [line for line in errors.splitlines() if "train: error" in line]
+        assert line.startswith(f"train: error: {says}")
+        assert errors.count("Traceback (most recent call last)") == 1, "torchrun has one of its own"
+        assert 'stages/train.py", line' not in errors
+
+
+@pytest.mark.parametrize(
+    ("rank", "problem"), [("1", "WORLD_SIZE is missing"), ("", "RANK is empty"), ("0", "WORLD_SIZE is missing")]
+)
+def test_rank_left_in_the_shell_is_refused_with_one_line(finished: Project, rank: str, problem: str) -> None:
+    finished.environment["RANK"] = rank
+    (errors,) = refusals(finished, ("python", "-m", "stages.train"), 1)
+    assert errors.count("\n") == 1
+    assert errors.startswith(f"train: error: RANK is set, but not by a launcher: {problem} in the environment")

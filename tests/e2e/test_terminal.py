@@ -1,0 +1,78 @@
+"""At a terminal: who draws progress bars, what Ctrl-C prints while a program still starts, whose code a script runs."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import time
+
+import pytest
+
+from tests.project import Project
+
+
+def in_terminal(project: Project, *command: str) -> str:
+    """What a command prints to a terminal; it must succeed."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen(
+        command, cwd=project.root, env=project.environment, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    printed = b""
+    try:
+        while part := os.read(ours, 4096):
+            printed += part
+    except OSError:  # the other end is closed: all processes have ended
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0, printed.decode()
+    return printed.decode()
+
+
+@pytest.mark.distributed
+def test_only_rank_zero_draws_progress_bars(finished: Project) -> None:
+    finished.edit("classifier/progress.py", "delay=2", "delay=0")
+    finished.edit("classifier/progress.py", "desc=description", "desc=f\"{description} by rank {os.environ['RANK']}\"")
+    finished.set_all({"train.world_size": 2, "train.epochs": 1})
+    printed = in_terminal(finished, "torchrun", "--nproc-per-node", "2", "-m", "stages.train")
+    assert " by rank 0" in printed
+    assert " by rank 1" not in printed
+
+
+def test_no_bar_where_there_is_no_terminal(finished: Project) -> None:
+    finished.edit("classifier/progress.py", "delay=2", "delay=0")
+    finished.edit("classifier/progress.py", "desc=description", 'desc=f"{description} by rank 0"')
+    finished.set(train__epochs=1)
+    assert " by rank" not in finished.stage("train").stderr
+    assert " by rank" in in_terminal(finished, "python", "-m", "stages.train")
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("command", ["python -m stages.train", "python stages/train.py", "python -m tools.checkpoints"])
+def test_early_ctrl_c_shows_no_traceback(finished: Project, command: str, seconds: float) -> None:
+    process = finished.start(*command.split())
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    if seconds > 0.05:  # before that, Python may still be starting, and none of this project's code has run
+        assert "Traceback" not in errors
+        assert "KeyboardInterrupt" not in errors
+    assert not re.search(r"/(classifier|stages|tools)/\S+\.py", errors), errors
+    assert process.returncode in (-signal.SIGINT, 130) or (not process.returncode and "checkpoints" in command)
+
+
+def test_script_runs_the_code_of_its_own_clone(finished: Project) -> None:
+    """The environment is that of another clone: whose package a script would import by itself."""
+    with (finished.root / "classifier/metrics.py").open("a") as stream:
+        stream.write("\nprint('the metrics of', __file__)\n")
+    script = str(finished.root / "stages/evaluate.py")
+    done = finished.run("python", script, cwd=finished.root.parent, real=True)
+    assert f"the metrics of {finished.root / 'classifier/metrics.py'}\n" in done.stdout

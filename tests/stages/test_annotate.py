@@ -1,0 +1,139 @@
+"""annotate on good and bad raw files."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from classifier import annotations, images
+from classifier.annotate import idx
+from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
+
+
+def bad_raw(case: str, content: bytes) -> bytes:
+    match case:
+        case "too short":
+            return content[:-1]
+        case "too long":
+            return content + b"\0"
+        case "header only":
+            return content[:10]
+        case "no IDX":
+            return b"\x1f\x8b" + content[2:]
+    raise AssertionError(case)
+
+
+def test_annotations_have_one_row_per_raw_image(finished: Project) -> None:
+    rows = annotations.read(finished.root / "data/annotations.csv")
+    assert finished.read("data/annotations.csv").startswith(b"image,label,class_name,split\ntest/00000.png,")
+    assert rows["image"].is_monotonic_increasing
+    assert len(rows) == TRAINING_IMAGES + TEST_IMAGES
+    for part, folder in (("train", "train"), ("t10k", "test")):
+        raw = idx.read(finished.raw / f"{part}-images-idx3-ubyte", 3)
+        labels = idx.read(finished.raw / f"{part}-labels-idx1-ubyte", 1)
+        mine = rows[rows["image"].str.startswith(folder)]
+        read = images.reader(finished.root / "data/images.zip")
+        assert (images.stack(mine["image"], len(mine), read)[:, 0] == raw).all()
+        assert (mine["label"] == labels).all()
+
+
+def test_validation_split_is_stratified_and_drawn_by_seed(finished: Project) -> None:
+    def drawn() -> set[str]:
+        rows = pd.read_csv(finished.root / "data/annotations.csv")
+        assert not rows[rows["split"] == "val"]["image"].str.startswith("test/").any()
+        by_class = rows[rows["split"] == "val"].groupby("class_name").size()
+        assert (by_class == TRAINING_IMAGES / 10 * 0.1).all()
+        return set(rows[rows["split"] == "val"]["image"])
+
+    first = drawn()
+    finished.set(annotate__seed=1)
+    finished.stage("annotate")
+    assert drawn() != first
+
+
+def test_zero_validation_fraction_makes_no_validation_split(finished: Project) -> None:
+    finished.set(annotate__validation_fraction=0.0)
+    finished.dvc("repro", "train")
+    assert set(pd.read_csv(finished.root / "data/annotations.csv")["split"]) == {"train", "test"}
+    assert "val_loss" not in json.loads(finished.read("metrics/train.json"))
+    assert json.loads(finished.read("metrics/annotate.json"))["num_images"].keys() == {"train", "test"}
+
+
+def test_metrics_describe_the_training_images(finished: Project) -> None:
+    metrics = json.loads(finished.read("metrics/annotate.json"))
+    rows = pd.read_csv(finished.root / "data/annotations.csv")
+    assert metrics["num_images"]["train"] == (rows["split"] == "train").sum()
+    names = rows[rows["split"] == "train"]["image"]
+    used = images.stack(names, len(names), images.reader(finished.root / "data/images.zip")) / 255
+    assert metrics["training_pixels"]["mean"] == pytest.approx(used.mean(), abs=1e-6)
+    assert metrics["training_pixels"]["std"] == pytest.approx(used.std(), abs=1e-6)
+
+
+def test_odd_images_are_counted_and_kept(finished: Project) -> None:
+    found = json.loads(finished.read("metrics/annotate.json"))["findings"]
+    assert found == {
+        "blank": 0,
+        "identical": {"across_splits": 0, "images": 0, "with_another_label": 0},
+        "nearly_identical": {"across_splits": 0, "pairs": 0, "with_another_label": 0},
+    }
+    parts = {part: finished.root / f"data/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")}
+    pixels = {part: idx.read(path, 3).copy() for part, path in parts.items()}
+    label = {part: idx.read(finished.root / f"data/raw/{part}-labels-idx1-ubyte", 1) for part in parts}
+    same, other = ((label["train"] == value).nonzero()[0] for value in (label["t10k"][0], (label["t10k"][0] + 1) % 10))
+    pixels["train"][same[0]] = pixels["train"][other[0]] = pixels["t10k"][0]  # three in one: two labels, two splits
+    pixels["train"][same[1]] = pixels["t10k"][1]
+    pixels["train"][same[1], 0, 0] += 20  # 20 gray levels on one pixel of 784: 0.7 on the mean
+    pixels["train"][same[2]] = pixels["t10k"][2]
+    pixels["train"][same[2], :4] += 20  # on a seventh of the image: 7.6
+    pixels["train"][same[3]] = 7
+    for part, path in parts.items():
+        path.unlink()
+        idx.write(path, pixels[part])
+    done = finished.stage("annotate")
+    found = json.loads(finished.read("metrics/annotate.json"))["findings"]
+    assert found["blank"] == 1
+    assert found["identical"] == {"across_splits": 3, "images": 3, "with_another_label": 3}
+    assert (found["nearly_identical"]["across_splits"], found["nearly_identical"]["pairs"]) == (1, 1)
+    assert "found 1 blank images, 3 with an identical one (3 in another split), 1 nearly identical pairs" in done.stdout
+    assert len(annotations.read(finished.root / "data/annotations.csv")) == TRAINING_IMAGES + TEST_IMAGES
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+def test_class_without_images_is_named(finished: Project, part: str) -> None:
+    path = finished.root / f"data/raw/{part}-labels-idx1-ubyte"
+    labels = idx.read(path, 1)
+    path.unlink()
+    idx.write(path, np.where(labels == 8, 7, labels))
+    said = finished.stage("annotate", status=1).stderr
+    assert re.fullmatch(r"annotate: error: data/raw: no \w+ image of the class Bag; download it again\n", said)
+
+
+@pytest.mark.parametrize("case", ["too short", "too long", "header only", "no IDX"])
+def test_raw_file_of_wrong_length_is_named(finished: Project, case: str) -> None:
+    path = finished.root / "data/raw/train-images-idx3-ubyte"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(bad_raw(case, content))
+    done = finished.stage("annotate", status=1)
+    assert "data/raw/train-images-idx3-ubyte: " in done.stderr
+    assert "download" in done.stderr
+    assert done.stderr.count("\n") == 1
+    for out in ("data/images.zip", "data/annotations.csv", "metrics/annotate.json", "data/.tmp.images.zip"):
+        assert not (finished.root / out).exists(), out
+
+
+def test_labels_that_fit_no_image_or_class_are_refused(finished: Project) -> None:
+    path = finished.root / "data/raw/t10k-labels-idx1-ubyte"
+    labels = idx.read(path, 1)
+    path.unlink()
+    idx.write(path, labels[:-1])
+    assert f"{TEST_IMAGES} images but {TEST_IMAGES - 1} labels" in finished.stage("annotate", status=1).stderr
+    idx.write(path, np.where(labels == 3, 10, labels))
+    assert "test has the label 10; the classes are 0 to 9" in finished.stage("annotate", status=1).stderr
+
+
+def test_missing_raw_files_say_how_to_get_them(fresh: Project) -> None:
+    done = fresh.stage("annotate", status=1)
+    assert done.stderr == "annotate: error: data/raw is missing; `dvc repro annotate` makes what this stage needs\n"

@@ -1,0 +1,186 @@
+"""download against a real HTTP server on 127.0.0.1 that behaves well and badly."""
+
+import gzip
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from classifier.dataset_registry import RAW_FILES
+from tests.project import Project
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves the raw files as .gz below paths that name the way they are served."""
+
+    daemon_threads = True
+
+    def __init__(self, raw: Path):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.raw = raw
+        self.requests: list[str] = []
+        self.stopping = threading.Event()
+
+    def url(self, way: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{way}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        _, way, name = self.path.split("/")
+        self.server.requests.append(f"{way} {name}")
+        content = gzip.compress((self.server.raw / name.removesuffix(".gz")).read_bytes())
+        match way:
+            case "good":
+                self.answer(content)
+            case "plain" if not name.endswith(".gz"):
+                self.answer(gzip.decompress(content))
+            case "wrong":
+                self.answer(gzip.compress(b"something else"))
+            case "html":
+                self.answer(b"<!DOCTYPE html><title>Please log in</title>")
+            case "truncated-gzip":
+                self.answer(content[: len(content) // 2])
+            case "cut-off":
+                self.answer(content[: len(content) // 2], length=len(content))
+            case "once-500" if self.server.requests.count(f"{way} {name}") == 1:
+                self.send_error(500)
+            case "once-500":
+                self.answer(content)
+            case "always-500":
+                self.send_error(500)
+            case "silent":
+                self.server.stopping.wait(30)
+            case _:
+                self.send_error(404)
+
+    def answer(self, content: bytes, length: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(length or len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(raw: Path) -> Iterator[Server]:
+    with Server(raw) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.stopping.set()
+        server.shutdown()
+        thread.join()
+
+
+def use(project: Project, *sources: str) -> None:
+    project.environment["FASHION_MNIST_SOURCES"] = " ".join(sources)
+
+
+def right(project: Project) -> bool:
+    return all(project.read(f"data/raw/{name}") == (project.raw / name).read_bytes() for name in RAW_FILES)
+
+
+@pytest.mark.parametrize("way", ["good", "plain", "once-500"])
+def test_download_fetches_over_http(fresh: Project, server: Server, way: str) -> None:
+    use(fresh, server.url(way))
+    done = fresh.stage("download")
+    assert right(fresh)
+    assert server.url(way) in done.stdout
+    assert done.stderr == ""  # no progress bar where there is no terminal
+
+
+def test_download_fetches_from_folders_and_file_urls(fresh: Project) -> None:
+    for source in (str(fresh.raw), fresh.raw.as_uri()):
+        use(fresh, source)
+        fresh.stage("download")
+        assert right(fresh)
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("wrong", "wrong content: 14 bytes with MD5"),
+        ("html", "an HTML or XML page came instead"),
+        ("truncated-gzip", "truncated or damaged gzip"),
+        ("cut-off", "ClientPayloadError"),
+        ("always-500", "HTTP status 500"),
+        ("missing", "not found there, with or without .gz"),
+        ("silent", "no answer in 2 s"),
+    ],
+)
+def test_bad_source_is_named_and_next_one_tried(fresh: Project, server: Server, way: str, reason: str) -> None:
+    use(fresh, server.url(way))
+    failed = fresh.stage("download", status=1)
+    line = next(line for line in failed.stderr.splitlines() if server.url(way) in line)
+    assert RAW_FILES[0] in line
+    assert reason in line
+    assert "FASHION_MNIST_SOURCES=/that/folder" in failed.stderr  # what the person can do
+    assert not (fresh.root / "data/raw").exists()
+
+    use(fresh, server.url(way), server.url("good"))
+    assert f"nothing usable from {server.url(way)}" in fresh.stage("download").stdout
+    assert right(fresh)
+
+
+def test_environment_sources_come_before_params(fresh: Project, server: Server) -> None:
+    fresh.set_all({"download.sources.fashion-mnist": [server.url("good")]})
+    fresh.stage("download")
+    assert server.requests == []
+    use(fresh)
+    fresh.stage("download")
+    assert len(server.requests) >= len(RAW_FILES)
+
+
+def test_unknown_protocol_and_missing_folder_are_named(fresh: Project) -> None:
+    use(fresh, "gopher://there", "/no/such/folder")
+    failed = fresh.stage("download", status=1)
+    assert "gopher://there: Protocol not known: gopher" in failed.stderr
+    assert f"/no/such/folder: {RAW_FILES[0]}: not found there" in failed.stderr
+
+
+def test_debian_package_is_fetched_without_root(fresh: Project, tmp_path: Path) -> None:
+    """With an apt-get of our own on PATH: tests reach no network."""
+    folder = tmp_path / "package/usr/share/datasets/fashion-mnist"
+    folder.mkdir(parents=True)
+    for name in RAW_FILES:
+        (folder / f"{name}.gz").write_bytes(gzip.compress((fresh.raw / name).read_bytes()))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    log = tmp_path / "log"
+    # "download" leaves a .deb in the current folder; dpkg-deb -x ARCHIVE FOLDER unpacks it.
+    (tools / "apt-get").write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *download*) touch it.deb;; esac\n')
+    (tools / "dpkg-deb").write_text(f'#!/bin/sh\ncp -r {tmp_path}/package/. "$3"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    fresh.environment["PATH"] = f"{tools}:{fresh.environment['PATH']}"
+    use(fresh, "debian:dataset-fashion-mnist")
+    fresh.stage("download")
+    assert right(fresh)
+    update, download = log.read_text().splitlines()
+    assert update.endswith(" update")
+    assert download.endswith(" download dataset-fashion-mnist")
+    assert "Dir::State::Lists=" in update  # lists of its own: those of the system belong to root
+
+
+def test_download_stopped_leaves_nothing_and_runs_again(fresh: Project, server: Server) -> None:
+    use(fresh, server.url("silent"))
+    process = fresh.start("python", "-m", "stages.download")
+    end = time.monotonic() + 30
+    while not server.requests and time.monotonic() < end:
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert errors == "download: warning: stopped by SIGTERM; nothing was published; the same command starts it again\n"
+    assert not (fresh.root / "data/raw").exists()
+    use(fresh, server.url("good"))
+    fresh.stage("download")
+    assert right(fresh)

@@ -1,0 +1,225 @@
+"""export: the file's contract, its equality with PyTorch, and the model in 8 bits."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from classifier.dataset_registry import DATASETS
+from tests.project import TEST_IMAGES, Project
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+
+
+INT8 = "models/int8/classifier.int8.onnx"
+
+
+def test_onnx_file_has_the_contract(finished: Project) -> None:
+    model = onnx.load(finished.root / "models/classifier.onnx")
+    onnx.checker.check_model(model, full_check=True)
+
+    def describe(value: onnx.ValueInfoProto) -> tuple[str, int, list[object]]:
+        shape = value.type.tensor_type.shape.dim
+        return value.name, value.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in shape]
+
+    assert [describe(value) for value in model.graph.input] == [
+        ("images", onnx.TensorProto.UINT8, ["batch", 1, 28, 28])
+    ]
+    assert [describe(value) for value in model.graph.output] == [
+        ("logits", onnx.TensorProto.FLOAT, ["batch", 10]),
+        ("probabilities", onnx.TensorProto.FLOAT, ["batch", 10]),
+    ]
+    assert [(entry.domain, entry.version) for entry in model.opset_import if not entry.domain] == [("", 18)]
+    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+def test_metadata_have_contract_and_provenance(finished: Project) -> None:
+    held = metadata(finished.root / "models/classifier.onnx")
+    evaluation = json.loads(finished.read("metrics/evaluate/details.json"))
+    assert held == {
+        "accuracy": evaluation["accuracy"],
+        "architecture": "mlp",
+        "background": "dark",
+        "class_names": list(DATASETS["fashion-mnist"].class_names),
+        "input": "images: (batch, 1, 28, 28) uint8, 0 to 255; grayscale",
+        "outputs": "logits, probabilities: (batch, 10) float32, in the order of class_names",
+        "temperature": evaluation["temperature"],
+        "training_data": {
+            "attribution": "Zalando SE, 2017",
+            "homepage": "github.com/zalandoresearch/fashion-mnist",
+            "images": {"test": 100, "train": 360, "val": 40},
+            "license": "MIT",
+            "name": "Fashion-MNIST",
+        },
+        "weights_sha256": hashlib.sha256(finished.read("models/classifier.safetensors")).hexdigest(),
+    }
+
+
+def test_probabilities_are_calibrated(finished: Project) -> None:
+    temperature = json.loads(finished.read("metrics/evaluate/details.json"))["temperature"]
+    assert abs(temperature - 1) > 0.01  # or this would show nothing
+    session = onnxruntime.InferenceSession(finished.root / "models/classifier.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (9, 1, 28, 28), dtype=np.uint8)
+    logits, probabilities = session.run(None, {"images": images})
+    np.testing.assert_allclose(probabilities, softmax(logits / temperature, axis=1), atol=1e-6)
+
+
+def test_onnx_file_is_equal_in_any_folder(finished: Project, tmp_path: Path) -> None:
+    content = finished.read("models/classifier.onnx")
+    for word in (
+        str(finished.root),
+        str(finished.root.parents[1]),
+        "site-packages",
+        ".py",
+        "stages/",
+        str(Path.home()),
+    ):
+        assert word.encode() not in content, word
+    other = finished.copy(tmp_path / "x" / "elsewhere")
+    other.stage("export")
+    assert other.read("models/classifier.onnx") == content
+
+
+def test_metrics_and_differences_are_written(finished: Project) -> None:
+    size = (finished.root / "models/classifier.onnx").stat().st_size
+    assert json.loads(finished.read("metrics/export.json")) == {"size_mb": size / 1e6}
+    assert json.loads(finished.read("metrics/export/details.json")) == {
+        "accuracy": json.loads(finished.read("metrics/evaluate/details.json"))["accuracy"],
+        "disagreeing_predictions": 0,
+        "num_images": TEST_IMAGES,
+        "size_bytes": size,
+    }
+    differences = json.loads(finished.read("models/export_differences.json"))
+    assert sorted(differences) == ["logits", "logits_of_extremes", "probabilities"]
+    assert all(0 <= value <= 1e-4 for value in differences.values())
+    assert differences["logits"] > 0
+    assert finished.run("git", "status", "--porcelain").stdout == ""  # they depend on the processor: untracked
+
+
+def test_difference_above_tolerance_fails_and_writes_nothing(finished: Project) -> None:
+    finished.set(export__tolerance=1e-12)
+    done = finished.stage("export", status=1)
+    assert "more than export.tolerance 1.00e-12" in done.stderr
+    assert not (finished.root / "models/classifier.onnx").exists()
+    assert not (finished.root / "metrics/export.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "self.model(images.float())",
+            "-self.model(images.float())",
+            "for 100 of 100 images (first: test/000",
+        ),
+        ("images.float()", "images.clamp(max=254).float()", "of 1 that are all 255"),
+        ("logits / self.temperature", "logits * self.temperature", "the file's probabilities differ from the softmax"),
+        ("return logits, calibrated", "return logits * float('nan'), calibrated", "differ"),
+        ('{0: torch.export.Dim("batch")}', "None", "('images', 2, ['batch', 1, 28, 28]) (name, type, axes), but has"),
+        ("input_names=[INPUT]", 'input_names=["pixels"]', "but has ('pixels', 2, ['batch', 1, 28, 28])"),
+        ("opset_version=opset", "opset_version=opset + 1", "the exported file does not use export.opset 18"),
+    ],
+)
+def test_wrong_conversion_fails_and_writes_nothing(finished: Project, old: str, new: str, says: str) -> None:
+    finished.edit("classifier/export/onnx_file.py", old, new)
+    done = finished.stage("export", status=1)
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    for path in ("models/classifier.onnx", "models/int8", "metrics/export.json"):
+        assert not (finished.root / path).exists()
+
+
+def test_other_accuracy_than_evaluate_fails_and_writes_nothing(finished: Project) -> None:
+    path = finished.root / "metrics/evaluate/details.json"
+    content = json.loads(path.read_text())
+    path.unlink()
+    path.write_text(json.dumps(content | {"accuracy": 0.5}))
+    assert "but that of evaluate (metrics/evaluate/details.json) is 0.5" in finished.stage("export", status=1).stderr
+    assert not (finished.root / "models/classifier.onnx").exists()
+    path.write_text(json.dumps({"loss": content["loss"]}))
+    assert "metrics/evaluate/details.json: has no accuracy;" in finished.stage("export", status=1).stderr
+
+
+def test_int8_switched_off_leaves_nothing_behind(finished: Project) -> None:
+    assert not (finished.root / INT8).exists()
+    finished.set(export__int8=True)
+    assert finished.repro() == ["export"]
+    content = finished.read(INT8)
+    assert len(content) < 0.5 * len(finished.read("models/classifier.onnx"))
+    finished.set(export__int8=False)
+    assert finished.repro() == []  # from the run cache: no script runs that could clean up
+    assert not (finished.root / INT8).exists()
+    assert b"export.int8 is false" in finished.read("models/int8/README.txt")
+    assert finished.run("git", "status", "--porcelain").stdout == ""
+    finished.set(export__int8=True)
+    assert finished.repro() == []
+    assert finished.read(INT8) == content
+    finished.stage("export")
+    assert finished.dvc("status").stdout.strip() == "Data and pipelines are up to date."  # the same bytes again
+
+
+def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> None:
+    finished.set(export__int8=True)
+    finished.stage("export")
+    path = finished.root / INT8
+    model, session = onnx.load(path), onnxruntime.InferenceSession(path)
+    scales = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    by_channel = [
+        node for node in model.graph.node if node.op_type == "DequantizeLinear" and scales[node.input[1]].size > 1
+    ]
+    assert any(scales[node.input[0]].dtype == np.int8 for node in by_channel)
+    assert not any("Dynamic" in node.op_type for node in model.graph.node)
+    metrics = json.loads(finished.read("metrics/export/details.json"))["int8"]
+    assert metrics["size_bytes"] == path.stat().st_size
+    assert json.loads(finished.read("metrics/export.json"))["int8"] == {
+        "accuracy": metrics["accuracy"],
+        "size_mb": metrics["size_bytes"] / 1e6,
+    }
+    held = metadata(path)
+    assert held["accuracy"] == metrics["accuracy"]
+    assert held["quantized"] == "int8 weights by channel, uint8 activations"
+    same = metadata(finished.root / "models/classifier.onnx")
+    assert {key: held[key] for key in same if key != "accuracy"} == {
+        key: value for key, value in same.items() if key != "accuracy"
+    }
+    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
+    with zipfile.ZipFile(finished.root / "data/images.zip") as archive:
+        images = np.stack([np.asarray(Image.open(archive.open(name)))[None] for name in rows["image"]])
+    (logits,) = session.run(["logits"], {"images": images})
+    names = np.array(held["class_names"])
+    assert (names[logits.argmax(1)] == rows["label"]).mean() == metrics["accuracy"]
+    for word in (str(finished.root), "site-packages", ".py", "onnx.quantize"):
+        assert word.encode() not in path.read_bytes(), word
+
+
+def test_int8_seed_draws_the_calibration_images(finished: Project) -> None:
+    contents = []
+    for seed in (0, 1):
+        finished.set(export__int8=True, export__int8_calibration_images=5, export__int8_seed=seed)
+        finished.stage("export")
+        contents.append(finished.read(INT8))
+    assert contents[0] != contents[1]
+
+
+def test_int8_drop_above_maximum_fails_and_writes_nothing(finished: Project) -> None:
+    finished.set(export__int8=True)
+    # Mirrored: the small data set's classes are sides of the image, and easy enough for any 8 bits.
+    finished.edit(
+        "stages/export.py", "run(session, test_images.all_images()", "run(session, test_images.all_images().flip(-1)"
+    )
+    done = finished.stage("export", status=1)
+    assert "of accuracy" in done.stderr
+    assert "more than export.int8_max_accuracy_drop 0.01" in done.stderr
+    for path in ("models/classifier.onnx", "models/int8", "metrics/export.json"):
+        assert not (finished.root / path).exists()

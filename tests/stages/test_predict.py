@@ -1,0 +1,144 @@
+"""predict: classifying image files with the exported model alone."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+
+from tests.project import TEST_IMAGES, Project
+
+
+@pytest.fixture
+def pictures(finished: Project, tmp_path: Path) -> Path:
+    with zipfile.ZipFile(finished.root / "data/images.zip") as archive:
+        archive.extractall(tmp_path / "pictures", [name for name in archive.namelist() if name.startswith("test/")])
+    return tmp_path / "pictures" / "test"
+
+
+def test_predict_equals_evaluate(finished: Project, pictures: Path) -> None:
+    answers = json.loads(finished.run("python", "-m", "tools.predict", "--json", str(pictures)).stdout)
+    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
+    assert [f"test/{Path(answer['image']).name}" for answer in answers] == rows["image"].tolist()
+    assert [answer["class"] for answer in answers] == rows["predicted"].tolist()
+    got = [[*answer["probabilities"].values()] for answer in answers]
+    temperature = json.loads(finished.read("metrics/evaluate/details.json"))["temperature"]
+    calibrated = rows.filter(like="probability of").to_numpy().clip(1e-6) ** (
+        1 / temperature
+    )  # evaluate writes them raw
+    np.testing.assert_allclose(got, calibrated / calibrated.sum(1, keepdims=True), atol=1e-4)
+    table = finished.run("python", "-m", "tools.predict", "--csv", str(pictures)).stdout
+    frame = pd.read_csv(io.StringIO(table))
+    assert frame.columns.tolist() == [column for column in rows.columns if column != "label"]
+    assert frame["predicted"].tolist() == rows["predicted"].tolist()
+    np.testing.assert_allclose(frame.filter(like="probability of"), got, atol=1e-9)
+
+
+def test_predict_takes_any_size_and_mode(finished: Project, pictures: Path, tmp_path: Path) -> None:
+    with Image.open(pictures / "00000.png") as image:
+        large = image.resize((280, 280), Image.Resampling.NEAREST)
+    variants = {
+        "gray.png": large,
+        "rgb.jpg": large.convert("RGB"),
+        "alpha.png": large.convert("RGBA"),
+        "palette.gif": large.convert("P"),
+        "16bit.png": Image.fromarray(np.asarray(large).astype(np.uint16) * 257),
+        "32bit.tiff": Image.fromarray(np.asarray(large).astype(np.int32) * 257),
+        "float.tiff": Image.fromarray(np.asarray(large).astype(np.float32) / 255),
+        "cmyk.jpg": large.convert("RGB").convert("CMYK"),
+    }
+    for name, variant in variants.items():
+        variant.save(tmp_path / name)
+    paths = [str(tmp_path / name) for name in variants]
+    answers = json.loads(
+        finished.run("python", "-m", "tools.predict", "--json", str(pictures / "00000.png"), *paths).stdout
+    )
+    for answer in answers[1:]:
+        assert answer["class"] == answers[0]["class"], answer["image"]
+    inverted = tmp_path / "inverted.png"
+    Image.fromarray(255 - np.asarray(large)).save(inverted)
+    (answer,) = json.loads(finished.run("python", "-m", "tools.predict", "--json", "--invert", str(inverted)).stdout)
+    assert answer["class"] == answers[0]["class"]
+
+
+def test_predict_reports_bad_files_after_the_answers(finished: Project, pictures: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    good, cut = pictures / "00001.png", tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:300])
+    command = f"python -m tools.predict {bad} /no/such.png {cut} {good} 2>&1"
+    lines = finished.run("sh", "-c", command, status=1).stdout.splitlines()
+    assert lines[0].startswith(str(good))
+    assert lines[1:3] == [
+        f"predict: error: {bad}: not a readable image: cannot identify image file",
+        "predict: error: /no/such.png: no such file",
+    ]
+    assert lines[3].startswith(f"predict: error: {cut}: not a readable image: ")
+    assert len(lines) == 4
+    (finished.root / "models/classifier.onnx").unlink()
+    done = finished.run("python", "-m", "tools.predict", str(pictures / "00001.png"), status=1)
+    assert "classifier.onnx is missing; `dvc repro export` makes it" in done.stderr
+
+
+def test_predict_takes_folders_patterns_and_stdin(finished: Project, pictures: Path) -> None:
+    (pictures / "more").mkdir()
+    (pictures / "00003.png").rename(pictures / "more" / "x.png")
+    (pictures / ".hidden").write_text("no picture")
+    answers = json.loads(finished.run("python", "-m", "tools.predict", "--json", str(pictures)).stdout)
+    names = [str(Path(answer["image"]).relative_to(pictures)) for answer in answers]
+    assert names == [*(f"{number:05d}.png" for number in range(TEST_IMAGES) if number != 3), "more/x.png"]
+    by_name = {answer["image"]: answer["class"] for answer in answers}
+    answers = json.loads(
+        finished.run(
+            "python",
+            "-m",
+            "tools.predict",
+            "--json",
+            str(pictures / "**" / "[x]*.png"),
+            str(pictures / "0000[0-2].png"),
+        ).stdout
+    )
+    assert [Path(answer["image"]).name for answer in answers] == ["x.png", "00000.png", "00001.png", "00002.png"]
+    piped = finished.run("sh", "-c", f"python -m tools.predict - < {pictures / '00005.png'}").stdout
+    assert piped.split("  ")[:2] == ["-", by_name[str(pictures / "00005.png")]]
+    (pictures / "empty").mkdir()
+    done = finished.run("python", "-m", "tools.predict", str(pictures / "empty"), str(pictures / "*.gif"), status=1)
+    assert done.stderr.splitlines() == [
+        f"predict: error: {pictures / 'empty'}: no file in this folder",
+        f"predict: error: {pictures / '*.gif'}: no such file",
+    ]
+
+
+def test_predict_ends_quietly_on_a_closed_pipe(finished: Project, pictures: Path) -> None:
+    done = finished.run("sh", "-c", f"python -m tools.predict --json {f'{pictures} ' * 4} | head -n 1")  # 4 x 35 kB
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+def test_predict_warns_of_the_other_background(finished: Project, pictures: Path, tmp_path: Path) -> None:
+    assert finished.run("python", "-m", "tools.predict", str(pictures)).stderr == ""  # no false alarm
+    for name in ("00000.png", "00001.png"):
+        with Image.open(pictures / name) as image:
+            ImageOps.invert(image).resize((300, 200)).save(tmp_path / name)
+    done = finished.run("python", "-m", "tools.predict", str(tmp_path / "00000.png"), str(tmp_path / "00001.png"))
+    first = f"predict: warning: {tmp_path / '00000.png'}"
+    assert done.stderr == f"{first} and 1 more: light background, but the model knows dark ones; try --invert\n"
+    assert finished.run("python", "-m", "tools.predict", "--invert", str(tmp_path / "00000.png")).stderr == ""
+    done = finished.run("python", "-m", "tools.predict", "--invert", str(pictures / "00000.png"))
+    assert "light background once inverted, but the model knows dark ones; leave out --invert" in done.stderr
+
+
+def test_predict_imports_no_torch(finished: Project, pictures: Path) -> None:
+    words = [str(pictures / "00000.png"), "--model", str(finished.root / "models/classifier.onnx")]
+    code = (
+        "import sys; from tools import predict\n"
+        f"predict.main({words!r})\n"
+        "print(sorted({'torch', 'pandas', 'onnx', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

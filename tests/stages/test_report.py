@@ -1,0 +1,28 @@
+"""report: what cannot change it, and what bad inputs get."""
+
+from pathlib import Path
+
+import pytest
+
+from classifier.errors import StageError
+from classifier.report import model_summary
+from tests.project import Project
+
+
+def test_matplotlibrc_changes_no_byte(finished: Project) -> None:
+    (finished.root / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\nsvg.fonttype: none\n")
+    finished.stage("report", real=True)  # it is read at the import
+    assert "up to date" in finished.dvc("status").stdout
+
+
+def test_unsuitable_input_is_one_line(finished: Project, tmp_path: Path) -> None:
+    path = finished.root / "metrics/predictions.csv"
+    path.unlink()
+    path.write_text("image,label\nx,y\n")
+    done = finished.stage("report", status=1)
+    says = "not the predictions of this pipeline; `dvc repro evaluate` makes them"
+    assert done.stderr == f"report: error: metrics/predictions.csv: {says}\n"
+    assert not (finished.root / "metrics/report.html").exists()
+    (tmp_path / "model").write_bytes(b"no")
+    with pytest.raises(StageError, match="not a model of this pipeline"):
+        model_summary.read(tmp_path / "model")

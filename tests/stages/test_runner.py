@@ -1,0 +1,107 @@
+"""The runner: stages by hand, declared inputs and outputs only, inputs that change, signals, locks, help."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.project import STAGES, Project
+from tests.support.tiny import METRICS, Tiny
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_by_hand_writes_the_same_bytes(finished: Project, name: str) -> None:
+    """As a script, from elsewhere, in an interpreter of its own: what the fork server made is equal to that, too."""
+    script = str(finished.root / "stages" / f"{name}.py")
+    done = finished.run("python", script, cwd=finished.root.parent, real=True)
+    assert "leaked" not in done.stderr  # by Triton: see the end of run_stage
+    assert finished.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_undeclared_input_output_or_param_is_refused(finished: Project) -> None:
+    for path, declared in [
+        ("stages/evaluate.py", '"data/images.zip"'),
+        ("stages/evaluate.py", '"metrics/predictions.csv"'),
+        ("stages/export.py", '"export"'),
+    ]:
+        finished.edit(path, declared, declared.replace('"', '"un', 1))
+        failed = finished.stage(Path(path).stem, status=1)
+        assert "dvc.yaml does not list" in failed.stderr
+        finished.run("git", "checkout", path)
+        finished.dvc("checkout")
+        finished.run("git", "checkout", "metrics")  # what the refused stage had removed
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("params.yaml", "params.yaml (evaluate)"),
+        ("data/input.csv", "data/input.csv"),
+        ("stages/tiny.py", "stages/tiny.py"),
+        ("classifier/runner/lock.py", "classifier/runner/lock.py"),  # dvc.yaml lists its folder
+    ],
+)
+def test_input_edited_meanwhile_fails_the_stage(tiny: Tiny, file: str, named: str) -> None:
+    process = tiny.start_waiting("dvc", "repro")
+    before = tiny.read(file)
+    path = tiny.root / file
+    path.unlink()  # DVC may have linked it to its cache
+    path.write_bytes(before.replace(b"batch_size: 99", b"batch_size: 98") if file == "params.yaml" else before + b"\n")
+    assert path.read_bytes() != before
+    tiny.go_on()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert f"tiny: error: {named} changed while the stage ran" in errors
+    tiny.nothing_is_left()
+    path.write_bytes(before)
+    assert tiny.repro() == ["tiny"]
+
+
+def test_editor_files_are_not_inputs(tiny: Tiny) -> None:
+    process = tiny.start_waiting("dvc", "repro")
+    for name in (".lock.py.swp", "lock.py~", ".DS_Store"):
+        (tiny.root / "classifier/runner" / name).write_text("open")
+    tiny.go_on()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "up to date" in tiny.dvc("status").stdout
+    (tiny.root / "classifier/runner/new.py").write_text("")
+    assert "classifier/runner" in tiny.dvc("status").stdout
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_stage_with_its_status(tiny: Tiny, signum: int, status: int) -> None:
+    process = tiny.start_waiting("python", "-m", "stages.tiny")
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    name = signal.Signals(signum).name
+    assert errors == f"tiny: warning: stopped by {name}; nothing was published; the same command starts it again\n"
+    tiny.nothing_is_left()
+
+
+def test_second_run_is_refused_and_names_the_first(tiny: Tiny) -> None:
+    first = tiny.start_waiting("python", "-m", "stages.tiny")
+    done = tiny.stage("tiny", status=1)
+    message = f"tiny: error: another tiny is running here (process {first.pid}); wait for it or stop it\n"
+    assert done.stderr == message
+    tiny.go_on()
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert tiny.read(METRICS)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_prints_the_docstring_without_heavy_imports(stage: str) -> None:
+    code = (
+        "import sys, runpy; sys.argv[1:] = ['--help']\n"
+        "try: runpy.run_module(f'stages.{sys.argv[0]}', run_name='__main__')\n"
+        "except SystemExit: print(sorted({'torch', 'torchvision', 'onnxruntime', 'dvc', 'sklearn'} & set(sys.modules)))"
+    ).replace("{sys.argv[0]}", stage)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m stages." + stage)
+    for word in ("reads", "writes", "run", "expect"):
+        assert f"\n{word} " in done.stdout
+    assert done.stdout.rstrip().endswith("[]")

@@ -1,0 +1,141 @@
+"""train: models, optimizers, seeds, and what an impossible setup gets."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from classifier.model import zoo
+from classifier.model.serialization import Normalize, load
+from tests.project import SMALL_PARAMS, Project
+
+
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_model_learns(finished: Project, name: str, precision: str) -> None:
+    finished.set(train__model=name, train__precision=precision, train__epochs=12, train__batch_size=20)
+    finished.set_all({"models.cnn.widths": [8, 16, 16]})
+    finished.stage("train")
+    finished.stage("evaluate")
+    assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.8  # chance is 0.1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "model"),
+    [
+        ("sgd", "constant", "mlp"),
+        ("adam", "cosine", "mlp"),
+        ("adamw", "step", "mlp"),
+        ("rmsprop", "linear", "mlp"),
+        ("adagrad", "constant", "mlp"),
+        ("muon", "linear", "cnn"),
+    ],
+)
+def test_every_optimizer_and_schedule_learns(finished: Project, optimizer: str, schedule: str, model: str) -> None:
+    finished.set(train__optimizer=optimizer, train__schedule=schedule, train__model=model)
+    finished.stage("train")
+    assert json.loads(finished.read("metrics/train.json"))["val_acc"] > 0.6  # chance is 0.1
+
+
+def test_curves_have_one_row_per_epoch_and_end_in_the_metrics(finished: Project) -> None:
+    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    assert curve["epoch"].tolist() == list(range(1, SMALL_PARAMS["train.epochs"] + 1))
+    assert curve["train_loss"].iloc[-1] < curve["train_loss"].iloc[0]
+    metrics = json.loads(finished.read("metrics/train.json"))
+    for key in ("train_loss", "train_acc", "val_loss", "val_acc"):
+        assert metrics[key] == curve[key].iloc[-1]
+    assert metrics.keys() == {"train_acc", "train_loss", "val_acc", "val_loss"}
+
+
+def test_seed_decides_the_model(finished: Project) -> None:
+    first = finished.read("models/classifier.safetensors")
+    finished.stage("train")
+    assert finished.read("models/classifier.safetensors") == first
+    finished.set(train__seed=1)
+    finished.stage("train")
+    assert finished.read("models/classifier.safetensors") != first
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"optimizers.sgd.lr": 1e30}, "step"),
+        ({"train.batch_size": 100_000}, "train.batch_size: 100000 is more than the 360 training images"),
+        ({"compute.device": "mps"}, "compute.device: this machine has no usable mps; auto takes what is available"),
+        ({"train.model": "cnn", "models.cnn.widths": [8] * 6}, "too small for the model cnn"),
+    ],
+)
+def test_impossible_setup_is_one_line(finished: Project, change: dict[str, Any], says: str) -> None:
+    finished.set_all(change)
+    done = finished.stage("train", status=1)
+    assert says in done.stderr
+    assert done.stderr.startswith("train: error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (finished.root / "models/classifier.safetensors").exists()
+
+
+def test_class_without_training_images_is_named(finished: Project) -> None:
+    path = finished.root / "data/annotations.csv"
+    rows = pd.read_csv(path)
+    path.unlink()
+    rows.loc[(rows["label"] == 4) & (rows["split"] == "train"), "split"] = "val"
+    rows.to_csv(path, index=False)
+    assert "no training image of the class Coat" in finished.stage("train", status=1).stderr
+
+
+def test_own_images_fit_as_documented(fresh: Project) -> None:
+    """What the README says about one's own images: three files, two stages removed, the files added to DVC."""
+    import yaml
+
+    random = np.random.default_rng(0)
+    lines = ["image,label,class_name,split,note"]
+    with zipfile.ZipFile(fresh.root / "data/images.zip", "w") as archive:
+        for number in range(90):
+            label = number % 3
+            pixels = random.integers(0, 80, (20, 24, 3), dtype=np.uint8)
+            pixels[..., label] += 100
+            with archive.open(f"photo {number}.bmp", "w") as file:
+                Image.fromarray(pixels).save(file, "BMP")
+            split = "test" if number >= 60 else "train"
+            lines.append(f"photo {number}.bmp,{label},{['red', 'green', 'blue'][label]},{split},mine")
+    (fresh.root / "data/annotations.csv").write_text("\n".join(lines) + "\n")
+    declaration = yaml.safe_load((fresh.root / "dvc.yaml").read_text())
+    del declaration["stages"]["download"], declaration["stages"]["annotate"]
+    (fresh.root / "dvc.yaml").write_text(yaml.safe_dump(declaration, sort_keys=False))
+    (fresh.root / "data/dataset_info.json").write_text('{"name": "My photographs", "license": "unknown"}')
+    fresh.dvc("add", "data/images.zip", "data/annotations.csv", "data/dataset_info.json")
+    fresh.set(train__batch_size=10)
+    assert fresh.repro() == ["train", "evaluate", "export", "report"]
+    assert json.loads(fresh.read("metrics/evaluate.json"))["accuracy"] == 1
+    _, model_config = load(fresh.root / "models/classifier.safetensors")
+    assert (model_config.channels, model_config.height, model_config.width, model_config.class_names) == (
+        3,
+        20,
+        24,
+        ["red", "green", "blue"],
+    )
+
+
+def test_normalized_training_pixels_have_mean_0_and_deviation_1(finished: Project) -> None:
+    from classifier.dataset import AnnotatedImages
+
+    _, model_config = load(finished.root / "models/classifier.safetensors")
+    data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="train")
+    values = Normalize(model_config)(data.all_images())
+    assert values.mean().item() == pytest.approx(0, abs=1e-4)
+    assert values.std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_environment_names_the_processor(finished: Project) -> None:
+    environment = json.loads(finished.read("models/environment.json"))
+    assert environment["cpu_vendor"]
+    assert environment["cpu_model"]
+    if Path("/proc/cpuinfo").exists():
+        known = Path("/proc/cpuinfo").read_text()
+        assert environment["cpu_vendor"] in known or environment["cpu_vendor"] == "unknown"
+        assert environment["cpu_model"] in known

@@ -1,0 +1,216 @@
+"""train: losses, initial weights, early stopping, memory, and what a run shows while it goes on."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from classifier.dataset import AnnotatedImages
+from classifier.errors import StageError
+from classifier.model.serialization import load
+from classifier.train import pretrained
+from tests.project import Project, kill_group, wait_for
+
+
+def metrics(project: Project, name: str = "train") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(project.read(f"metrics/{name}.json"))
+    return content
+
+
+def weights(project: Project, path: str = "models/classifier.safetensors") -> dict[str, torch.Tensor]:
+    model, _ = load(project.root / path)
+    return model.state_dict()
+
+
+def _file(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    from safetensors.torch import save_file
+
+    save_file(tensors, folder / "x.safetensors")
+    return folder / "x.safetensors"
+
+
+@pytest.mark.parametrize("loss", ["nll", "mse"])
+def test_every_loss_learns(finished: Project, loss: str) -> None:
+    finished.set(train__loss=loss, train__optimizer="adam", train__epochs=10)
+    finished.set_all({"optimizers.adam.lr": 0.01})
+    finished.stage("train")
+    assert metrics(finished)["val_acc"] > 0.6  # chance is 0.1
+
+
+def test_torchvision_model_trains_by_name(finished: Project) -> None:
+    finished.set(train__model="mobilenet_v3_small", train__epochs=1, train__batch_size=60)
+    assert finished.repro() == ["train", "evaluate", "export", "report"]
+    _, model_config = load(finished.root / "models/classifier.safetensors")
+    assert model_config.architecture == "mobilenet_v3_small"
+
+
+def test_model_summary_has_shapes_and_parameters(finished: Project) -> None:
+    output = finished.stage("train").stdout
+    assert re.search(r"train:   1 +Linear +32 +25,120\n", output)
+    assert "train: mlp with 25,450 parameters, 360 images, 6 epochs, cpu\n" in output
+
+
+def test_initial_checkpoint_loads_what_fits_and_lists_the_rest(finished: Project) -> None:
+    from safetensors.torch import load_file, save_file
+
+    finished.set(train__epochs=1)
+    first = load_file(finished.root / "models/classifier.safetensors")
+    start = {**first, "3.weight": torch.zeros(5, 32), "extra": torch.zeros(1)}
+    del start["3.bias"]
+    save_file(start, finished.root / "models/pretrained/mine.safetensors")
+    finished.set(train__initial_checkpoint="mine.safetensors", train__freeze=["1.*"])
+    assert finished.repro() == ["train", "evaluate", "export", "report"]
+    finished.run("git", "checkout", "dvc.lock")
+    output = finished.stage("train").stdout
+    assert "train: initial weights from models/pretrained/mine.safetensors: 2 tensors loaded" in output
+    assert "train:   missing: 3.bias\n" in output
+    assert "train:   unexpected: extra\n" in output
+    assert "train:   misshaped: 3.weight (5x32, not 10x32)\n" in output
+    assert "(25,120 frozen)" in output
+    after = weights(finished)
+    assert torch.equal(after["1.weight"], first["1.weight"])
+    assert not torch.equal(after["3.weight"], first["3.weight"])
+    # The file is an input as any other: other content is another run.
+    save_file(first, finished.root / "models/pretrained/mine.safetensors")
+    assert "train" in finished.repro()
+
+
+def test_frozen_statistics_do_not_change(finished: Project) -> None:
+    finished.set_all({"train.model": "cnn", "models.cnn.stem": 4, "models.cnn.widths": [4, 8], "train.epochs": 1})
+    finished.stage("train")
+    before = weights(finished)
+    shutil.copy(finished.root / "models/classifier.safetensors", finished.root / "models/pretrained/a.safetensors")
+    finished.set_all(
+        {"train.initial_checkpoint": "a.safetensors", "train.freeze": ["[0-3].*"], "train.optimizer": "muon"}
+    )
+    finished.stage("train")
+    after = weights(finished)
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if re.match(r"[0-3]\.", name)}
+
+
+def test_bad_initial_checkpoint_or_freeze_pattern_is_one_line(finished: Project) -> None:
+    finished.set(train__initial_checkpoint="none.safetensors")
+    assert "models/pretrained/none.safetensors is missing" in finished.stage("train", status=1).stderr
+    (finished.root / "models/pretrained/none.safetensors").write_bytes(b"no weights")
+    assert "not a readable safetensors file" in finished.stage("train", status=1).stderr
+    finished.set(train__initial_checkpoint="none", train__freeze=["9.*"])
+    assert "train.freeze: '9.*' matches no tensor; the model has 1.weight" in finished.stage("train", status=1).stderr
+    finished.set(train__freeze=["*"])
+    assert "train.freeze: leaves nothing to train" in finished.stage("train", status=1).stderr
+    with pytest.raises(StageError, match="no tensor fits"):
+        pretrained.load_pretrained(nn.Linear(3, 3), _file(finished.root, {"other": torch.zeros(1)}))
+
+
+def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
+    # A learning rate that is far too high after the first epochs: the loss rises again.
+    finished.set_all({"train.epochs": 40, "train.patience": 2, "train.keep": "best", "train.schedule": "constant"})
+    finished.set_all({"optimizers.sgd.lr": 0.3, "train.warmup_fraction": 0.9})
+    output = finished.stage("train").stdout
+    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    best = curve.sort_values("val_loss").iloc[0]
+    assert len(curve) < 40
+    assert len(curve) == best["epoch"] + 2
+    assert f"stopped early after epoch {len(curve)}: no lower validation loss since epoch {best['epoch']:.0f}" in output
+    assert metrics(finished)["val_loss"] == best["val_loss"]
+    assert metrics(finished)["val_acc"] == best["val_acc"]
+    # The weights are those of that epoch: their loss is its loss.
+    model, model_config = load(finished.root / "models/classifier.safetensors")
+    from classifier.model.serialization import Normalize
+
+    data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
+    with torch.inference_mode():
+        logits = model(Normalize(model_config)(data.all_images()))
+    assert nn.functional.cross_entropy(logits, data.labels).item() == pytest.approx(best["val_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"train.patience": 3}, {"train.keep": "best"}])
+def test_early_stopping_without_validation_images_is_refused(finished: Project, change: dict[str, Any]) -> None:
+    finished.set_all({**change, "annotate.validation_fraction": 0.0})
+    finished.stage("annotate")
+    (key,) = change
+    assert f"train: error: {key}: needs validation images" in finished.stage("train", status=1).stderr
+
+
+def test_last_batch_too_small_for_batch_norm_is_refused(finished: Project) -> None:
+    finished.set_all({"train.model": "cnn", "models.cnn.widths": [4, 4, 4, 4], "train.batch_size": 359})
+    done = finished.stage("train", status=1)
+    assert "train.batch_size: leaves a last batch of 1, too few for batch normalization" in done.stderr
+
+
+def test_unnormalized_inputs_fail_at_the_first_step(finished: Project) -> None:
+    finished.edit("classifier/model/serialization.py", "mul_(self.scale)", "mul_(self.scale * 1000)")
+    assert re.search(
+        r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=1).stderr
+    )
+
+
+def test_curves_grow_while_training_runs(finished: Project) -> None:
+    finished.set(train__epochs=10_000)
+    path = finished.root / "metrics/train/curves.csv"
+    path.unlink()  # of the run before
+    process = finished.start("python", "-m", "stages.train")
+    wait_for(lambda: path.exists() and len(path.read_text().splitlines()) > 3)
+    rows = pd.read_csv(path)
+    assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
+    kill_group(process, 15)
+    output, errors = process.communicate(timeout=60)
+    assert re.search(r"train: epoch 2/10000: .* left\n", output), (output[:500], errors)
+    assert not path.exists()  # a stage that was stopped leaves nothing that looks finished
+
+
+def test_tensorboard_files_hold_curves_and_graph(finished: Project) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    before = finished.read("models/classifier.safetensors")
+    finished.set(runtime__tensorboard=True)
+    assert finished.repro() == []  # how a run behaves reruns nothing
+    for _ in range(2):  # a second run writes its folder anew: no step twice
+        finished.stage("train")
+    assert finished.read("models/classifier.safetensors") == before
+    (folder,) = (finished.root / "logs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    scalars = events.Scalars("loss/val")
+    assert [event.step for event in scalars] == curve["epoch"].tolist()
+    np.testing.assert_allclose([event.value for event in scalars], curve["val_loss"], atol=1e-5)
+    assert events.Graph().node
+    assert finished.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml"]
+
+
+def test_images_read_from_disk_give_the_same_bytes(finished: Project) -> None:
+    before = finished.read("models/classifier.safetensors")
+    finished.set_all({"runtime.image_memory_mb": 0.01, "runtime.prefetch_threads": 3})
+    finished.stage("train")
+    assert finished.read("models/classifier.safetensors") == before
+
+
+def test_batches_are_equal_from_memory_and_disk(finished: Project) -> None:
+    files = (finished.root / "data/annotations.csv", finished.root / "data/images.zip")
+    memory, disk = AnnotatedImages(*files), AnnotatedImages(*files, memory_mb=0.1)
+    assert memory.images is not None
+    assert disk.images is None
+    plan = torch.randperm(len(memory)).split(7)
+    for (a, x), (b, y), indices in zip(memory.batches(plan), disk.batches(plan), plan, strict=True):
+        assert torch.equal(a, indices)
+        assert torch.equal(b, indices)
+        assert torch.equal(x, y)
+    image, label = disk[3]
+    assert torch.equal(image, memory[3][0])
+    assert label == memory[3][1]
+
+
+def test_clipped_gradients_change_the_result(finished: Project) -> None:
+    before = weights(finished)["1.weight"]
+    finished.set(train__clip_grad_norm=0.01)
+    finished.stage("train")
+    after = weights(finished)["1.weight"]
+    assert not torch.equal(before, after)

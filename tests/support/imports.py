@@ -1,0 +1,64 @@
+"""What the modules of this repository import of each other, read from their source."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("classifier", "stages", "tools", "tests", "demo", "benchmarks")
+
+
+def path_of(name: str) -> str | None:
+    """The file of a module of this repository by its dotted name: a module, or the ``__init__.py`` of a package."""
+    place = name.replace(".", "/")
+    if name.split(".")[0] in PACKAGES:
+        for path in (f"{place}.py", f"{place}/__init__.py"):
+            if (ROOT / path).exists():
+                return path
+    return None
+
+
+@cache
+def direct(path: str) -> frozenset[str]:
+    """The files that a file imports itself, anywhere in it, with the packages that Python imports on the way.
+
+    What stands under ``if TYPE_CHECKING`` is never imported.
+    """
+    found = set()
+    for name in _names(ast.parse((ROOT / path).read_text())):
+        parts = name.split(".")
+        found |= {path_of(".".join(parts[:length])) for length in range(1, len(parts) + 1)}
+    return frozenset(filter(None, found)) - {path}
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        for part in node.orelse:
+            yield from _names(part)
+        return
+    if isinstance(node, ast.ImportFrom):
+        assert not node.level, "a relative import, which this module does not follow"
+        assert node.module
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        yield from _names(child)
+
+
+def all_of(path: str) -> set[str]:
+    """The files that a file imports itself or through others."""
+    found: set[str] = set()
+    waiting = [path]
+    while waiting:
+        new = direct(waiting.pop()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def modules(*packages: str) -> list[str]:
+    """The files of packages."""
+    return sorted(file.relative_to(ROOT).as_posix() for name in packages for file in (ROOT / name).rglob("*.py"))

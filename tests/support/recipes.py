@@ -1,0 +1,39 @@
+"""Models and long runs that several tests use."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.project import Project
+
+ENDLESS: dict[str, Any] = {"train.epochs": 100_000, "train.batch_size": 4, "runtime.checkpoint_seconds": 1000}
+
+
+SAVED = r"step (\d+) of 9000000 is saved; the same command goes on from there\n"
+
+
+def states(project: Project) -> list[Path]:
+    """The folders of runs that left a state."""
+    return sorted({path.parent for path in project.root.glob("scratch/train-*/[!.]*.pt")})
+
+
+MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": [32]},
+    "lenet": {},
+    "cnn": {"stem": 4, "widths": [8, 16, 16]},
+}
+
+
+LONG: dict[str, Any] = {"train.epochs": 30, "train.model": "cnn", "runtime.checkpoint_seconds": 0}
+LONG |= {"models.cnn.stem": 4, "models.cnn.widths": [4, 8, 8]}
+LONG |= {"train.ema_decay": 0.9, "train.augment.cutout_pixels": 4, "train.optimizer": "muon"}
+
+
+def checkpoints(project: Project) -> list[Path]:
+    return list(project.root.glob("scratch/train-*/[!.]*.pt"))
+
+
+def newer(project: Project, before: dict[Path, bytes]) -> bool:
+    try:
+        return any(path.read_bytes() != before.get(path) for path in checkpoints(project))
+    except FileNotFoundError:  # just being replaced
+        return False

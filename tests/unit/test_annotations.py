@@ -1,0 +1,173 @@
+"""The annotations file and the images: what is read, and what a bad file or row gets: one line that names it."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from classifier import annotations, images
+from classifier.dataset import AnnotatedImages
+from classifier.errors import StageError
+
+HEADER = "image,label,class_name,split"
+
+GOOD = ["a/0.png,0,cat,train", "a/1.png,1,dog,train", "b/2.png,0,cat,val", "b/3.png,1,dog,test"]
+
+
+def write(path: Path, rows: list[str], header: str = HEADER) -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four small RGB images in a folder, and their annotations."""
+    for number, row in enumerate(GOOD):
+        file = tmp_path / "images" / row.split(",")[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 5, 3), 40 * number, np.uint8)).save(file)
+    write(tmp_path / "annotations.csv", GOOD)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "says"),
+    [
+        ("image,label,split", ["a,0,train"], "has no column 'class_name'; its header must hold"),
+        (HEADER, [], "has a header but no rows"),
+        (HEADER, [*GOOD, ",0,cat,train"], "row 6: image '' is empty"),
+        (HEADER, [*GOOD, "c.png,,cat,train"], "row 6: label '' is empty"),
+        (HEADER, ["a.png,0, ,train"], "row 2: class_name ' ' is empty"),
+        (HEADER, [*GOOD, "a/1.png,1,dog,test"], "row 6: image 'a/1.png' is duplicated"),
+        (HEADER, [*GOOD, "c.png,0,cat,training"], "row 6: split 'training' must be one of train, val, test"),
+        (HEADER, [*GOOD, "c.png,-1,cat,train"], "row 6: label '-1' must be a whole number from 0"),
+        (HEADER, [*GOOD, "c.png,1.0,dog,train"], "row 6: label '1.0' must be a whole number"),
+        (HEADER, [*GOOD, "c.png,7,owl,train"], "row 6: label '7' is out of range: 3 classes are numbered 0 to 2"),
+        (HEADER, [*GOOD, "c.png,0,dog,train"], "row 6: class_name 'dog' differs from an earlier row"),
+        (HEADER, [*GOOD, "c.png,2,dog,train"], "row 6: class_name 'dog' had another label"),
+        (HEADER, ["../a.png,0,cat,train"], "row 2: image '../a.png' must be a path below the image folder"),
+        (HEADER, ["/etc/a.png,0,cat,train"], "row 2: image '/etc/a.png' must be a path below"),
+        (HEADER, ["b/../../a.png,0,cat,train"], "must be a path below"),
+        (HEADER, ["C:/a.png,0,cat,train"], "must be a path below"),
+        (HEADER, ["b\\a.png,0,cat,train"], "must be a path below"),
+        (HEADER, ["a,b,c,d,e,f"], "not a UTF-8 CSV file: Length of header or names does not match"),
+        (HEADER, [*GOOD, "a,b,c,d,e,f"], "not a UTF-8 CSV file: Error tokenizing data. C error: Expected 4 fields"),
+    ],
+)
+def test_bad_annotations_raise_one_line(tmp_path: Path, header: str, rows: list[str], says: str) -> None:
+    path = write(tmp_path / "annotations.csv", rows, header)
+    with pytest.raises(StageError) as caught:
+        annotations.read(path)
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dots_inside_a_name_are_accepted(tmp_path: Path) -> None:
+    rows = ["a..b/c.d.png,0,cat,train", "..hidden/x.png,1,NA,train"]
+    frame = annotations.read(write(tmp_path / "annotations.csv", rows))
+    assert annotations.class_names(frame) == ["cat", "NA"]  # a class may be called NA
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2,3\n4,5,6,7\n"])
+def test_broken_csv_raises_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "annotations.csv"
+    path.write_bytes(content)
+    with pytest.raises(StageError, match=r"annotations\.csv"):
+        annotations.read(path)
+    with pytest.raises(StageError, match="is missing"):
+        annotations.read(tmp_path / "no.csv")
+
+
+def test_folder_and_zip_give_equal_images(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for file in sorted((folder / "images").rglob("*.png")):
+            archive.write(file, file.relative_to(folder / "images").as_posix())
+    from_folder = AnnotatedImages(folder / "annotations.csv", folder / "images")
+    from_zip = AnnotatedImages(folder / "annotations.csv", folder / "images.zip")
+    everything = torch.arange(4)
+    assert torch.equal(from_folder.batch(everything), from_zip.batch(everything))
+    assert from_folder.batch(everything).shape == (4, 3, 6, 5)
+    assert from_folder.labels.tolist() == [0, 1, 0, 1]
+    assert from_folder.class_names == ["cat", "dog"]
+    assert AnnotatedImages(folder / "annotations.csv", folder / "images", split="val").names == ["b/2.png"]
+
+
+def test_dataset_has_the_signature_of_the_pytorch_tutorial(folder: Path) -> None:
+    """Signature and use as in PyTorch's "Datasets & DataLoaders": positional arguments, transforms, a DataLoader."""
+    data = AnnotatedImages(
+        folder / "annotations.csv",
+        folder / "images",
+        lambda image: image.float() / 255,
+        lambda label: torch.zeros(2).scatter_(0, torch.tensor(label), value=1),
+    )
+    image, target = data[1]
+    assert image.dtype == torch.float32
+    assert image.max() == pytest.approx(40 / 255)
+    assert target.tolist() == [0, 1]
+    batches = list(DataLoader(data, batch_size=3))
+    assert [len(images) for images, _ in batches] == [3, 1]
+    plain, label = AnnotatedImages(folder / "annotations.csv", folder / "images")[2]
+    assert (plain.dtype, plain.shape, label) == (torch.uint8, (3, 6, 5), 0)
+
+
+def test_bad_images_raise_one_line(folder: Path) -> None:
+    def refused(says: str) -> None:
+        with pytest.raises(StageError) as caught:
+            AnnotatedImages(folder / "annotations.csv", folder / "images")
+        assert says in str(caught.value)
+        assert "b/3.png" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    last = folder / "images/b/3.png"
+    good = last.read_bytes()
+    last.write_bytes(good[:45])
+    refused("not a readable image")
+    last.write_bytes(b"no picture at all")
+    refused("not a readable image")
+    Image.fromarray(np.zeros((6, 6, 3), np.uint8)).save(last)
+    refused("is 3x6x6 (channels x height x width), but the images before it are 3x6x5")
+    Image.fromarray(np.zeros((6, 5, 4), np.uint8)).save(last)
+    refused("has the mode RGBA; convert it to grayscale (L) or RGB")
+    last.unlink()
+    refused("has no image 'b/3.png', which the annotations list")
+
+
+def test_bad_archives_raise_one_line(folder: Path) -> None:
+    path = folder / "images.zip"
+    with pytest.raises(StageError, match="is missing"):
+        images.reader(path)
+    path.write_bytes(b"PK but no ZIP")
+    with pytest.raises(StageError, match="neither a folder nor a ZIP"):
+        images.reader(path)
+    images.write_zip(path, ["a.png"], [np.zeros((28, 28), np.uint8)])
+    content = bytearray(path.read_bytes())
+    content[100] ^= 255  # a byte of the PNG: the ZIP's checksum no longer fits
+    path.write_bytes(content)
+    with pytest.raises(StageError, match=r"the image 'a.png' is damaged"):
+        images.reader(path)("a.png")
+    with pytest.raises(StageError, match=r"has no image 'b.png'"):
+        images.reader(path)("b.png")
+
+
+def test_zip_has_fixed_time_and_no_compression(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    images.write_zip(tmp_path / "a.zip", "xyz", pixels)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        for entry, expected in zip(archive.infolist(), pixels, strict=True):
+            assert entry.date_time == (1980, 1, 1, 0, 0, 0)
+            assert entry.compress_type == zipfile.ZIP_STORED
+            with Image.open(io.BytesIO(archive.read(entry))) as image:
+                assert (np.asarray(image) == expected).all()
+
+
+def test_mean_and_std_equal_numpy() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 7), dtype=np.uint8)
+    means, stds = images.mean_and_std([pixels[:20], pixels[20:]])
+    np.testing.assert_allclose(means, (pixels / 255).mean((0, 2, 3)))
+    np.testing.assert_allclose(stds, (pixels / 255).std((0, 2, 3)))

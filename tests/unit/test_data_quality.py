@@ -1,0 +1,24 @@
+"""Data quality: nothing that is nearly identical is missed."""
+
+import numpy as np
+import pandas as pd
+
+from classifier.annotate import data_quality
+
+
+def test_nearly_identical_finds_every_pair() -> None:
+    """Against all pairs; the images are bigger in one direction, and no multiple of the blocks."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (30, 1, 1)) + random.integers(-3, 4, (30, 9, 5))
+    pixels = pixels.clip(0, 255).astype(np.uint8)
+    rows = pd.DataFrame({"label": random.integers(0, 2, 30), "split": random.choice(["train", "test"], 30)})
+    first, second = np.triu_indices(30, 1)
+    distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
+    near = (distance > 0) & (distance <= data_quality.NEAR)
+    expected = {
+        "across_splits": int((near & (rows["split"].to_numpy()[first] != rows["split"].to_numpy()[second])).sum()),
+        "pairs": int(near.sum()),
+        "with_another_label": int((near & (rows["label"].to_numpy()[first] != rows["label"].to_numpy()[second])).sum()),
+    }
+    assert expected["pairs"] > 3
+    assert data_quality.nearly_identical(pixels, rows) == expected

@@ -1,0 +1,65 @@
+"""The pictures of report."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sklearn.metrics import confusion_matrix
+
+from classifier.report import figures, model_summary, page
+
+
+def written(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+def test_confusion_matrix_has_counts_and_shares() -> None:
+    labels, predicted = np.array([0] * 8 + [1] * 4), np.array([0] * 6 + [1] * 2 + [1] * 4)
+    with figures.style():
+        texts = written(figures.confusion(confusion_matrix(labels, predicted), ["a", "b$c$"]))
+    for text in ("6", "75.0%", "2", "25.0%", "4", "100.0%", "b$c$"):
+        assert text in texts
+    assert "0" not in texts
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_picture_grid_draws_nothing_and_colors(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, channels, 40, 20), dtype=np.uint8)
+    for few in (pixels, pixels[:0]):
+        captions, wrong = ["x\ny"] * len(few), [True] * len(few)
+        drawn = page.picture(partial(figures.picture_grid, "T", few, captions, wrong, 2, "none"))
+        assert drawn.png.startswith(b"\x89PNG")
+        assert drawn.svg.count("<image") == len(few)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((16, 1, 2, 2), (16, 1, 2, 2)),  # a convolution
+        ((8, 3, 5, 5), (8, 3, 5, 5)),  # on colors
+        ((100, 28 * 28), (64, 1, 28, 28)),  # units on whole images
+        ((5, 7), None),
+        ((4, 2, 3, 3), None),
+    ],
+)
+def test_filters_of_every_first_layer_are_drawn(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...] | None
+) -> None:
+    tensors = {"3.weight": np.ones((1, 1), np.float32), "10.weight": np.ones((2, 2), np.float32)}
+    weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    model_config = '{"architecture": "x", "trained_with": {}, "channels": 1, "height": 28, "width": 28}'
+    save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": model_config})
+    kernels = model_summary.read(tmp_path / "model").filters
+    assert (None if kernels is None else kernels.shape) == expected
+    assert page.picture(lambda: figures.filters(kernels)).png.startswith(b"\x89PNG")
+
+
+def test_thumbnails_never_fill_the_page() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 3, 96, 64), dtype=np.uint8)
+    made = list(page.thumbnails(noise))
+    assert 10 < len(made) < 300
+    assert sum(map(len, made)) <= page.THUMBNAIL_BYTES

@@ -1,0 +1,57 @@
+"""Imports go one way: scripts import the package, its folders import its modules, and the ground imports nothing."""
+
+import ast
+
+import pytest
+
+from tests.support import imports
+
+GROUND = {"classifier/config.py", "classifier/errors.py", "classifier/yaml_file.py"}
+PACKAGE = "classifier/__init__.py"
+
+
+@pytest.mark.parametrize("path", imports.modules("classifier", "stages", "tools"))
+def test_module_imports_never_lead_back_to_it(path: str) -> None:
+    """At the top of a module or in a function: both would bind two modules together."""
+    assert path not in imports.all_of(path)
+
+
+def test_classifier_imports_neither_stages_nor_tools_nor_tests() -> None:
+    outside = {
+        (path, imported)
+        for path in imports.modules("classifier")
+        for imported in imports.all_of(path)
+        if not imported.startswith("classifier/")
+    }
+    assert not outside
+
+
+def test_stages_import_no_tools_and_no_other_stage() -> None:
+    scripts = set(imports.modules("stages")) - {"stages/__init__.py"}
+    for path in scripts:
+        assert not {name for name in imports.all_of(path) if name.startswith("tools/") or name in scripts - {path}}
+
+
+@pytest.mark.parametrize("path", sorted(GROUND))
+def test_ground_imports_only_ground(path: str) -> None:
+    assert imports.all_of(path) <= GROUND | {PACKAGE}
+
+
+@pytest.mark.parametrize("path", imports.modules("classifier/runner"))
+def test_runner_imports_only_ground_and_itself(path: str) -> None:
+    beyond = {name for name in imports.all_of(path) if not name.startswith("classifier/runner/")}
+    assert beyond <= GROUND | {PACKAGE}
+
+
+@pytest.mark.parametrize("path", [PACKAGE, "stages/__init__.py"])
+def test_exempt_packages_hold_a_docstring_only(path: str) -> None:
+    """tests/dvc/test_declaration.py exempts them from the dependencies that dvc.yaml lists."""
+    (docstring,) = ast.parse((imports.ROOT / path).read_text()).body
+    assert isinstance(docstring, ast.Expr)
+
+
+def test_import_reader_sees_functions_packages_and_not_type_checking() -> None:
+    direct = imports.direct("stages/train.py")
+    assert "classifier/train/loop.py" in direct  # inside a function
+    assert "classifier/train/__init__.py" in direct  # the package on the way
+    assert "classifier/config.py" not in direct  # under TYPE_CHECKING

@@ -1,0 +1,92 @@
+"""Every formula that evaluate uses, against a library's."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import top_k_accuracy_score as library_top_k
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from classifier import metrics
+
+CLASSES, IMAGES = 7, 500
+
+
+@pytest.fixture(scope="module")
+def logits() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 2, (IMAGES, CLASSES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels(logits: np.ndarray) -> np.ndarray:
+    """Mostly, but not always, the most probable class."""
+    random = np.random.default_rng(1)
+    return np.where(random.random(IMAGES) < 0.6, logits.argmax(1), random.integers(0, CLASSES, IMAGES))
+
+
+RAW_FILES = list("abcdefg")
+
+
+@pytest.mark.parametrize(("right", "count"), [(9396, 10000), (0, 10), (10, 10), (1, 3)])
+def test_wilson_interval_equals_scipy(right: int, count: int) -> None:
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    assert metrics.wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_loss_and_softmax_equal_scikit_learn(logits: np.ndarray, labels: np.ndarray) -> None:
+    for temperature in (1.0, 0.4, 3.0):
+        expected = softmax(logits.astype(np.float64) / temperature, axis=1)
+        np.testing.assert_allclose(metrics.softmax(logits, temperature), expected)
+        np.testing.assert_allclose(metrics.scale(metrics.softmax(logits), temperature), expected)
+        loss = metrics.mean_loss(logits, labels, temperature)
+        assert loss == pytest.approx(log_loss(labels, expected, labels=range(CLASSES)))
+
+
+@pytest.mark.parametrize("k", [1, 2, CLASSES])
+def test_top_k_accuracy_equals_scikit_learn(logits: np.ndarray, labels: np.ndarray, k: int) -> None:
+    with warnings.catch_warnings(action="ignore"):  # every class is among the first seven of seven
+        expected = library_top_k(labels, logits, k=k, labels=range(CLASSES))
+    assert metrics.top_k_accuracy(logits, labels, k) == pytest.approx(expected)
+
+
+def test_metrics_by_class_equal_scikit_learn(logits: np.ndarray, labels: np.ndarray) -> None:
+    predicted = logits.argmax(1)
+    predicted[predicted == 2] = 3  # a class that is never predicted
+    counts = metrics.confusion(labels, predicted, CLASSES)
+    assert (counts == confusion_matrix(labels, predicted)).all()
+    rows = metrics.by_class(counts, RAW_FILES)
+    expected = precision_recall_fscore_support(labels, predicted, zero_division=0)
+    for column, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        np.testing.assert_allclose(rows[column], values)
+    assert rows.index.tolist() == RAW_FILES
+
+
+def test_brier_score_equals_scikit_learn(logits: np.ndarray, labels: np.ndarray) -> None:
+    probabilities = metrics.softmax(logits)
+    expected = brier_score_loss(labels, probabilities, labels=list(range(CLASSES)), scale_by_half=False)
+    assert metrics.brier_score(probabilities, labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_calibration_error_equals_torchmetrics(logits: np.ndarray, labels: np.ndarray, temperature: float) -> None:
+    probabilities = metrics.softmax(logits, temperature)
+    bins = metrics.reliability(probabilities, labels)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(labels), CLASSES, n_bins=metrics.BINS, norm="l1"
+    )
+    assert metrics.expected_calibration_error(bins) == pytest.approx(expected.item(), abs=1e-6)
+    assert bins["num_images"].sum() == IMAGES
+    assert (bins["confidence"] > bins["low"]).all()
+    assert (bins["confidence"] <= bins["high"]).all()
+
+
+def test_reliability_bin_includes_its_upper_edge() -> None:
+    certain = np.array([[1.0, 0.0], [0.6, 0.4]])
+    bins = metrics.reliability(certain, np.array([0, 1]))
+    assert bins["high"].tolist() == pytest.approx([9 / 15, 1.0])
+    assert bins["accuracy"].tolist() == [0.0, 1.0]
+    assert metrics.expected_calibration_error(bins) == pytest.approx(0.3)

@@ -1,0 +1,58 @@
+"""Models: shapes, classes, files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from classifier.model import zoo
+from classifier.model.serialization import ModelConfig, load, save
+from tests.support.recipes import MODEL_ARGUMENTS
+
+# One of each family that fits into a test: plain, residual, dense, inverted, branching, depthwise, patches, attention.
+FAMILIES = ["alexnet", "vgg11_bn", "resnet18", "densenet121", "mobilenet_v3_small", "googlenet", "shufflenet_v2_x0_5",
+            "squeezenet1_1", "mnasnet0_5", "regnet_y_400mf", "efficientnet_b0", "convnext_tiny", "swin_t"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_torchvision_model_fits_channels_sizes_and_classes(name: str) -> None:
+    for channels, size in ((1, (28, 28)), (3, (64, 80))):
+        # Shapes without numbers, since random weights would take seconds; RegNet computes its widths as tensors.
+        with torch.device("cpu" if name.startswith("regnet") else "meta"):
+            model = zoo.build_model(name, {}, channels, size, 7).to("meta")
+        assert model(torch.empty(2, channels, *size, device="meta")).shape == (2, 7)
+
+
+def test_unknown_model_or_argument_is_named() -> None:
+    with pytest.raises(ValueError, match="torchvision has no classification model 'resnet19'"):
+        zoo.build_model("resnet19", {}, 1, (28, 28), 10)
+    with pytest.raises(ValueError, match=r"models.resnet18: .*depth"):
+        zoo.build_model("resnet18", {"depth": 3}, 1, (28, 28), 10)
+
+
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+@pytest.mark.parametrize(("channels", "size"), [(1, (28, 28)), (3, (32, 40))])
+def test_model_fits_channels_sizes_and_classes(name: str, channels: int, size: tuple[int, int]) -> None:
+    model = zoo.build_model(name, MODEL_ARGUMENTS[name], channels, size, 7)
+    assert model(torch.zeros(2, channels, *size)).shape == (2, 7)
+
+
+def test_tutorial_networks_have_the_tutorial_shapes() -> None:
+    mlp = zoo.build_model("mlp", {"hidden": [512, 512]}, 1, (28, 28), 10)
+    assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [(512, 784), (512, 512), (10, 512)]
+    lenet = zoo.build_model("lenet", {}, 1, (28, 28), 10)
+    assert [tuple(p.shape) for p in lenet.parameters() if p.ndim > 1] == [
+        (6, 1, 5, 5), (16, 6, 5, 5), (120, 256), (84, 120), (10, 84),
+    ]  # fmt: skip
+
+
+def test_model_file_depends_on_its_content_alone(tmp_path: Path) -> None:
+    model_config = ModelConfig("mlp", {"hidden": [4]}, ["a", "b"], 1, 3, 3, [0.5], [0.25], {})
+    model = model_config.build()
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name / f"{name}.safetensors", model, model_config)
+    assert (tmp_path / "first/first.safetensors").read_bytes() == (tmp_path / "second/second.safetensors").read_bytes()
+    again, same_card = load(tmp_path / "first/first.safetensors")
+    assert same_card == model_config
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))

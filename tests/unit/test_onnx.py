@@ -1,0 +1,127 @@
+"""Models exported to ONNX compute what PyTorch computes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torchvision
+
+from classifier.export import background, onnx_file, onnx_int8, onnx_validate
+from classifier.model import zoo
+from classifier.model.serialization import ModelConfig, Normalize
+from tests.support.recipes import MODEL_ARGUMENTS
+
+
+def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelConfig:
+    names = [f"class {number}" for number in range(7)]
+    return ModelConfig(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels, {})
+
+
+def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
+    """With running statistics that are not 0 and 1, or folding BatchNorm would have nothing to do."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return model.eval()
+
+
+def check_exported(model: torch.nn.Module, model_config: ModelConfig, path: Path) -> None:
+    """The file has the contract's form and computes what the model computes, in batches of any size."""
+    onnx_file.write(path, onnx_file.convert(model, model_config, 18))
+    onnx_validate.check_contract(path, model_config, opset=18)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    size = (model_config.channels, model_config.height, model_config.width)
+    for count in (1, 2, 7):
+        for images in (
+            torch.randint(0, 256, (count, *size), dtype=torch.uint8),
+            torch.zeros(count, *size, dtype=torch.uint8),
+            torch.full((count, *size), 255, dtype=torch.uint8),
+        ):
+            logits, probabilities = session.run(None, {"images": images.numpy()})
+            with torch.inference_mode():
+                expected = model(Normalize(model_config)(images))
+            np.testing.assert_allclose(logits, expected, atol=1e-4 * max(1, expected.abs().max().item()))
+            np.testing.assert_allclose(probabilities, (expected / model_config.temperature).softmax(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_exported_model_equals_pytorch(tmp_path: Path, name: str, channels: int) -> None:
+    torch.manual_seed(0)
+    model_config = make_model_config(name, channels)
+    model_config = dataclasses.replace(model_config, temperature=0.7)
+    check_exported(as_after_training(model_config.build()), model_config, tmp_path / "model.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+    assert not kinds & {"Mul", "Add", "Sub"}  # the first layer normalizes
+
+
+def test_padding_first_layer_keeps_its_normalization(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 7)
+    )
+    check_exported(model.eval(), make_model_config("cnn", channels=3), tmp_path / "model.onnx")
+
+
+def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model_config = make_model_config("cnn")
+    model = as_after_training(model_config.build())
+    images = torch.randint(0, 200, (64, 1, 28, 28), dtype=torch.uint8)  # no white: the range is not the calibration's
+    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, model_config, 18))
+    proto = onnx_int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", images.numpy())
+    kinds = [node.op_type for node in proto.graph.node]
+    (first,) = (node for node in proto.graph.node if "images" in node.input)
+    assert first.op_type == "DequantizeLinear"
+    assert "Cast" not in kinds
+    onnx_file.write(tmp_path / "int8.onnx", proto)
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
+    white = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
+    for batch in (images, white):
+        (logits,) = session.run(["logits"], {"images": batch.numpy()})
+        with torch.inference_mode():
+            expected = model(Normalize(model_config)(batch)).numpy()
+        assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "multiplications"),
+    # DenseNet's BatchNorm comes before its convolutions: one of each of its 8 layers, its 3 transitions and the last
+    # cannot be folded. MaxViT is like it (11 left).
+    [
+        ("resnet18", {}, 1),
+        ("mobilenet_v3_small", {}, None),
+        ("shufflenet_v2_x0_5", {}, 1),
+        ("DenseNet", {"block_config": (2, 2, 2, 2)}, 13),
+    ],
+)
+def test_torchvision_model_exports_without_batch_norm(
+    tmp_path: Path, name: str, options: dict[str, Any], multiplications: int | None
+) -> None:
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(num_classes=7, **options)
+    where, first = next(item for item in model.named_modules() if isinstance(item[1], torch.nn.Conv2d))
+    parent, _, attribute = where.rpartition(".")
+    gray = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
+    setattr(model.get_submodule(parent), attribute, gray)
+    model_config = ModelConfig(name, {}, [f"class {number}" for number in range(7)], 1, 32, 32, [0.3], [0.4], {})
+    check_exported(as_after_training(model), model_config, tmp_path / "model.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    if multiplications:  # one is the normalization's; squeeze-and-excitation multiplies too
+        assert operators.count("Mul") == multiplications
+
+
+def test_background_of_a_dataset_is_recognized() -> None:
+    dark = np.zeros((100, 3, 6, 8), np.uint8)
+    dark[..., 1:-1, 1:-1] = 255
+    assert background.kind(dark) == "dark"
+    assert background.kind(255 - dark) == "light"
+    assert background.kind(np.concatenate([dark, 255 - dark])) == "mixed"

@@ -1,0 +1,97 @@
+"""Optimizers and schedules of the learning rate."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier import yaml_file
+from classifier.model import zoo
+from classifier.train.muon import Muon, orthogonal
+from classifier.train.optim import Schedule, make_optimizer
+from tests.project import REPOSITORY
+
+
+def test_schedules_rise_and_fall_as_documented() -> None:
+    every = {"step_size": 3, "gamma": 0.1}
+    for name in ("constant", "step", "cosine", "linear"):
+        rates = [Schedule(name, every, 0.2, 100, 10)(step) for step in range(100)]
+        np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
+        assert max(rates) == 1
+        assert rates[-1] == {"constant": 1, "step": pytest.approx(0.001)}.get(name, pytest.approx(0.01, abs=0.012))
+        assert Schedule(name, every, 0, 10, 10)(0) == pytest.approx(1, rel=0.1)
+    # linear falls in a straight line, step in steps of three epochs
+    falls = np.diff([Schedule("linear", {}, 0.2, 100, 10)(step) for step in range(20, 100)])
+    np.testing.assert_allclose(falls, falls[0])
+    steps = [Schedule("step", every, 0, 100, 10)(step) for step in (0, 29, 30, 59, 60)]
+    np.testing.assert_allclose(steps, [1, 1, 0.1, 0.1, 0.01])
+
+
+def test_weight_decay_exempts_biases_and_normalization() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    options = {"lr": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.5}
+    decayed, spared = make_optimizer("sgd", options, model).param_groups
+    assert (decayed["weight_decay"], [p.ndim for p in decayed["params"]]) == (0.5, [4])
+    assert (spared["weight_decay"], [p.ndim for p in spared["params"]]) == (0, [1, 1, 1])
+
+
+def test_muon_orthogonalizes_filters_only() -> None:
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonal(torch.randn(8, 40)))
+    assert 0.6 < singular.min() < singular.max() < 1.3
+    model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6, 3))
+    options = {"lr": 0.1, "momentum": 0.6, "sgd_lr": 0.2, "sgd_momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = make_optimizer("muon", options, model)
+    shapes = [[tuple(p.shape) for p in group["params"] if p.ndim > 1] for group in optimizer.param_groups]
+    assert shapes == [[(6, 4, 3, 3)], [(4, 1, 2, 2), (3, 6)], []]
+
+
+def test_muon_equals_sgd_for_other_weights() -> None:
+    torch.manual_seed(0)
+    mine, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
+    theirs.load_state_dict(mine.state_dict())
+    options: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    optimizers = [
+        Muon([{"params": list(mine.parameters()), **options}]),
+        torch.optim.SGD(theirs.parameters(), nesterov=True, **options),
+    ]
+    for _ in range(5):
+        batch = torch.randn(8, 5)
+        for layer, optimizer in zip((mine, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(batch).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(mine.weight, theirs.weight)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "muon"])
+def test_optimizer_resumes_to_the_same_bits(name: str) -> None:
+    options = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"][name]
+    images, labels = torch.randn(6, 16, 1, 28, 28), torch.randint(0, 10, (6, 16))
+
+    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = zoo.build_model("lenet", {}, 1, (28, 28), 10)
+        return model, make_optimizer(name, options, model)
+
+    def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            torch.nn.functional.cross_entropy(model(images[step]), labels[step]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    whole, first, second = start(), start(), start()
+    train(*whole, range(6))
+    train(*first, range(3))
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in first], file)
+    file.seek(0)
+    of_model, of_optimizer = torch.load(file, weights_only=True)
+    second[0].load_state_dict(of_model)
+    second[1].load_state_dict(of_optimizer)
+    train(*second, range(3, 6))
+    for one, other in zip(whole[0].state_dict().values(), second[0].state_dict().values(), strict=True):
+        assert torch.equal(one, other)
