@@ -168,7 +168,7 @@ def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None
     )
     assert len(samples) == 40
     assert rows.loc[samples, "label"].value_counts().eq(4).all()
-    answers = json.loads(demo.stage("predict", "--json", "scratch/demo/site/samples").stdout)
+    answers = json.loads(demo.run("python", "-m", "tools.predict", "--json", "scratch/demo/site/samples").stdout)
     for number, name in [*enumerate(samples)][::-1]:  # the first is chosen already
         page.choose(number)
         page.must_say(f"{name}, labeled {labels[name]}", answers[number]["probabilities"])

@@ -67,6 +67,7 @@ class Browser:
 
     def reset(self) -> None:
         """As a new window with nothing remembered."""
+        self.driver.delete_network_conditions()
         self.driver.get("about:blank")
         self.devtools("Emulation.clearDeviceMetricsOverride")
         self.devtools("Emulation.setEmulatedMedia", features=[])
