@@ -68,7 +68,8 @@ class Annotate(Section):
 
 class Compute(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: Annotated[int, Field(ge=1, le=1024)]
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
+    portable: bool
 
 
 class Augment(Section):
@@ -240,6 +241,12 @@ class Params(Section):
     report: Report
     export: Export
     runtime: Runtime
+
+    @model_validator(mode="after")
+    def _bf16_is_not_portable(self) -> "Params":
+        if self.train.precision == "bf16" and self.compute.portable:
+            raise ValueError("train.precision: bf16 differs between processors; with compute.portable it must be fp32")
+        return self
 
     @model_validator(mode="after")
     def _names_have_a_section(self) -> "Params":

@@ -3,10 +3,7 @@
 Source of the signature: ``CustomImageDataset`` in "Datasets & DataLoaders", PyTorch tutorials, "Learn the Basics".
 """
 
-import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from classifier import annotations, images
+from classifier.concurrency import map_ahead
 from classifier.errors import StageError
 from classifier.progress import progress_bar
 
@@ -107,25 +105,10 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         return torch.stack([torch.as_tensor(self.target_transform(label)) for label in self.labels.tolist()])
 
     def batches(self, plan: Iterable[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Each set of indices with its ``batch``, prefetched on threads if the images are not in memory."""
+        """Each set of indices with its ``batch``, reading ahead on threads if the images are not in memory."""
         if self.images is not None:
-            yield from ((indices, self.batch(indices)) for indices in plan)
-            return
-        plan = iter(plan)
-        with ThreadPoolExecutor(self.threads) as pool:
-
-            def start(count: int) -> Iterator[tuple[torch.Tensor, Future[torch.Tensor]]]:
-                return ((indices, pool.submit(self.batch, indices)) for indices in itertools.islice(plan, count))
-
-            waiting = deque(start(READ_AHEAD))
-            try:
-                while waiting:
-                    indices, batch = waiting.popleft()
-                    yield indices, batch.result()
-                    waiting.extend(start(1))
-            finally:
-                for _, batch in waiting:
-                    batch.cancel()
+            return ((indices, self.batch(indices)) for indices in plan)
+        return map_ahead(self.batch, plan, self.threads, READ_AHEAD)
 
     def iter_batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``(n, C, H, W) uint8`` each time."""

@@ -47,7 +47,7 @@ def main(context: "StageContext") -> None:
     from classifier.model import compute, serialization
     from classifier.model.inference import predict_logits
 
-    params, device = context.param("evaluate"), compute.prepare(context.param("compute"))
+    params, backend = context.param("evaluate"), compute.prepare(context.param("compute"))
     model_path, annotations_file = context.dep("models/classifier.safetensors"), context.dep("data/annotations.csv")
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(
@@ -60,12 +60,12 @@ def main(context: "StageContext") -> None:
     model_config.check_fits(model_path, test_images)
     check_classes(annotations_file, test_images)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last)
-    normalize = serialization.Normalize(model_config).to(device)
+    model = fold_batch_norm(model).to(backend.device).to(memory_format=torch.channels_last)
+    normalize = serialization.Normalize(model_config).to(backend.device)
 
     labels = test_images.labels.numpy()
     views = (view for images in test_images.iter_batches(params.batch_size) for view in (images, images.flip(-1)))
-    logits_of_views = [*predict_logits(model, normalize, views, device)]
+    logits_of_views = [*predict_logits(model, normalize, views, backend)]
     logits, mirrored_logits = (torch.cat(logits_of_views[first::2]).numpy() for first in (0, 1))
 
     confusion = metrics.confusion(labels, logits.argmax(1), len(model_config.class_names))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from classifier.dataset import AnnotatedImages
+    from classifier.model.compute import Backend
     from classifier.model.serialization import ModelConfig
     from classifier.runner.context import StageContext
 
@@ -47,8 +48,7 @@ def main(context: "StageContext") -> None:
     from classifier.model import compute, serialization
     from classifier.runner import files
 
-    params, threads = context.param("export"), context.param("compute").threads
-    compute.prepare(context.param("compute"))
+    params, backend = context.param("export"), compute.prepare(context.param("compute"))
     model_path = context.dep("models/classifier.safetensors")
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(context.dep("data/annotations.csv"), context.dep("data/images.zip"), "test")
@@ -66,8 +66,8 @@ def main(context: "StageContext") -> None:
     onnx_file.write(path, proto)
 
     onnx_validate.check_contract(path, model_config, params.opset)
-    session = onnx_session.create_session(path, threads)
-    compare = onnx_validate.Comparison(model, model_config, session, params.batch_size)
+    session = onnx_session.create_session(path, backend.threads)
+    compare = onnx_validate.Comparison(model, model_config, session, params.batch_size, backend)
     outputs = compare(test_images.all_images())
     onnx_validate.check_outputs(outputs, model_config.temperature, params.tolerance, test_images.names.__getitem__)
     extremes_difference = onnx_validate.check_extremes(compare, model_config, params.tolerance)
@@ -85,7 +85,7 @@ def main(context: "StageContext") -> None:
         "size_bytes": size,
     }
     metrics: dict[str, Any] = {"size_mb": size / MEGABYTE}
-    int8 = write_int8(context, path, model_config, test_images, rows, metadata)
+    int8 = write_int8(context, path, model_config, test_images, rows, metadata, backend)
     if int8:
         details["int8"] = int8
         metrics["int8"] = {"accuracy": int8["accuracy"], "size_mb": int8["size_bytes"] / MEGABYTE}
@@ -143,6 +143,7 @@ def write_int8(
     test_images: "AnnotatedImages",
     rows: "pd.DataFrame",
     metadata: dict[str, Any],
+    backend: "Backend",
 ) -> dict[str, Any]:
     """Write the model in 8 bits, or a note that it is off, and return its metrics; none if it is off.
 
@@ -165,10 +166,12 @@ def write_int8(
     drawn = training.sample(min(params.int8_calibration_images, len(training)), random_state=params.int8_seed)
     (folder / "README.txt").write_text(INT8_ON.format(len(drawn)), encoding="utf-8")
     logger.info(f"quantizing to 8 bits, calibrated on {len(drawn):,} training images")
+    if backend.portable:
+        logger.warning("onnxruntime calibrates with its own kernels: the file in 8 bits may differ between processors")
     path = folder / "classifier.int8.onnx"
     calibration_images = AnnotatedImages(drawn, context.dep("data/images.zip")).all_images().numpy()
     proto = onnx_int8.quantize(source, path, calibration_images)
-    session = onnx_session.create_session(path, context.param("compute").threads)
+    session = onnx_session.create_session(path, backend.threads)
     logits, _ = onnx_validate.run(session, test_images.all_images().numpy(), params.batch_size)
     accuracy = onnx_validate.accuracy(logits, test_images)
     drop = round(metadata["accuracy"] - accuracy, 6)

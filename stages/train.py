@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from classifier.config import Train
     from classifier.dataset import AnnotatedImages
+    from classifier.model.compute import Backend
     from classifier.model.serialization import ModelConfig, Normalize
     from classifier.runner.context import StageContext
     from classifier.train.state import Row
@@ -65,8 +66,10 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     from classifier.train.state import TrainState
 
     config, runtime = context.param("train"), context.untracked_param("runtime")
-    device = distributed.select_device(compute.prepare(context.param("compute")), config.world_size)
-    environment = compute.environment(device)
+    backend = compute.prepare(context.param("compute"), config.world_size)
+    device = distributed.select_device(backend.device, config.world_size)
+    environment = compute.environment(backend)
+    warn_slow_bf16(config, device)
     warn_environment_changed(environment)
 
     train_images, val_images = load_splits(
@@ -87,7 +90,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     print_model_summary(config, model, model_config, len(train_images), device)
     model = model.to(device).to(memory_format=torch.channels_last)
 
-    fingerprint = context.fingerprint(environment=environment)
+    fingerprint = context.fingerprint(environment=compute.deciding(environment))
     processes.init_process_group(group, device, fingerprint)
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
     steps_per_epoch = math.ceil(len(train_images) / config.batch_size)  # the last batch may be smaller
@@ -102,7 +105,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
         train_images=train_images,
         val_images=val_images,
         eval_modules=eval_modules,
-        device=device,
+        backend=backend,
     )
     optimizer = make_optimizer(config.optimizer, context.param(f"optimizers.{config.optimizer}").model_dump(), model)
     state = TrainState.create(model, optimizer, config)
@@ -116,7 +119,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
             on_epoch=on_epoch,
         )
     if context.is_rank_zero:
-        temperature = calibrate(kept, task.normalize, val_images, device)
+        temperature = calibrate(kept, task.normalize, val_images, backend)
         write_results(
             context, kept, dataclasses.replace(model_config, temperature=temperature), state.history, environment
         )
@@ -240,9 +243,7 @@ def make_epoch_callback(
         yield on_epoch
 
 
-def calibrate(
-    model: "nn.Module", normalize: "Normalize", val_images: "AnnotatedImages", device: "torch.device"
-) -> float:
+def calibrate(model: "nn.Module", normalize: "Normalize", val_images: "AnnotatedImages", backend: "Backend") -> float:
     """The temperature that the logits are divided by for calibrated probabilities; 1 without validation images."""
     import torch
 
@@ -253,7 +254,7 @@ def calibrate(
     if not len(val_images):
         return 1.0
     batches = val_images.iter_batches(VALIDATION_BATCH_SIZE)
-    logits = torch.cat([*predict_logits(model, normalize, batches, device)])
+    logits = torch.cat([*predict_logits(model, normalize, batches, backend)])
     return calibration.fit_temperature(logits, val_images.labels)
 
 
@@ -262,7 +263,7 @@ def write_results(
     model: "nn.Module",
     model_config: "ModelConfig",
     history: "list[Row]",
-    environment: dict[str, str | int],
+    environment: dict[str, str | int | bool],
 ) -> None:
     """Write the model, its curves, the metrics of the epoch that was kept, and the environment."""
     from classifier.model import serialization
@@ -287,13 +288,28 @@ def write_curves(context: "StageContext", history: "list[Row]") -> None:
     frame.to_csv(context.out(CURVES), index=False, lineterminator="\n")
 
 
-def warn_environment_changed(environment: dict[str, str | int]) -> None:
+def warn_slow_bf16(config: "Train", device: "torch.device") -> None:
+    """Log what bf16 costs on a processor that has to emulate it."""
+    from classifier.runner.portability import cpu_flags
+
+    flags = cpu_flags()
+    if config.precision == "bf16" and device.type == "cpu" and flags and not flags & {"avx512_bf16", "amx_bf16"}:
+        logger.warning(
+            "this processor has no bf16 instructions: a step takes about twelve times as long as with train.precision:"
+            " fp32 (measured with AVX2)"
+        )
+
+
+def warn_environment_changed(environment: dict[str, str | int | bool]) -> None:
     """Log how this machine differs from the one that made the current model."""
     try:
         before = json.loads(ENVIRONMENT.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    changes = [f"{key} {before.get(key)} -> {value}" for key, value in environment.items() if before.get(key) != value]
+    from classifier.model import compute
+
+    now = compute.deciding(environment)
+    changes = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
     if changes:
         logger.info(f"not the environment of the last model, so the last bits may differ: {', '.join(changes)}")
 

@@ -93,7 +93,8 @@ def _now() -> dict[str, Any]:
     from classifier.model import compute
 
     validated, plain = config.read()
-    return {"params": plain, "environment": compute.environment(compute.prepare(validated.compute))}
+    backend = compute.prepare(validated.compute, validated.train.world_size)
+    return {"params": plain, "environment": compute.deciding(compute.environment(backend))}
 
 
 def _differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:

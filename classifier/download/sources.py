@@ -16,6 +16,7 @@ from classifier.dataset_registry import RawFile
 
 DEBIAN = "debian:"
 MAX_BACKOFF_SECONDS = 8
+CONNECT_SECONDS = 2  # a firewall that drops packets must not cost more, for each source
 
 
 class SourceError(Exception):
@@ -93,14 +94,15 @@ def _read_either(base: str, name: str, timeout_seconds: float) -> bytes:
 
 def _read(url: str, timeout_seconds: float) -> bytes:
     import fsspec
-    from aiohttp import ClientError, ClientResponseError, ClientTimeout
+    from aiohttp import ClientConnectorError, ClientError, ClientResponseError, ClientTimeout, ConnectionTimeoutError
     from fsspec.callbacks import TqdmCallback
     from fsspec.exceptions import FSTimeoutError
 
     options = {}
     if url.startswith(("http:", "https:")):
         # The timeouts limit silence, not the total time, so a slow connection is fine. trust_env: proxies.
-        silence = ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
+        connect = min(timeout_seconds, CONNECT_SECONDS)
+        silence = ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=timeout_seconds)
         options["client_kwargs"] = {"timeout": silence, "trust_env": True}
     name = url.rpartition("/")[2]
     bar = TqdmCallback(
@@ -112,6 +114,9 @@ def _read(url: str, timeout_seconds: float) -> bytes:
         filesystem.get_file(path, content, callback=bar)
     except FileNotFoundError:
         raise
+    except (ClientConnectorError, ConnectionTimeoutError) as error:  # not worth a second try: other sources follow
+        reason = "timeout" if isinstance(error, ConnectionTimeoutError) else error.os_error.strerror or "no connection"
+        raise SourceError(f"{name}: the host cannot be reached ({reason})") from None
     except (FSTimeoutError, TimeoutError):
         raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
     except ClientResponseError as error:

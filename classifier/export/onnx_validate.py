@@ -1,5 +1,6 @@
 """Validation of an exported file, before it is published: its structure, and its outputs against PyTorch's."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from classifier.errors import StageError
 from classifier.export.onnx_file import INPUT, OUTPUTS
+from classifier.model.compute import Backend
 from classifier.model.inference import predict_logits
 from classifier.model.serialization import ModelConfig, Normalize
 
@@ -86,15 +88,21 @@ class Comparison:
     """Runs images through a model in PyTorch on the CPU, and through its exported file in onnxruntime."""
 
     def __init__(
-        self, model: nn.Module, model_config: ModelConfig, session: onnxruntime.InferenceSession, batch_size: int
+        self,
+        model: nn.Module,
+        model_config: ModelConfig,
+        session: onnxruntime.InferenceSession,
+        batch_size: int,
+        backend: Backend,
     ):
         self._model, self._normalize = model, Normalize(model_config)
+        self._backend = dataclasses.replace(backend, device=torch.device("cpu"))  # where onnxruntime runs too
         self._session, self._batch_size = session, batch_size
 
     def __call__(self, images: torch.Tensor) -> Outputs:
         """Outputs for ``(N, C, H, W) uint8`` images."""
-        cpu = torch.device("cpu")  # where onnxruntime runs too
-        expected = torch.cat([*predict_logits(self._model, self._normalize, images.split(self._batch_size), cpu)])
+        batches = images.split(self._batch_size)
+        expected = torch.cat([*predict_logits(self._model, self._normalize, batches, self._backend)])
         return Outputs(expected.numpy(), *run(self._session, images.numpy(), self._batch_size))
 
 

@@ -1,20 +1,52 @@
 """Device, threads and determinism, and a description of the machine on which the last bits depend."""
 
 import ctypes
+import logging
+import os
 import platform
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from classifier.errors import StageError
+from classifier.runner import portability
 
 if TYPE_CHECKING:
     from classifier.config import Compute
 
+MAX_AUTO_THREADS = 8  # more gain nothing: a batch is cut into a few parts
 
-def prepare(compute: "Compute") -> torch.device:
-    """Set threads and deterministic algorithms, and choose the device.
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where and how a model computes.
+
+    Attributes:
+        device: of the model.
+        threads: of this process.
+        portable: each operation runs on one thread, and the threads share the batches, or the parts of a batch. So the
+            result does not depend on how many threads there are. Otherwise the threads share each operation.
+    """
+
+    device: torch.device
+    threads: int
+    portable: bool
+
+    @property
+    def is_same_everywhere(self) -> bool:
+        """Whether the result is the same on every x86-64 processor with AVX2 and the locked versions."""
+        return self.portable and not portability.unmet_conditions()
+
+
+def prepare(compute: "Compute", world_size: int = 1) -> Backend:
+    """Set threads and deterministic algorithms, choose the device, and log why results may differ elsewhere.
+
+    Args:
+        compute: the section ``compute`` of params.yaml.
+        world_size: processes that share the work; several of them are not portable.
 
     Raises:
         StageError: the requested device is not available.
@@ -25,13 +57,32 @@ def prepare(compute: "Compute") -> torch.device:
     )
     if not available[name]:
         raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(cores, MAX_AUTO_THREADS) if compute.threads == "auto" else int(compute.threads)
+    backend = Backend(torch.device(name), threads, compute.portable and name == "cpu" and world_size == 1)
+    if compute.portable:
+        reasons = portability.unmet_conditions()
+        if name != "cpu":
+            reasons.append(f"compute.portable holds on CPUs only, so results on {name} may differ between machines")
+        if world_size > 1:
+            reasons.append("compute.portable holds for train.world_size 1, so results may differ between machines")
+        for reason in reasons:
+            logger.warning(reason)
     _keep_memory()
-    torch.set_num_threads(compute.threads)
+    torch.set_num_threads(1 if backend.portable else threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms also imports the compiler: 1 s
     # Filling every new tensor, to reveal reads of uninitialized memory, costs a quarter of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # it selects kernels by timing, so not always the same ones
-    return torch.device(name)
+    return backend
+
+
+def use_one_thread() -> None:
+    """Let the operations that this thread calls run on it alone: for the initializer of a pool of threads.
+
+    PyTorch and MKL count per thread that calls them, and a new one begins with all cores.
+    """
+    torch.set_num_threads(1)
 
 
 def _keep_memory() -> None:
@@ -57,26 +108,23 @@ def seed_generators(seed: int) -> None:
         torch.mps.manual_seed(seed)
 
 
-def environment(device: torch.device) -> dict[str, str | int]:
-    """The parts of the machine and software that, beyond params and inputs, decide the last bits of a result."""
-    vendor, model = _processor()
+def environment(backend: Backend) -> dict[str, str | int | bool]:
+    """The parts of the machine and software that a result may depend on, beyond params and inputs."""
+    cpu = portability.cpu_info()
+    is_gpu = backend.device.type == "cuda"
     return {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "portable": backend.is_same_everywhere,
+        "torch": torch.__version__.partition("+")[0],
+        "device": torch.cuda.get_device_name() if is_gpu else backend.device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu_vendor": vendor,
-        "cpu_model": model,
+        "cpu_vendor": cpu.get("vendor_id", "unknown"),
+        "cpu_model": cpu.get("model name", platform.processor() or "unknown"),
         "machine": platform.machine(),
         "system": platform.system(),
-        "threads": torch.get_num_threads(),
+        "threads": backend.threads,
     }
 
 
-def _processor() -> tuple[str, str]:
-    """Vendor and model of the processor, from Linux; on other systems from Python's ``platform``."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "unknown", platform.processor() or "unknown"
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return fields.get("vendor_id", "unknown"), fields.get("model name", platform.processor() or "unknown")
+def deciding(environment: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    """The part of an environment that decides the last bits of a result: all of it, unless the result is portable."""
+    return {key: environment[key] for key in ("portable", "torch")} if environment["portable"] else environment

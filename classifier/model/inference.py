@@ -5,14 +5,30 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from classifier.concurrency import map_ahead
+from classifier.model.compute import Backend, use_one_thread
 from classifier.model.serialization import Normalize
 
 
-@torch.inference_mode()
 def predict_logits(
-    model: nn.Module, normalize: Normalize, batches: Iterable[torch.Tensor], device: torch.device
+    model: nn.Module,
+    normalize: Normalize,
+    batches: Iterable[torch.Tensor],
+    backend: Backend,
 ) -> Iterator[torch.Tensor]:
-    """Logits ``(n, classes) float32`` on the CPU for each batch ``(n, C, H, W) uint8``."""
-    for batch in batches:
-        inputs = normalize(batch.to(device)).contiguous(memory_format=torch.channels_last)
-        yield model(inputs).float().cpu()
+    """Logits ``(n, classes) float32`` on the CPU for each batch ``(n, C, H, W) uint8``.
+
+    A portable backend computes several batches at a time, each on one thread.
+    """
+
+    @torch.inference_mode()
+    def predict(batch: torch.Tensor) -> torch.Tensor:
+        inputs = normalize(batch.to(backend.device)).contiguous(memory_format=torch.channels_last)
+        logits: torch.Tensor = model(inputs)
+        return logits.float().cpu()
+
+    if backend.portable and backend.threads > 1:
+        results = map_ahead(predict, batches, backend.threads, 2 * backend.threads, use_one_thread)
+        yield from (logits for _, logits in results)
+    else:
+        yield from map(predict, batches)

@@ -11,6 +11,7 @@ from classifier.errors import ParamsError, StageError
 from classifier.runner import files
 from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
+from classifier.runner.portability import pin_instruction_set
 from classifier.runner.signals import StopSignals
 
 FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
@@ -33,6 +34,7 @@ class StageContext:
         self.resume_hint = "nothing was published; the same command starts it again"
         self._params, self._plain = config.read()
         self._declared = read_declaration(name, self._plain)
+        pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
         self._inputs: dict[str, str] = {}
         self._after_success: list[Callable[[], None]] = []
 

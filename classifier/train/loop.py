@@ -13,7 +13,7 @@ from torch import nn
 
 from classifier.dataset import AnnotatedImages
 from classifier.errors import StageError
-from classifier.model.compute import seed_generators
+from classifier.model.compute import Backend, seed_generators
 from classifier.model.inference import predict_logits
 from classifier.model.serialization import Normalize
 from classifier.progress import progress_bar
@@ -24,6 +24,7 @@ from classifier.train.augment import augment
 from classifier.train.checkpoint import Checkpoint
 from classifier.train.losses import Loss
 from classifier.train.optim import Schedule
+from classifier.train.parallel import ParallelGradient
 from classifier.train.state import Row, TrainState
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Task:
         normalize: uint8 pixels to network input, on the device of the model.
         train_images, val_images: the splits; there may be no validation images.
         eval_modules: modules with frozen statistics, which stay in evaluation mode.
-        device: of the model.
+        backend: where and how the model computes.
     """
 
     config: "Train"
@@ -56,7 +57,7 @@ class Task:
     train_images: AnnotatedImages
     val_images: AnnotatedImages
     eval_modules: Sequence[nn.Module]
-    device: torch.device
+    backend: Backend
 
     def __post_init__(self) -> None:
         self.train_targets, self.val_targets = self.train_images.targets(), self.val_images.targets()
@@ -64,11 +65,10 @@ class Task:
         if self.config.precision == "bf16":
             self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def set_train_mode(self, model: nn.Module) -> None:
-        """Training mode, less the frozen modules."""
-        model.train()
-        for module in self.eval_modules:
-            module.eval()
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self.backend.device
 
 
 def fit(
@@ -103,7 +103,7 @@ def fit(
     if saved:
         state.load_state_dict(saved)
         logger.info(f"resuming at step {state.step} of {schedule.total_steps}")
-    network = distributed.setup_module(state.model)
+    stepper = Stepper(state, task)
 
     def save() -> None:
         if context.is_rank_zero:
@@ -112,7 +112,7 @@ def fit(
                 f"step {state.step} of {schedule.total_steps} is saved; the same command goes on from there"
             )
 
-    task.set_train_mode(state.model)
+    stepper.set_train_mode()
     last_step = state.step if state.early_stopping.should_stop else schedule.total_steps
     batches = task.train_images.batches(batch_indices(config, len(task.train_images), state.step, last_step))
     seeds = derive_seeds(config.seed, "step", start=state.step)
@@ -123,7 +123,7 @@ def fit(
             lr_factor = schedule(state.step)
             for group, base_lr in zip(state.optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = lr_factor * base_lr
-            loss_sum, num_correct = train_step(state, task, network, indices, pixels, seed)
+            loss_sum, num_correct = stepper.step(indices, pixels, seed)
             state.add(loss_sum, num_correct)
             progress.step()
             check_loss(loss_sum / len(indices), task.loss, state.step)
@@ -134,7 +134,7 @@ def fit(
                 if len(task.val_images):
                     row |= validate(state, task)
                     state.early_stopping.update(epoch, row["val_loss"], state.eval_model)
-                    task.set_train_mode(state.model)
+                    stepper.set_train_mode()
                 state.end_epoch(row)
                 progress.end_epoch(row)
                 if context.is_rank_zero:
@@ -157,42 +157,70 @@ def fit(
     return state.eval_model.eval()
 
 
-def train_step(
-    state: TrainState, task: Task, network: nn.Module, indices: torch.Tensor, pixels: torch.Tensor, seed: int
-) -> tuple[float, int]:
-    """One step of the optimizer.
+class Stepper:
+    """One step of the optimizer at a time.
 
     Args:
         state: whose model, optimizer and moving average are updated.
         task: what to train.
-        network: the model, wrapped for several processes if there are several.
-        indices: of the batch's images in the training split, ``(N,) int64``.
-        pixels: the images, ``(N, C, H, W) uint8``.
-        seed: of every random draw in the step.
-
-    Returns:
-        The sum of the losses and the number of correct predictions, over the batch of all processes.
     """
-    seed_generators(seed)
-    inputs = task.normalize(distributed.shard(augment(pixels.to(task.device), task.config.augment)))
-    mine = distributed.shard(indices)
-    distributed.seed_by_rank(task.config.seed, "step", state.step)
 
-    with task.autocast:
-        outputs = network(inputs.contiguous(memory_format=torch.channels_last))
-    loss = task.loss.training(outputs.float(), task.train_targets.index_select(0, mine).to(task.device))
-    distributed.scale_loss(loss, len(mine), len(indices)).backward()
-    if task.config.clip_grad_norm:
-        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, task.config.clip_grad_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.ema:
-        state.ema.update_parameters(state.model)
+    def __init__(self, state: TrainState, task: Task):
+        self._state, self._task = state, task
+        self._network = distributed.setup_module(state.model)
+        self._parallel = None
+        if task.backend.portable:
+            self._parallel = ParallelGradient(state.model, task.config.batch_size, task.backend.threads)
 
-    num_correct = (outputs.argmax(1).cpu() == task.train_images.labels.index_select(0, mine)).sum().item()
-    loss_sum, num_correct = distributed.all_reduce_sum(task.device, loss.item() * len(mine), num_correct)
-    return loss_sum, int(num_correct)
+    def set_train_mode(self) -> None:
+        """Training mode, less the frozen modules."""
+        self._state.model.train()
+        for module in self._task.eval_modules:
+            module.eval()
+        if self._parallel:
+            self._parallel.set_mode()
+
+    def step(self, indices: torch.Tensor, pixels: torch.Tensor, seed: int) -> tuple[float, int]:
+        """Train on one batch.
+
+        Args:
+            indices: of the images in the training split, ``(N,) int64``.
+            pixels: the images, ``(N, C, H, W) uint8``.
+            seed: of every random draw in the step.
+
+        Returns:
+            The sum of the losses and the number of correct predictions, over the batch of all processes.
+        """
+        state, task = self._state, self._task
+        seed_generators(seed)
+        inputs = task.normalize(distributed.shard(augment(pixels.to(task.device), task.config.augment)))
+        mine = distributed.shard(indices)
+        targets = task.train_targets.index_select(0, mine).to(task.device)
+        distributed.seed_by_rank(task.config.seed, "step", state.step)
+
+        if self._parallel:
+            loss, outputs = self._parallel(inputs, targets, task.loss.training)
+        else:
+            loss, outputs = self._whole_batch(inputs, targets, len(indices))
+        if task.config.clip_grad_norm:
+            parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, task.config.clip_grad_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema:
+            state.ema.update_parameters(state.model)
+
+        correct = (outputs.argmax(1).cpu() == task.train_images.labels.index_select(0, mine)).sum().item()
+        loss_sum, num_correct = distributed.all_reduce_sum(task.device, loss * len(mine), correct)
+        return loss_sum, int(num_correct)
+
+    def _whole_batch(self, inputs: torch.Tensor, targets: torch.Tensor, total: int) -> tuple[float, torch.Tensor]:
+        """Set the gradients; PyTorch's threads share each operation, and the processes share the batch of ``total``."""
+        with self._task.autocast:
+            outputs = self._network(inputs.contiguous(memory_format=torch.channels_last))
+        loss = self._task.loss.training(outputs.float(), targets)
+        distributed.scale_loss(loss, len(inputs), total).backward()
+        return loss.item(), outputs
 
 
 def train_metrics(state: TrainState, task: Task) -> Row:
@@ -205,7 +233,7 @@ def validate(state: TrainState, task: Task) -> Row:
     """Loss and accuracy of the model to keep on the validation images. It is left in evaluation mode."""
     batches = task.val_images.iter_batches(VALIDATION_BATCH_SIZE)
     with task.autocast:
-        logits = torch.cat([*predict_logits(state.eval_model.eval(), task.normalize, batches, task.device)])
+        logits = torch.cat([*predict_logits(state.eval_model.eval(), task.normalize, batches, task.backend)])
     return {
         "val_loss": task.loss.validation(logits.double(), task.val_targets).item(),
         "val_acc": (logits.argmax(1) == task.val_images.labels).double().mean().item(),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from classifier.train.muon import Muon
+from classifier.train.rmsprop import RMSprop
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -45,9 +46,11 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torc
     groups = [{"params": matrices, **decay}, {"params": vectors, "weight_decay": 0.0}]
     if not options["weight_decay"]:
         groups = [{"params": trained, **decay}]  # one call of the kernel instead of two
-    if name in FUSED and all(parameter.device.type == "cpu" for parameter in trained):
+    on_cpu = all(parameter.device.type == "cpu" for parameter in trained)
+    if name in FUSED and on_cpu:
         rest["fused"] = True
-    optimizer: torch.optim.Optimizer = OPTIMIZERS[name]([group for group in groups if group["params"]], **rest)
+    make = RMSprop if name == "rmsprop" and on_cpu else OPTIMIZERS[name]
+    optimizer: torch.optim.Optimizer = make([group for group in groups if group["params"]], **rest)
     return optimizer
 
 

@@ -24,7 +24,7 @@ from tests.project import STAGES, Project
             "schedule: two",
             "train.schedule: must be one of constant, step, cosine, linear",
         ),
-        ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", 'line 24: not valid YAML: found duplicate key "epochs"'),
+        ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", 'line 25: not valid YAML: found duplicate key "epochs"'),
         ("a section is missing", "runtime:", "run_time:", "run_time: unknown key; did you mean runtime?"),
         ("no mapping", "download:", "- download:", "not valid YAML"),
     ],

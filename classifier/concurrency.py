@@ -1,0 +1,43 @@
+"""Work on several threads, with results in order and a bounded number of items ahead."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    ahead: int,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with the function's result, in order.
+
+    Args:
+        function: called on a thread.
+        items: read as needed.
+        threads: at most.
+        ahead: items that may be started before their results are asked for; memory grows with it.
+        initializer: called once on each thread.
+    """
+    items = iter(items)
+    with ThreadPoolExecutor(threads, initializer=initializer) as pool:
+
+        def start(count: int) -> Iterator[tuple[Item, Future[Result]]]:
+            return ((item, pool.submit(function, item)) for item in itertools.islice(items, count))
+
+        waiting = deque(start(ahead))
+        try:
+            while waiting:
+                item, future = waiting.popleft()
+                yield item, future.result()
+                waiting.extend(start(1))
+        finally:
+            for _, future in waiting:
+                future.cancel()

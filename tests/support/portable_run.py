@@ -1,0 +1,95 @@
+"""Small trainings, predictions and an export, for the same digests on every processor. Run as a program:
+
+    python -m tests.support.portable_run FOLDER [VARIABLE ...]
+
+It prints one JSON object of digests; the variables named are left unset, to show that each of them is needed.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from classifier.runner import portability
+
+MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [24]}, "lenet": {}, "cnn": {"stem": 4, "widths": [6, 10]}}
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "muon")
+IMAGES, BATCH, STEPS = 40, 20, 2
+
+
+def digest(*parts: Any) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else part.detach().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Digests by what was computed."""
+    import numpy as np
+    import torch
+
+    from classifier import config, metrics
+    from classifier.export import onnx_file
+    from classifier.model import compute
+    from classifier.model.inference import predict_logits
+    from classifier.model.serialization import ModelConfig, Normalize
+    from classifier.seeds import derive_seed
+    from classifier.train import augment, calibration
+    from classifier.train.losses import make_loss
+    from classifier.train.optim import make_optimizer
+    from classifier.train.parallel import ParallelGradient
+
+    params, plain = config.read()
+    backend = compute.prepare(params.compute.model_copy(update={"portable": True}))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(IMAGES) % 10
+    found: dict[str, str] = {}
+
+    def train(name: str, optimizer_name: str) -> tuple[torch.nn.Module, ModelConfig]:
+        model_config = ModelConfig(name, MODELS[name], list("abcdefghij"), 1, 28, 28, [0.29], [0.35], {})
+        compute.seed_generators(derive_seed(0, name, optimizer_name))
+        model = model_config.build().to(memory_format=torch.channels_last).train()
+        optimizer = make_optimizer(optimizer_name, plain["optimizers"][optimizer_name], model)
+        normalize, loss = Normalize(model_config), make_loss("cross_entropy", {"label_smoothing": 0.1}, 10)
+        parallel = ParallelGradient(model, BATCH, backend.threads)
+        parallel.set_mode()
+        losses = []
+        for step in range(STEPS):
+            compute.seed_generators(derive_seed(0, "step", step))
+            indices = torch.arange(step * BATCH, (step + 1) * BATCH)
+            inputs = normalize(augment.augment(pixels[indices], params.train.augment))
+            losses.append(parallel(inputs, labels[indices], loss.training)[0])
+            optimizer.step()
+        found[f"{name}, {optimizer_name}"] = digest(*model.state_dict().values(), repr(losses).encode())
+        return model.eval(), model_config
+
+    for name in MODELS:
+        for optimizer_name in OPTIMIZERS if name == "cnn" else ("sgd",):
+            model, model_config = train(name, optimizer_name)
+        logits = torch.cat([*predict_logits(model, Normalize(model_config), pixels.split(16), backend)])
+        found[f"{name}, logits"] = digest(logits)
+        temperature = calibration.fit_temperature(logits, labels)
+        probabilities = metrics.softmax(logits.numpy(), temperature)
+        figures = [
+            metrics.mean_loss(logits.numpy(), labels.numpy()),
+            metrics.brier_score(probabilities, labels.numpy()),
+        ]
+        bins = metrics.reliability(metrics.scale(probabilities, 0.7), labels.numpy())
+        found[f"{name}, metrics"] = digest(repr((temperature, figures)).encode(), np.ascontiguousarray(bins).tobytes())
+        if name == "mlp":
+            onnx_file.write(folder / "model.onnx", onnx_file.convert(model, model_config, 18))
+            found["mlp, ONNX"] = digest((folder / "model.onnx").read_bytes())
+    return found
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        portability.TORCH.pop(name, None)
+        portability.NUMPY.pop(name, None)
+        os.environ.pop(name, None)
+    portability.pin_instruction_set(portable=True)
+    print(json.dumps(results(Path(sys.argv[1]))))

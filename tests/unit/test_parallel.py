@@ -1,0 +1,123 @@
+"""The gradient of a batch in parts: right, the same for any number of threads, and with BatchNorm's statistics."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from classifier.model import zoo
+from classifier.train.parallel import ParallelGradient, count_parts
+
+MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "lenet": {}, "cnn": {"stem": 4, "widths": [8, 16]}}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    """As ``compute.prepare`` sets it for a portable backend."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def batch(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, 1, 28, 28, generator=generator), torch.arange(count) % 10
+
+
+def gradients(model: nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def train_mode(model: nn.Module, batch_size: int, threads: int) -> ParallelGradient:
+    model.train()
+    parallel = ParallelGradient(model, batch_size, threads)
+    parallel.set_mode()
+    return parallel
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet"])
+@pytest.mark.parametrize("count", [1, 2, 63, 130])
+def test_gradient_without_batch_norm_is_that_of_the_whole_batch(name: str, count: int) -> None:
+    torch.manual_seed(0)
+    model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
+    inputs, targets = batch(count)
+    loss, outputs = train_mode(model, 256, 2)(inputs, targets, nn.functional.cross_entropy)
+    in_parts = [gradient.clone() for gradient in gradients(model)]
+    model.zero_grad()
+    expected = nn.functional.cross_entropy(model(inputs), targets)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(outputs, model(inputs))
+    for one, other in zip(in_parts, gradients(model), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
+    results = []
+    for threads in (1, 2, 3, 4):
+        torch.manual_seed(0)
+        model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
+        parallel = train_mode(model, 200, threads)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        for _ in range(3):
+            parallel(*batch(200), nn.functional.cross_entropy)
+            optimizer.step()
+        results.append([tensor.clone() for tensor in model.state_dict().values()])
+    for others in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(results[0], others, strict=True))
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_are_the_mean_over_the_parts(momentum: float | None) -> None:
+    model: Any = nn.Sequential(nn.BatchNorm2d(1, momentum=momentum), nn.Flatten(), nn.Linear(784, 10))
+    alone = deepcopy(model[0])
+    inputs, targets = batch(128)
+    train_mode(model, 128, 2)(inputs, targets, nn.functional.cross_entropy)
+    means = []
+    for part in inputs.tensor_split(count_parts(128)):
+        copy = deepcopy(alone)
+        copy(part)
+        means.append(torch.stack([copy.running_mean, copy.running_var]))
+    expected = torch.stack(means).mean(0)
+    torch.testing.assert_close(torch.stack([model[0].running_mean, model[0].running_var]), expected)
+    assert model[0].num_batches_tracked == 1
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_uses_them() -> None:
+    model: Any = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(784, 10))
+    model.train()
+    model[0].eval()
+    model[0].running_mean.fill_(0.5)
+    parallel = ParallelGradient(model, 128, 2)
+    parallel.set_mode()
+    model[0].running_mean.fill_(0.25)  # as a checkpoint does that is loaded later
+    inputs, targets = batch(128)
+    _, outputs = parallel(inputs, targets, nn.functional.cross_entropy)
+    torch.testing.assert_close(outputs, model(inputs))
+    assert model[0].running_mean.item() == 0.25
+
+
+def test_dropout_draws_the_same_for_any_number_of_threads() -> None:
+    results = []
+    for threads in (1, 4):
+        torch.manual_seed(0)
+        model: Any = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
+        parallel = train_mode(model, 256, threads)
+        torch.manual_seed(1)
+        parallel(*batch(256), nn.functional.cross_entropy)
+        results.append(gradients(model)[0].clone())
+    assert torch.equal(*results)
+
+
+def test_parameters_without_a_gradient_are_left_alone() -> None:
+    model: Any = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    model.unused = nn.Parameter(torch.ones(3))
+    model[1].bias.requires_grad_(False)
+    train_mode(model, 64, 2)(*batch(64), nn.functional.cross_entropy)
+    assert model.unused.grad is None
+    assert model[1].bias.grad is None
+    assert model[1].weight.grad is not None
