@@ -1,9 +1,11 @@
 """Fixtures: clones of this repository on the small data set, before and after a ``dvc repro``."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,35 +17,31 @@ from tests.support.tiny import Tiny, make_tiny
 
 # Longest first, so that all workers end together; the others follow in the order of their files.
 LONGEST = (
-    *("test_experiments_run_queue", "test_repro_killed_at_random", "test_demo_page", "test_cookbook_works"),
-    *(
-        "test_train_killed_and_interrupted",
-        "test_ddp_killed",
-        "test_ddp_curve",
-        "test_torchrun_writes",
-        "test_ddp_two_",
-    ),
-    *(
-        "test_ddp_two_",
-        "test_gpu_recipe",
-        "test_merge_conflict",
-        "test_corrupt_checkpoint_falls",
-        "test_ddp_any_rank",
-        "test_refusals",
-    ),
-    *("test_each_changed_key", "test_initial_checkpoint_loads", "test_torchvision_model_trains", "test_screens"),
-    *("test_torchvision_model_exports", "test_own_images_fit", "test_changed_param_reruns", "test_going_back"),
-    *("test_compare_reads", "test_two_clones", "test_seed_statistics", "test_plots", "test_full_disk_keeps"),
+    *("test_repro_killed_at_random", "test_experiments_run_queue", "test_cookbook_works", "test_ddp_killed"),
+    *("test_ddp_curve", "test_torchrun_writes", "test_ddp_two_", "test_gpu_recipe", "test_second_repro_meanwhile"),
+    *("test_train_killed_and_interrupted", "test_demo_page", "test_merge_conflict", "test_corrupt_checkpoint_falls"),
+    *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_seed_statistics"),
+    *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
+    *("test_two_clones", "test_full_disk_keeps", "test_torchvision_model", "test_changed_param_reruns"),
+    *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair", "test_own_images_fit"),
+)
+
+
+# Tests that share a costly fixture go to one worker.
+ONE_WORKER = (
+    "test_screens",
+    "test_demo_page",
+    "test_report_page",
+    "test_distributed.*(_curve_|_torchrun_|_two_nodes_)",
 )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the fork server, once for all workers, and let tests that share a costly fixture go to one worker."""
+    """Start the fork server, once for all workers."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    if getattr(config.option, "numprocesses", None) and config.option.dist == "load":
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+    config.option.loadscopereorder = False  # of xdist: the order below is the one to keep
     folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
     server = forking.start_server(folder)
 
@@ -54,6 +52,18 @@ def pytest_configure(config: pytest.Config) -> None:
         shutil.rmtree(folder)
 
     config.add_cleanup(stop)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As xdist's loadgroup, which pytest 9.2 has broken: it changed the node ids that xdist appends the group to."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return next((group for group in ONE_WORKER if re.search(group, nodeid)), nodeid)
+
+    return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -168,12 +168,12 @@ def ran(output: str) -> list[str]:
     return [line.removeprefix("> python -m stages.") for line in output.splitlines() if line.startswith("> python")]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something has happened; fail if it does not."""
+def wait_for(condition: Callable[[], bool], seconds: float = 60, pause: float = 0.01) -> None:
+    """Wait until something has happened, looking again after each pause; fail if it does not."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def kill_group(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> None:

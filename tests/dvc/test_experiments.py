@@ -20,7 +20,7 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     finished.dvc("exp", "run", "--queue", "-S", "train.seed=0,1,2")
     assert finished.run("git", "status", "--porcelain").stdout == ""
     finished.dvc("queue", "start", "--jobs", "2")
-    wait_for(lambda: finished.dvc("queue", "status").stdout.count("Success") == 3, seconds=240)
+    wait_for(lambda: finished.dvc("queue", "status").stdout.count("Success") == 3, seconds=240, pause=3)
     finished.dvc("queue", "stop", "--kill")
     assert finished.run("git", "status", "--porcelain").stdout == ""
 

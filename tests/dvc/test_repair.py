@@ -8,7 +8,7 @@ from tests.chaos import DVC_CUT_OFF
 from tests.project import REPOSITORY, Project
 
 
-def mended(project: Project) -> str:
+def repaired(project: Project) -> str:
     """What `python -m tools.repair` says when DVC cannot go on; afterwards it can."""
     failed = project.dvc("repro", status=255)
     assert DVC_CUT_OFF.search(failed.stderr + failed.stdout), failed.stderr
@@ -22,7 +22,7 @@ def test_truncated_dvc_lock_is_repaired(finished: Project, kept: float) -> None:
     whole = finished.read("dvc.lock")
     part = whole[: int(kept * len(whole))]
     (finished.root / "dvc.lock").write_bytes(part[: part.rfind(b": ")])  # in the midst of a line
-    assert mended(finished).startswith("repair: dvc.lock was truncated; the committed one is restored")
+    assert repaired(finished).startswith("repair: dvc.lock was truncated; the committed one is restored")
     assert finished.repro() == []  # from the run cache
     assert finished.read("dvc.lock") == whole
 
@@ -32,7 +32,7 @@ def test_truncated_uncommitted_dvc_lock_is_repaired(finished: Project) -> None:
     finished.run("git", "rm", "--quiet", "--cached", "dvc.lock")
     finished.run("git", "commit", "--quiet", "--message", "no lock")
     (finished.root / "dvc.lock").write_bytes(b"")
-    assert mended(finished).startswith("repair: dvc.lock was truncated and never committed; removed")
+    assert repaired(finished).startswith("repair: dvc.lock was truncated and never committed; removed")
     assert finished.repro() == []
     assert finished.read("dvc.lock") == whole
 
@@ -46,7 +46,7 @@ def test_truncated_rwlock_is_repaired(finished: Project) -> None:
     with Lock(str(finished.root / ".dvc/tmp/lock")):  # a living DVC, which may be writing it just now
         assert finished.run("python", "-m", "tools.repair").stdout == ""
     assert listed.exists()
-    assert mended(finished) == "repair: .dvc/tmp/rwlock was truncated; removed, DVC makes a new one\n"
+    assert repaired(finished) == "repair: .dvc/tmp/rwlock was truncated; removed, DVC makes a new one\n"
     assert finished.repro() == ["evaluate", "report"]
 
 
@@ -60,7 +60,7 @@ def test_truncated_run_cache_entry_is_repaired(finished: Project) -> None:
     content = entry.read_bytes()
     entry.with_name(".Yf3k0TlX.tmp").write_bytes(content[: content.index(b"outs:")])
     finished.run("git", "checkout", "dvc.lock")
-    assert mended(finished).endswith(".Yf3k0TlX.tmp was truncated; removed, the stage is recorded anew\n")
+    assert repaired(finished).endswith(".Yf3k0TlX.tmp was truncated; removed, the stage is recorded anew\n")
     assert finished.repro() == []
     assert entry.exists()
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import pytest
 from dvc.repo import Repo
 
 from classifier import yaml_file
-from tests.project import STAGES, Project, ran, wait_for
+from tests.project import STAGES, Project, ran
+from tests.support.tiny import Tiny
 
 # The stages that see a change of the key itself; what follows from them reruns if their outs change.
 # A key that stands in no row fails the test. The chosen model is mlp, the chosen optimizer sgd.
@@ -83,18 +83,15 @@ def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypat
     assert repo.status() == json.loads(finished.dvc("status", "--json").stdout) != {}
 
 
-@pytest.mark.kills
-def test_second_repro_meanwhile_is_refused_and_harmless(finished: Project) -> None:
-    finished.set_all({"train.epochs": 400, "train.seed": 8})
-    first = finished.start("dvc", "repro")
-    wait_for(lambda: any(finished.root.glob("scratch/train.pid")))
-    time.sleep(1)
-    second = finished.dvc("repro", status=255)
+def test_second_repro_meanwhile_is_refused_and_harmless(tiny: Tiny) -> None:
+    first = tiny.start_waiting("dvc", "repro")
+    second = tiny.dvc("repro", status=255)
     assert re.search(r"is busy, it is being blocked by|Unable to acquire lock", second.stderr), second.stderr
-    output, errors = first.communicate(timeout=240)
+    tiny.go_on()
+    output, errors = first.communicate(timeout=60)
     assert first.returncode == 0, errors
-    assert ran(output) == ["train", "evaluate", "export", "report"]
-    assert finished.repro() == []
+    assert ran(output) == ["tiny"]
+    assert tiny.repro() == []
 
 
 def test_dag_has_the_documented_edges(finished: Project) -> None:

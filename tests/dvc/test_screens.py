@@ -10,7 +10,6 @@ import pytest
 
 from tests.project import Project
 
-pytestmark = pytest.mark.xdist_group("screens")
 COLUMNS = 120
 FIGURES = ("accuracy", "loss", "f1", "ece", "val_acc", "val_loss", "train_acc", "train_loss")
 

@@ -9,7 +9,7 @@ from tests.project import Project, kill_group, wait_for
 from tests.support.recipes import ENDLESS, SAVED, states
 
 
-def leftovers(project: Project, *words: str, status: int = 0) -> list[str]:
+def checkpoints_tool(project: Project, *words: str, status: int = 0) -> list[str]:
     return project.run("python", "-m", "tools.checkpoints", *words, status=status).stdout.splitlines()
 
 
@@ -34,7 +34,7 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     (finished.root / "scratch/train-0123456789abcdef").mkdir()
     (finished.root / "scratch/train-0123456789abcdef/newest.pt").write_bytes(b"from before there were notes")
 
-    told = {line.partition(",")[0]: line for line in leftovers(finished)}
+    told = {line.partition(",")[0]: line for line in checkpoints_tool(finished)}
     assert set(told) == {other, current, "train-0123456789abcdef"}
     shape = r"{}, mlp, step [\d,]+, epoch \d+, 0\.\d MB, 0\.0 h old, "
     assert re.fullmatch(shape.format(current) + "the next run resumes from it", told[current])
@@ -45,13 +45,13 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     assert "no readable checkpoint" in told["train-0123456789abcdef"]
     assert {path.name for path in states(finished)} == set(told)  # to tell is not to remove
 
-    assert sum(line.startswith("removed: ") for line in leftovers(finished, "prune")) == 2
+    assert sum(line.startswith("removed: ") for line in checkpoints_tool(finished, "prune")) == 2
     assert [path.name for path in states(finished)] == [current]
     finished.edit("classifier/model/zoo.py", '"""', '"""Changed. ')
-    assert leftovers(finished)[0].endswith("of other classifier/model/zoo.py")
+    assert checkpoints_tool(finished)[0].endswith("of other classifier/model/zoo.py")
     finished.run("git", "checkout", "classifier/model/zoo.py")
-    assert leftovers(finished, "prune", "--all")[0].startswith("removed: ")
-    assert leftovers(finished) == ["nothing in scratch/"]
+    assert checkpoints_tool(finished, "prune", "--all")[0].startswith("removed: ")
+    assert checkpoints_tool(finished) == ["nothing in scratch/"]
 
 
 @pytest.mark.kills

@@ -26,8 +26,6 @@ from selenium.webdriver.common.keys import Keys
 from tests.project import Project, kill_group
 from tests.support.browser import Browser, cannot_run
 
-pytestmark = pytest.mark.xdist_group("demo_page")
-
 EXACT = 2e-5  # predict rounds to six decimals; WebAssembly adds in another order
 
 

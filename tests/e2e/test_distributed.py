@@ -89,7 +89,6 @@ BY_LAUNCHER = ("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
 
 
 @pytest.mark.distributed
-@pytest.mark.xdist_group("results")
 def test_ddp_curve_equals_one_process(results: dict[int, tuple[bytes, pd.DataFrame]]) -> None:
     for count in (2, 4):
         np.testing.assert_allclose(results[count][1], results[1][1], rtol=0, atol=1e-4)
@@ -97,7 +96,6 @@ def test_ddp_curve_equals_one_process(results: dict[int, tuple[bytes, pd.DataFra
 
 
 @pytest.mark.distributed
-@pytest.mark.xdist_group("results")
 def test_torchrun_writes_the_same_bytes_as_the_param(
     project: Project, results: dict[int, tuple[bytes, pd.DataFrame]]
 ) -> None:
@@ -109,7 +107,6 @@ def test_torchrun_writes_the_same_bytes_as_the_param(
 
 
 @pytest.mark.distributed
-@pytest.mark.xdist_group("results")
 def test_ddp_two_nodes_give_the_same_bytes_and_one_writes(
     project: Project, results: dict[int, tuple[bytes, pd.DataFrame]], tmp_path: Path
 ) -> None:

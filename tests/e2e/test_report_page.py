@@ -17,8 +17,6 @@ from stages import report
 from tests.project import Project
 from tests.support.browser import Browser
 
-pytestmark = pytest.mark.xdist_group("report_page")
-
 MISTAKES = 30
 
 
