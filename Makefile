@@ -23,8 +23,8 @@ experiments: setup  ## list the experiments: their metrics and the params in whi
 	@dvc exp show --hide-workspace --only-changed --drop '$(HIDDEN_COLUMNS)' --keep '$(METRIC_COLUMNS)'
 
 # Of the columns of `dvc exp show`, which has one for every param and every dependency, too.
-METRIC_COLUMNS := Experiment|accuracy|ece|loss$$|f1|val_acc|val_loss
-HIDDEN_COLUMNS := Created|train_acc|train_loss|size_mb|classifier/|stages/|data/|models/|metrics/
+METRIC_COLUMNS := Experiment|accuracy|loss$$|val_acc|val_loss
+HIDDEN_COLUMNS := Created|ece|f1|train_acc|train_loss|size_mb|classifier/|stages/|data/|models/|metrics/
 
 test: setup   ## run the tests that take seconds each, one worker a core; under five minutes on two cores
 	pytest --numprocesses auto

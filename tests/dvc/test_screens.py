@@ -68,7 +68,7 @@ def test_make_experiments_fits_and_has_the_figures(changed: Project) -> None:
     text = shown(changed, "make", "--no-print-directory", "--silent", *words, "experiments")
     fits(text)
     assert "seed-3" in text
-    for name in ("accuracy", "loss", "f1", "ece", "val_acc", "val_loss", "train.seed"):
+    for name in ("accuracy", "loss", "val_acc", "val_loss", "train.seed"):
         assert re.search(rf"\b{re.escape(name)}\b", text), name
 
 
