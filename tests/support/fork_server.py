@@ -197,14 +197,15 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return marshal.loads(content), list(files)
 
 
-def serve(listener: socket.socket) -> NoReturn:
-    """Fork a child for each request, and tell its status to whoever asked for it."""
+def serve(listener: socket.socket) -> None:
+    """Fork a child for each request, and tell its status to whoever asked for it, until the test session is over."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     children: dict[int, tuple[int, socket.socket]] = {}  # by the file of each: its process id, who asked
     connections: dict[int, tuple[int, socket.socket]] = {}  # by the file of each: the process id and file of its child
-    while True:
-        for file, _ in poll.poll():
+    parent = os.getppid()
+    while os.getppid() == parent:  # a test session that was killed stops nothing
+        for file, _ in poll.poll(5000):
             if file == listener.fileno():
                 connection, _ = listener.accept()
                 try:
@@ -255,8 +256,8 @@ def serve(listener: socket.socket) -> NoReturn:
                     del connections[file]
 
 
-def main() -> NoReturn:
-    """Import, listen, serve until killed."""
+def main() -> None:
+    """Import, listen, serve."""
     path = sys.argv[1]
     del sys.path[0]  # this folder
     import_libraries()
