@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import tempfile
@@ -114,10 +115,14 @@ def _read(url: str, timeout_seconds: float) -> bytes:
         filesystem.get_file(path, content, callback=bar)
     except FileNotFoundError:
         raise
-    except (ClientConnectorError, ConnectionTimeoutError) as error:  # not worth a second try: other sources follow
-        reason = "timeout" if isinstance(error, ConnectionTimeoutError) else error.os_error.strerror or "no connection"
-        raise SourceError(f"{name}: the host cannot be reached ({reason})") from None
-    except (FSTimeoutError, TimeoutError):
+    except ClientConnectorError as error:  # not worth a second try: other sources follow
+        number, text = error.os_error.errno or 0, error.os_error.strerror  # an unknown name has a negative number
+        raise SourceError(
+            f"{name}: the host cannot be reached ({os.strerror(number) if number > 0 else text})"
+        ) from None
+    except (FSTimeoutError, TimeoutError) as error:
+        if isinstance(error.__cause__ or error, ConnectionTimeoutError):  # fsspec raises its own error from it
+            raise SourceError(f"{name}: the host cannot be reached (timeout)") from None
         raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
     except ClientResponseError as error:
         raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None

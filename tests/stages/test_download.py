@@ -1,7 +1,9 @@
 """download against a real HTTP server on 127.0.0.1 that behaves well and badly."""
 
+import contextlib
 import gzip
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -184,3 +186,21 @@ def test_download_stopped_leaves_nothing_and_runs_again(fresh: Project, server: 
     use(fresh, server.url("good"))
     fresh.stage("download")
     assert right(fresh)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_host_that_cannot_be_connected_is_left_at_once(fresh: Project, listens: bool) -> None:
+    """A closed port, and one that drops connections as a firewall does: its queue is full."""
+    with socket.socket() as host, contextlib.ExitStack() as stack:
+        host.bind(("127.0.0.1", 0))
+        if listens:
+            host.listen(0)
+            for _ in range(3):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(host.getsockname())
+        url = f"http://127.0.0.1:{host.getsockname()[1]}"
+        use(fresh, url)
+        failed = fresh.stage("download", status=1)
+    reason = "timeout" if listens else "Connection refused"
+    assert f"{url}: {RAW_FILES[0]}.gz: the host cannot be reached ({reason})" in failed.stderr
