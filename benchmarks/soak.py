@@ -32,15 +32,15 @@ def main() -> None:
     print(f"seed {arguments.seed}", flush=True)
     draw = random.Random(arguments.seed)
     stops: list[Stop] = []
-    cycles = mended = 0
+    cycles = repaired = 0
     with tempfile.TemporaryDirectory() as folder:
         fresh = make_project(Path(folder) / "fresh", make_raw(Path(folder) / "raw"))
-        undisturbed = fresh.copy(Path(folder) / "undisturbed")
-        undisturbed.repro()
+        reference = fresh.copy(Path(folder) / "reference")
+        reference.repro()
         while len(stops) < arguments.rounds:
             project = fresh.copy(Path(folder) / f"cycle-{cycles}")
             project.set(runtime__checkpoint_seconds=draw.choice([0, 60]))
-            chaos = Chaos(project, undisturbed, draw.randrange(2**32))
+            chaos = Chaos(project, reference, draw.randrange(2**32))
             for stage in STAGES:
                 for _ in range(draw.randint(2, 4)):
                     points = ["publishing", "recording", "any time", *(["epoch"] * 2 if stage == "train" else [])]
@@ -49,7 +49,7 @@ def main() -> None:
                     if stop:
                         print(stop, flush=True)
             chaos.finish()
-            stops, cycles, mended = stops + chaos.stops, cycles + 1, mended + chaos.mended
+            stops, cycles, repaired = stops + chaos.stops, cycles + 1, repaired + chaos.repaired
     lost = [stop for stop in stops if not stop.recorded]
     print(f"{len(stops)} stops in {cycles} cycles: each cycle ended with results identical to an uninterrupted run")
     print("interrupted stage: " + ", ".join(f"{name} {n}" for name, n in Counter(s.stage for s in lost).most_common()))
@@ -58,7 +58,7 @@ def main() -> None:
     )
     print(f"interrupted between two outs of a stage: {sum(0 < stop.named < stop.outs for stop in lost)}")
     print(f"training resumed from a checkpoint: {sum(stop.resumed_at > 0 for stop in stops)}")
-    print(f"dvc.lock or rwlock truncated by a kill, and repaired: {mended}")
+    print(f"dvc.lock or rwlock truncated by a kill, and repaired: {repaired}")
 
 
 if __name__ == "__main__":

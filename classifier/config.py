@@ -245,7 +245,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _bf16_is_not_portable(self) -> "Params":
         if self.train.precision == "bf16" and self.compute.portable:
-            raise ValueError("train.precision: bf16 differs between processors; with compute.portable it must be fp32")
+            raise ValueError("train.precision: bf16 differs between processors; it needs compute.portable: false")
         return self
 
     @model_validator(mode="after")

@@ -57,10 +57,10 @@ class Chaos:
     """A clone of which no stage has run, what it must become, and the disturbances so far."""
 
     project: Project
-    undisturbed: Project
+    reference: Project
     seed: int
     stops: list[Stop] = field(default_factory=list)
-    mended: int = 0  # times that DVC's own file was cut off
+    repaired: int = 0  # times that DVC's own file was cut off
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -79,7 +79,7 @@ class Chaos:
         writes dvc.lock, ``epoch`` in the middle of one, ``any time`` before all that.
 
         Returns:
-            None if there is none after it, so that the run ended undisturbed.
+            None if there is none after it, so that nothing stopped the run.
         """
         process = self._start()
         from_here = re.compile(f"Running stage '({'|'.join(STAGES[STAGES.index(stage) :])})'")
@@ -116,13 +116,13 @@ class Chaos:
         return self._note(point, signum, alone)
 
     def finish(self) -> None:
-        """Run to the end and compare with the undisturbed run: dvc.lock, every out, and nothing else left over."""
+        """Run to the end and compare with the reference run: dvc.lock, every out, and nothing else left over."""
         process = self._start()
         process.wait(SECONDS)
         assert process.returncode == 0, self._told()
         assert self.project.repro() == [], self._told()
         for path in ["dvc.lock", *(out for outs in self.outs.values() for out in outs)]:
-            mine, theirs = (project.root / path for project in (self.project, self.undisturbed))
+            mine, theirs = (project.root / path for project in (self.project, self.reference))
             assert content(mine) == content(theirs), f"{path}: {self._told()}"
         left = [*self.project.root.glob("scratch/*-*"), *self._temporary()]
         assert not left, f"{left}: {self._told()}"
@@ -141,7 +141,7 @@ class Chaos:
             told = self.log.read_text()
             assert DVC_CUT_OFF.search(told), self._told()
             assert "repair: " in self.project.run("python", "-m", "tools.repair").stdout, self._told()
-            self.mended += 1
+            self.repaired += 1
 
     def _popen(self) -> "subprocess.Popen[bytes]":
         with self.log.open("wb") as log:
@@ -167,7 +167,7 @@ class Chaos:
         begun = STAGES[: STAGES.index(stage) + 1]  # of the others a clone has the committed metrics
         for name in begun if not alone else ():  # an orphan may be removing its outs just now
             for out in self.outs[name]:
-                mine, theirs = self.project.root / out, self.undisturbed.root / out
+                mine, theirs = self.project.root / out, self.reference.root / out
                 if mine.exists():
                     named += name == stage
                     whole = content(mine) == content(theirs)

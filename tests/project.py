@@ -33,7 +33,6 @@ SMALL_PARAMS: dict[str, Any] = {
     "train.epochs": 6,
     "train.augment.hflip": False,  # the classes are sides of the image
     "train.batch_size": 40,
-    "train.precision": "fp32",
     "models.mlp.hidden": [32],
     "optimizers.sgd.lr": 0.05,
 }

@@ -1,1 +1,1 @@
-"""Commands beside the pipeline: classify pictures, compare models, seed statistics, checkpoints, repair."""
+"""Commands for people, beside the stages."""

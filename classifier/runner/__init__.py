@@ -8,5 +8,21 @@ import os
 import signal
 import sys
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+
+def run_own_code(script: str) -> None:
+    """Start again with the code beside the script, if Python has imported that of another clone.
+
+    ``python stages/train.py`` finds this package through the environment, and one environment may serve several clones
+    or git worktrees. The code of the script's own clone must run, so this comes before anything else is imported.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.realpath(script)))
+    if root != ROOT and os.path.isdir(os.path.join(root, "classifier", "runner")):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))) in ("stages", "tools"):  # not in a notebook
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    run_own_code(sys.argv[0])

@@ -2,16 +2,15 @@
 
 import argparse
 import logging
-import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from classifier import runner
 from classifier.errors import StageError
 from classifier.runner.logs import configure_logging
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(runner.ROOT)  # of the clone
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -29,24 +28,10 @@ def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_own_code() -> None:
-    """Start again with the code beside the script, if Python has imported that of another clone.
-
-    ``python stages/train.py`` finds this package through the environment, and one environment may serve several clones
-    or git worktrees. The code of the script's own clone must run.
-    """
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    root = Path(script).resolve().parents[1] if script else ROOT
-    if root != ROOT and (root / "classifier" / "runner").is_dir():
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
 def run_tool(
     name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: Sequence[str] | None
 ) -> int:
     """Run a tool as a program and return its exit status: that of ``work``, or of its error, told in one line."""
-    run_own_code()
     arguments = parser.parse_args(argv)
     configure_logging(name, arguments.quiet)
     try:

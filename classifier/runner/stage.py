@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from classifier.runner.cli import ROOT, make_parser, report_error, run_own_code
+from classifier.runner.cli import ROOT, make_parser, report_error
 from classifier.runner.logs import configure_logging
 from classifier.runner.signals import Interrupted, StopSignals
 
@@ -59,7 +59,6 @@ def run_stage(
     Returns:
         The exit status: 0, 1 for data and files, 2 for params, 130 after SIGINT, 143 after SIGTERM.
     """
-    run_own_code()
     arguments = make_parser(f"stages.{name}", doc).parse_args(argv)
     configure_logging(name, arguments.quiet, rank)
     logger = logging.getLogger(f"stages.{name}")

@@ -5,14 +5,16 @@ normalized filters of the same author's airbench. ``torch.optim.Muon`` takes two
 weights of a convolution have four dimensions.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from classifier.train.optimizer import Optimizer
 
-class Muon(torch.optim.Optimizer):
+
+class Muon(Optimizer):
     """Muon for groups with ``orthogonal=True``, SGD with Nesterov momentum for the others.
 
     Args:
@@ -23,15 +25,8 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, params: Iterable[dict[str, Any]]):
         super().__init__(params, {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "orthogonal": False})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Update one parameter."""
         if not group["orthogonal"]:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         state = self.state[parameter]

@@ -4,14 +4,16 @@
 COMPATIBLE``) MKL starts from an approximation in hardware, which AMD and Intel make differently.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
+from classifier.train.optimizer import Optimizer
 
-class RMSprop(torch.optim.Optimizer):
+
+class RMSprop(Optimizer):
     """The update of ``torch.optim.RMSprop`` (not centered), on CPUs.
 
     Args:
@@ -35,15 +37,8 @@ class RMSprop(torch.optim.Optimizer):
         options = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, options)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-
-    def _update(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+    def update(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """Update one parameter."""
         if group["weight_decay"]:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         state = self.state[parameter]

@@ -60,8 +60,8 @@ def check_full_disk(project: Project, stage: str, outs: tuple[str, ...], folder:
 @needs_mounts
 def test_full_disk_keeps_the_previous_checkpoint(finished: Project) -> None:
     finished.set_all({"train.seed": 5, "runtime.checkpoint_seconds": 0})
-    undisturbed = finished.copy(finished.root.parent / "undisturbed")
-    undisturbed.stage("train")
+    reference = finished.copy(finished.root.parent / "reference")
+    reference.stage("train")
     script = (
         "mkdir -p scratch; mount -t tmpfs -o size=SIZE tmpfs scratch; python -m stages.train && exit 9;"
         "ls scratch/train-*/*.pt; mount -o remount,size=50m scratch; python -m stages.train"
@@ -74,7 +74,7 @@ def test_full_disk_keeps_the_previous_checkpoint(finished: Project) -> None:
     assert "older.pt" in done.stdout
     assert "train: resuming at step" in done.stdout
     for out in TRAIN_OUTS:
-        assert finished.read(out) == undisturbed.read(out), out
+        assert finished.read(out) == reference.read(out), out
 
 
 @needs_mounts

@@ -19,7 +19,7 @@ from tests.support.recipes import LONG, checkpoints
 MODEL, CURVE = "models/classifier.safetensors", "metrics/train/curves.csv"
 
 # Neither the batches (50 images) nor the last of them (10) divide by 4, so shares are unequal.
-UNEQUAL = {"train.batch_size": 50, "train.ema_decay": 0.9, "train.clip_grad_norm": 1.0}
+UNEQUAL = {"compute.portable": False, "train.batch_size": 50, "train.ema_decay": 0.9, "train.clip_grad_norm": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +180,8 @@ def test_ddp_any_rank_dies_all_exit(
 @pytest.mark.distributed
 def test_ddp_killed_ends_with_the_same_bytes(project: Project, tmp_path: Path) -> None:
     project.set_all({**LONG, "train.epochs": 3, "train.world_size": 3, "train.batch_size": 40})
-    undisturbed = project.copy(tmp_path / "undisturbed")
-    undisturbed.stage("train")
+    reference = project.copy(tmp_path / "reference")
+    reference.stage("train")
     process = project.start("python", "-m", "stages.train")
     wait_for(lambda: any(project.root.glob("scratch/train-*/older.pt")))
     time.sleep(0.1)
@@ -190,6 +190,6 @@ def test_ddp_killed_ends_with_the_same_bytes(project: Project, tmp_path: Path) -
     wait_for(lambda: not trainers(project), 10)
     state = project.copy(tmp_path / "another number")
     assert "train: resuming at step" in project.stage("train").stdout
-    assert project.read(MODEL) == undisturbed.read(MODEL)
+    assert project.read(MODEL) == reference.read(MODEL)
     state.set(train__world_size=2)
     assert "resuming" not in state.stage("train").stdout

@@ -24,11 +24,11 @@ def endless(finished: Project) -> Project:
 
 
 @pytest.fixture
-def undisturbed(finished: Project, tmp_path: Path) -> Project:
+def reference(finished: Project, tmp_path: Path) -> Project:
     """A longer run that uses everything that has a state, finished without a disturbance."""
     finished.set_all(LONG)
     finished.commit("a longer run")
-    project = finished.copy(tmp_path / "undisturbed")
+    project = finished.copy(tmp_path / "reference")
     project.repro()
     return project
 
@@ -52,7 +52,7 @@ def test_repro_killed_at_random_ends_with_the_same_bytes(
             chaos.stop(stage, point)
     chaos.finish()
     with capsys.disabled():
-        print(f"\nkilled {len(chaos.stops)} times, CHAOS_SEED={chaos.seed}, DVC's own files mended: {chaos.mended}")
+        print(f"\nkilled {len(chaos.stops)} times, CHAOS_SEED={chaos.seed}, DVC's own files repaired: {chaos.repaired}")
         print("\n".join(map(str, chaos.stops)))
     assert len(chaos.stops) >= 10
     lost = [stop for stop in chaos.stops if not stop.recorded]
@@ -162,7 +162,7 @@ def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
 
 
 @pytest.mark.kills
-def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project, undisturbed: Project) -> None:
+def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project, reference: Project) -> None:
     signals = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     for delay, signum in zip([0.0, 0.1, 0.3, 0.5], signals, strict=False):
         process = finished.start("dvc", "repro")
@@ -179,7 +179,7 @@ def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project
         assert ("resuming at step" in output) == bool(before)
     output = finished.dvc("repro").stdout
     assert "train: resuming at step" in output
-    assert finished.read("dvc.lock") == undisturbed.read("dvc.lock")
+    assert finished.read("dvc.lock") == reference.read("dvc.lock")
     assert checkpoints(finished) == []
 
 
@@ -198,7 +198,7 @@ def test_train_whose_dvc_was_killed_stops_within_an_epoch(finished: Project) -> 
 
 
 @pytest.mark.kills
-def test_corrupt_checkpoint_falls_back_to_the_previous(finished: Project, undisturbed: Project) -> None:
+def test_corrupt_checkpoint_falls_back_to_the_previous(finished: Project, reference: Project) -> None:
     process = finished.start("dvc", "repro")
     wait_for(lambda: any(finished.root.glob("scratch/train-*/older.pt")))
     kill_group(process, signal.SIGTERM)  # SIGKILL could fall between renaming one state and writing the next
@@ -210,7 +210,7 @@ def test_corrupt_checkpoint_falls_back_to_the_previous(finished: Project, undist
     done = finished.dvc("repro")
     assert "newest.pt is corrupt; the previous checkpoint is used" in done.stderr
     assert "resuming at step" in done.stdout
-    assert finished.read("dvc.lock") == undisturbed.read("dvc.lock")
+    assert finished.read("dvc.lock") == reference.read("dvc.lock")
 
 
 @pytest.mark.kills

@@ -40,7 +40,7 @@ def in_terminal(project: Project, *command: str) -> str:
 def test_only_rank_zero_draws_progress_bars(finished: Project) -> None:
     finished.edit("classifier/progress.py", "delay=2", "delay=0")
     finished.edit("classifier/progress.py", "desc=description", "desc=f\"{description} by rank {os.environ['RANK']}\"")
-    finished.set_all({"train.world_size": 2, "train.epochs": 1})
+    finished.set_all({"compute.portable": False, "train.world_size": 2, "train.epochs": 1})
     printed = in_terminal(finished, "torchrun", "--nproc-per-node", "2", "-m", "stages.train")
     assert " by rank 0" in printed
     assert " by rank 1" not in printed
@@ -71,8 +71,8 @@ def test_early_ctrl_c_shows_no_traceback(finished: Project, command: str, second
 
 def test_script_runs_the_code_of_its_own_clone(finished: Project) -> None:
     """The environment is that of another clone: whose package a script would import by itself."""
-    with (finished.root / "classifier/metrics.py").open("a") as stream:
-        stream.write("\nprint('the metrics of', __file__)\n")
+    (finished.root / "classifier/runner/only_here.py").write_text("print('the code of', __file__)\n")
+    finished.edit("stages/evaluate.py", "import logging", "import classifier.runner.only_here\nimport logging")
     script = str(finished.root / "stages/evaluate.py")
     done = finished.run("python", script, cwd=finished.root.parent, real=True)
-    assert f"the metrics of {finished.root / 'classifier/metrics.py'}\n" in done.stdout
+    assert f"the code of {finished.root / 'classifier/runner/only_here.py'}\n" in done.stdout

@@ -19,6 +19,7 @@ from tests.project import SMALL_PARAMS, Project
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_model_learns(finished: Project, name: str, precision: str) -> None:
     finished.set(train__model=name, train__precision=precision, train__epochs=12, train__batch_size=20)
+    finished.set(compute__portable=precision == "fp32")
     finished.set_all({"models.cnn.widths": [8, 16, 16]})
     finished.stage("train")
     finished.stage("evaluate")

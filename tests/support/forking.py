@@ -16,16 +16,21 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from classifier.runner import portability
+
 SERVER = "TEST_FORK_SERVER"  # in the environment: the folder of socket and programs
 REAL = Path(sys.executable).parent
 FORKED_MODULES = ("stages.", "tools.", "demo.")
 # Read at the import of a library, or they make a process one of several.
 READ_AT_IMPORT = (
-    *("GLOO_", "KMP_", "LOCAL_RANK", "MASTER_", "MKL_", "MPL", "OMP_", "ONEDNN_", "OPENBLAS_"),
+    *("ATEN_", "GLOO_", "KMP_", "LOCAL_RANK", "MASTER_", "MKL_", "MPL", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_"),
     *("PYTHON", "RANK", "TORCH", "WORLD_SIZE"),
 )
 HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
-ENVIRONMENT = dict(os.environ)  # before anything is imported: torch adds variables to its own, which stages would get
+# Before anything is imported: torch adds variables to its own, which stages would get. The libraries of the server are
+# those of a portable run; a test of what a stage sets by itself takes PINS out of its project's environment.
+PINS = {**portability.NUMPY, **portability.TORCH}
+ENVIRONMENT = {**os.environ, **PINS}
 
 PROGRAM = """#!{base} -IS
 import _signal, _socket, marshal, os, sys
