@@ -22,7 +22,7 @@ def clone() -> Iterator[Project]:
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
         project = Project(root, root)
         project.dvc("config", "--local", "cache.dir", str(REPOSITORY / ".dvc/cache"))
-        project.dvc("checkout", "data/images.zip", "data/annotations.csv")
+        project.dvc("checkout", "data/images.zip", "data/test_images.zip", "data/annotations.csv")
         yield project
 
 

@@ -39,7 +39,7 @@ def main() -> None:
         for size in sizes:
             chosen = np.arange(size) % len(pixels)
             paths = [f"train/{number:06d}.png" for number in range(size)]
-            images.write_zip(archive, paths, (pixels[index] for index in chosen))
+            images.write_zip(archive, paths, (pixels[index][None] for index in chosen))
             rows = {"image": paths, "label": labels[chosen], "class_name": names[labels[chosen]], "split": "train"}
             annotations.write(csv, pd.DataFrame(rows))
             for budget in (4000, 10):

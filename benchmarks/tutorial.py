@@ -115,7 +115,7 @@ def main() -> None:
         raw.symlink_to(project.root / "data/raw")
         of_tutorial = FashionMNIST(project.root / "torchvision", transform=ToTensor())
         training = AnnotatedImages(annotations, archive, split="train")
-        test = AnnotatedImages(annotations, archive, split="test")
+        test = AnnotatedImages(annotations, project.root / "data/test_images.zip", split="test")
         pixels, labels = to_tensor(training.all_images()), training.labels
         for number, count in itertools.product(range(rounds), EPOCHS):
             project.set(train__epochs=count)

@@ -20,10 +20,12 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=4096)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
 
 # Old names of params, for people with an older params.yaml or an older command in their notes.
 RENAMED = {
+    "download.dataset": "dataset",
     "train.average_decay": "train.ema_decay",
     "train.clip_norm": "train.clip_grad_norm",
     "train.processes": "train.world_size",
@@ -48,22 +50,36 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class Sources(Section):
+    fashion_mnist: Annotated[list[str], Field(alias="fashion-mnist")]
+    mnist: list[str]
+    kmnist: list[str]
+
+    def of(self, dataset: str) -> list[str]:
+        """Of a built-in dataset."""
+        found: list[str] = getattr(self, dataset.replace("-", "_"))
+        return found
+
+
 class Download(Section):
-    dataset: Literal["fashion-mnist", "mnist", "kmnist"]
     timeout_seconds: Positive
     retries: Annotated[int, Field(ge=0, le=10)]
-    sources: dict[str, list[str]]
-
-    @model_validator(mode="after")
-    def _has_sources(self) -> "Download":
-        if self.dataset not in self.sources:
-            raise ValueError(f"sources: has no list for {self.dataset}")
-        return self
+    sources: Sources
 
 
 class Annotate(Section):
     validation_fraction: Fraction
     seed: Seed
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    image_column: str
+    label_column: str
+    split_column: str
+    group_column: str
+    channels: Literal["auto", 1, 3]
+    size: Literal["auto"] | Annotated[list[Side], Field(min_length=2, max_length=2)]
+    fit: Literal["pad", "crop", "stretch"]
+    background: Literal["black", "white"]
+    bad_files: Literal["stop", "skip"]
 
 
 class Compute(Section):
@@ -229,6 +245,7 @@ class Runtime(Section):
 class Params(Section):
     """The whole of params.yaml."""
 
+    dataset: Annotated[str, Field(pattern=r"^[^./\\$\s][^/\\$]*$")]  # a name in data/own/
     download: Download
     annotate: Annotate
     compute: Compute
@@ -319,4 +336,4 @@ def _keys_of(location: list[str]) -> list[str]:
     section: type[BaseModel] = Params
     for part in location:
         section = section.model_fields[part].annotation  # type: ignore[assignment]
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]

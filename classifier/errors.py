@@ -1,5 +1,9 @@
 """Errors for people: the message is one line that says what is wrong, where, and what would be right."""
 
+from collections.abc import Iterable
+
+LISTED = 5  # names that a message lists; the others are counted
+
 
 class StageError(Exception):
     """Data, files or the machine are not as required."""
@@ -11,3 +15,10 @@ class ParamsError(StageError):
     """params.yaml or the command line is wrong; nothing was done."""
 
     exit_status = 2
+
+
+def shorten(names: Iterable[str]) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    listed = [*names]
+    more = len(listed) - LISTED
+    return ", ".join(listed) if more <= 1 else f"{', '.join(listed[:LISTED])} and {more:,} more"

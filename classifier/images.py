@@ -16,21 +16,38 @@ MODES = {"L": 1, "RGB": 3}  # Pillow's mode: number of channels
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: a tracked file must not depend on the clock
 
 
-def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) -> None:
-    """Pack ``(H, W)`` uint8 images as PNG into one ZIP, the same bytes on every machine.
+class ZipWriter:
+    """Packs images as PNG into one ZIP, the same bytes on every machine; use it in a ``with`` statement.
 
     Neither PNG nor ZIP is compressed: Pillow ships with zlib or zlib-ng, which give different bytes at the same level.
     This costs 26 MB for 70,000 images of 28x28 and makes reading a sixth faster (10,000 images: 0.42 s instead of
     0.50 s on 2 cores).
     """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+
+    def __init__(self, path: Path):
+        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+
+    def __enter__(self) -> "ZipWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._archive.close()
+
+    def add(self, name: str, pixels: np.ndarray) -> None:
+        """Add one image, ``(C, H, W) uint8`` with 1 or 3 channels."""
+        png = io.BytesIO()
+        Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(png, "PNG", compress_level=0)
+        entry = zipfile.ZipInfo(name, EPOCH)
+        entry.create_system = 3  # POSIX, on every system
+        entry.external_attr = 0o644 << 16
+        self._archive.writestr(entry, png.getvalue())
+
+
+def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) -> None:
+    """Pack ``(C, H, W)`` uint8 images into one ZIP."""
+    with ZipWriter(path) as archive:
         for name, pixels in zip(names, images, strict=True):
-            png = io.BytesIO()
-            Image.fromarray(pixels).save(png, "PNG", compress_level=0)
-            entry = zipfile.ZipInfo(name, EPOCH)
-            entry.create_system = 3  # POSIX, on every system
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, png.getvalue())
+            archive.add(name, pixels)
 
 
 def decode(content: bytes, name: str) -> np.ndarray:
@@ -94,19 +111,21 @@ def stack(names: Iterable[str], count: int, read: Callable[[str], bytes], shape:
     return pixels
 
 
-def mean_and_std(batches: Iterable[np.ndarray]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, on the scale 0 to 1.
+def histogram(pixels: np.ndarray) -> np.ndarray:
+    """How often each value occurs in each channel of ``(N, C, H, W)`` uint8 images, ``(C, 256) int64``."""
+    return np.stack([np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(pixels.shape[1])])
 
-    Computed from integer histograms in whole numbers, so the result is exact and the same on every machine.
-    """
-    histograms: Any = 0
-    for images in batches:
-        histograms += np.stack(
-            [np.bincount(images[:, channel].ravel(), minlength=256) for channel in range(images.shape[1])]
-        )
+
+def mean_and_std(batches: Iterable[np.ndarray]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of ``(N, C, H, W)`` uint8 images, on the scale 0 to 1."""
+    return mean_and_std_of(sum(histogram(pixels) for pixels in batches))
+
+
+def mean_and_std_of(histogram: Any) -> tuple[list[float], list[float]]:
+    """The same from the histogram of all images, in whole numbers: exact, and the same on every machine."""
     means, stds = [], []
-    for histogram in histograms:
-        counts = [int(count) for count in histogram]
+    for of_channel in histogram:
+        counts = [int(count) for count in of_channel]
         total, first, second = (sum(value**power * count for value, count in enumerate(counts)) for power in (0, 1, 2))
         means.append(first / (255 * total))
         stds.append(math.sqrt(total * second - first**2) / (255 * total))

@@ -1,13 +1,14 @@
-"""Turn the raw files into one ZIP of PNG images and one CSV that annotates them.
+"""Turn raw files or a person's own images into archives of PNG images and one CSV that annotates them.
 
-reads   data/raw/; params.yaml: annotate, download.dataset (for the class names and the license)
-writes  data/images.zip, data/annotations.csv, data/dataset_info.json, metrics/annotate.json, and in metrics/annotate/:
-        classes.csv, samples.png
+reads   data/raw/, or data/own/NAME if `dataset` names one's own images; params.yaml: annotate, dataset
+writes  data/images.zip (training and validation), data/test_images.zip, data/annotations.csv, data/dataset_info.json,
+        metrics/annotate.json, and in metrics/annotate/: classes.csv, findings.csv, samples.png
 run     dvc repro annotate, or: python -m stages.annotate
 expect  70,000 images in about ten seconds; a validation split drawn from the training images, stratified by class;
         blank, identical and nearly identical images are counted and reported, and nothing is dropped
 
-Nothing after this stage knows that the images were FashionMNIST: class names, channels and size come from the files.
+Nothing after this stage knows where the images came from: class names, channels and size come from the files.
+`python -m tools.check_images data/own/NAME` shows beforehand what becomes of one's own images.
 """
 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
@@ -15,6 +16,7 @@ import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program wi
 # isort: split
 import logging
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,71 +24,133 @@ from classifier.errors import StageError
 from classifier.runner.stage import run_stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import pandas as pd
 
+    from classifier.config import Annotate
     from classifier.runner.context import StageContext
 
-SAMPLES_PER_CLASS = 10
 DECIMALS = 6
+LISTED_FINDINGS = 500  # pairs in the table
 
 logger = logging.getLogger("stages.annotate")
 
 
+@dataclass
+class Source:
+    """Images before they are written.
+
+    Attributes:
+        rows: ``image``, ``label``, ``class_name``, ``split``, and for one's own images ``group``.
+        class_names: of classes 0, 1, ...
+        decoded: place in the rows and pixels of each image, or why there are none.
+        info: name and license, and how the images became pixels.
+        problems: files that cannot be used, a line each.
+    """
+
+    rows: "pd.DataFrame"
+    class_names: list[str]
+    decoded: "Iterable[tuple[int, np.ndarray | StageError]]"
+    info: dict[str, str]
+    problems: list[str] = field(default_factory=list)
+
+
 def main(context: "StageContext") -> None:
-    """Pack the images, annotate them, draw the validation split, describe the result."""
+    """Pack the images, annotate them, draw the splits, describe the result."""
     import numpy as np
     import pandas as pd
 
     from classifier import annotations, images
-    from classifier.annotate import data_quality, plots
+    from classifier.annotate import packing, plots
+    from classifier.annotate.data_quality import summarize
+    from classifier.dataset_registry import DATASETS
+
+    params, dataset = context.param("annotate"), context.param("dataset")
+    own_path = context.dep(f"data/own/{dataset}")
+    if dataset in DATASETS:
+        source = read_builtin(context.dep("data/raw"), dataset, params)
+    else:
+        source = read_own(own_path, params)
+
+    archives = {False: context.out("data/images.zip"), True: context.out("data/test_images.zip")}
+    packed = packing.pack(source.rows, source.decoded, archives, skip=params.bad_files == "skip")
+    rows = source.rows[packed.kept].reset_index(drop=True)
+    if problems := source.problems + packed.problems:
+        logger.warning(f"left out: {len(problems):,} files or rows, the first is {problems[0]}")
+    annotations.write(context.out("data/annotations.csv"), rows)
+    context.write_json("data/dataset_info.json", source.info)
+
+    counts, pairs = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
+    if "source" in rows:
+        counts["left_out"] = len(problems)
+    means, stds = ([round(value, DECIMALS) for value in values] for values in images.mean_and_std_of(packed.histogram))
+    num_images = rows["split"].value_counts().sort_index()
+    gray = len(means) == 1
+    context.write_json(
+        "metrics/annotate.json",
+        {
+            "findings": counts,
+            "num_images": {str(split): int(count) for split, count in num_images.items()},
+            "training_pixels": {"mean": means[0] if gray else means, "std": stds[0] if gray else stds},
+        },
+    )
+    listed = pairs.sort_values(["finding", "image", "other"]).head(LISTED_FINDINGS)
+    listed.to_csv(context.out("metrics/annotate/findings.csv"), index=False, lineterminator="\n")
+    by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[source.class_names]
+    by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")
+    samples = [(name, np.stack(packed.samples[label])) for label, name in enumerate(source.class_names)]
+    plots.sample_grid(context.out("metrics/annotate/samples.png"), samples)
+    sizes = ", ".join(f"{split} {count:,}" for split, count in num_images.items())
+    logger.info(f"wrote data/images.zip, data/test_images.zip, data/annotations.csv: {len(rows):,} images ({sizes})")
+    logger.info(summarize(counts))
+
+
+def read_own(path: Path, params: "Annotate") -> Source:
+    """A person's own images.
+
+    Raises:
+        StageError: a file or row cannot be used and ``annotate.bad_files`` is stop, or too little is left.
+    """
+    from classifier.annotate import own_images
+
+    own = own_images.load(path, params)
+    for note in own.notes:
+        logger.info(f"{path}: {note}")
+    if own.problems and params.bad_files == "stop":
+        others = f"; {len(own.problems) - 1:,} more: python -m tools.check_images {path}" if own.problems[1:] else ""
+        raise StageError(f"{own.problems[0]}{others}; mend that, or set annotate.bad_files: skip")
+    for line in own_images.thin_classes(own.rows, own.class_names):
+        logger.warning(line)
+    info = {**own.collection.info, "fit": own.preprocessing.fit, "background": own.preprocessing.background}
+    return Source(own.rows, own.class_names, own.decode(), info, own.problems)
+
+
+def read_builtin(raw: Path, dataset: str, params: "Annotate") -> Source:
+    """A dataset of the registry, from its raw files.
+
+    Raises:
+        StageError: a file is corrupt, or does not fit the others.
+    """
+    import pandas as pd
+
+    from classifier.annotate import splits
     from classifier.dataset_registry import DATASETS
     from classifier.progress import progress_bar
 
-    params = context.param("annotate")
-    dataset = DATASETS[context.param("download.dataset")]
-    class_names = dataset.class_names
-    raw = context.dep("data/raw")
-
+    class_names = DATASETS[dataset].class_names
     train_pixels, train_labels = read_raw(raw, "train")
     test_pixels, test_labels = read_raw(raw, "t10k")
     train = make_annotations(train_labels, "train", class_names)
     test = make_annotations(test_labels, "test", class_names)
-    train.loc[draw_validation_split(train, params.validation_fraction, params.seed), "split"] = "val"
+    if params.validation_fraction:
+        train.loc[splits.draw(train, params.validation_fraction, params.seed), "split"] = "val"
     rows = pd.concat([train, test], ignore_index=True)
     check_classes(rows, class_names)
-
-    images.write_zip(
-        context.out("data/images.zip"),
-        progress_bar(rows["image"], "packing images", total=len(rows)),
-        (image for part in (train_pixels, test_pixels) for image in part),
-    )
-    annotations.write(context.out("data/annotations.csv"), rows)
-    context.write_json("data/dataset_info.json", dataset.info)
-
-    findings = data_quality.find_issues(np.concatenate([train_pixels, test_pixels]), rows)
-    (mean,), (std,) = images.mean_and_std([train_pixels[train["split"] == "train"][:, None]])
-    num_images = rows["split"].value_counts().sort_index()
-    context.write_json(
-        "metrics/annotate.json",
-        {
-            "findings": findings,
-            "num_images": {str(split): int(count) for split, count in num_images.items()},
-            "training_pixels": {"mean": round(mean, DECIMALS), "std": round(std, DECIMALS)},
-        },
-    )
-    by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[list(class_names)]
-    by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")
-    plots.sample_grid(
-        context.out("metrics/annotate/samples.png"),
-        [
-            (name, train_pixels[(train_labels == label).nonzero()[0][:SAMPLES_PER_CLASS]])
-            for label, name in enumerate(class_names)
-        ],
-    )
-    sizes = ", ".join(f"{split} {count:,}" for split, count in num_images.items())
-    logger.info(f"wrote data/images.zip and data/annotations.csv: {len(rows):,} images ({sizes})")
-    logger.info(data_quality.summarize(findings))
+    pixels = (image[None] for part in (train_pixels, test_pixels) for image in part)
+    decoded = enumerate(progress_bar(pixels, "packing images", total=len(rows)))
+    return Source(rows, list(class_names), decoded, dict(DATASETS[dataset].info))
 
 
 def read_raw(raw: Path, part: str) -> "tuple[np.ndarray, np.ndarray]":
@@ -123,11 +187,6 @@ def make_annotations(labels: "np.ndarray", split: str, class_names: tuple[str, .
             "split": split,
         }
     )
-
-
-def draw_validation_split(rows: "pd.DataFrame", fraction: float, seed: int) -> "pd.Index":
-    """The rows of the validation split: that fraction of every class, drawn by the seed."""
-    return rows.groupby("label").sample(frac=fraction, random_state=seed).index
 
 
 def check_classes(rows: "pd.DataFrame", class_names: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """Fetch the four raw files of a data set from the first source that works, and verify their content.
 
-reads   nothing but params.yaml: download.dataset; download.sources, which cannot change a byte
-writes  data/raw/: train and t10k images and labels as uncompressed IDX files
+reads   nothing but params.yaml: dataset; download.sources, which cannot change a byte
+writes  data/raw/: train and t10k images and labels as uncompressed IDX files; a note for a person's own images
 run     dvc repro download, or: python -m stages.download
 expect  55 MB in seconds to minutes; the same bytes whatever the source
 
@@ -23,6 +23,8 @@ from classifier.runner.stage import run_stage
 if TYPE_CHECKING:
     from classifier.runner.context import StageContext
 
+OWN_IMAGES = "Nothing was downloaded: `dataset` in params.yaml names images in data/own/.\n"
+
 logger = logging.getLogger("stages.download")
 
 
@@ -31,10 +33,15 @@ def main(context: "StageContext") -> None:
     from classifier.dataset_registry import DATASETS
     from classifier.download.sources import SourceError, fetch, opened
 
-    dataset = context.param("download.dataset")
+    dataset = context.param("dataset")
     raw_folder = context.out("data/raw")
+    if dataset not in DATASETS:
+        raw_folder.mkdir()
+        (raw_folder / "README.txt").write_text(OWN_IMAGES, encoding="utf-8")
+        logger.info(f"nothing to download: data/own/{dataset} has the images")
+        return
     from_environment = os.environ.get("FASHION_MNIST_SOURCES", "").split()
-    sources = [*from_environment, *context.untracked_param("download.sources")[dataset]]
+    sources = [*from_environment, *context.untracked_param("download.sources").of(dataset)]
     timeout_seconds = context.untracked_param("download.timeout_seconds")
     retries = context.untracked_param("download.retries")
 

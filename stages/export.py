@@ -1,7 +1,8 @@
 """Write the trained model as one ONNX file that takes pixels, and verify that it computes what PyTorch computes.
 
-reads   models/classifier.safetensors, data/images.zip, data/annotations.csv, data/dataset_info.json (name and license
-        of the images), metrics/evaluate/details.json (accuracy); params.yaml: export, compute
+reads   models/classifier.safetensors, data/test_images.zip, data/images.zip (to calibrate 8 bits),
+        data/annotations.csv, data/dataset_info.json (name and license of the images), metrics/evaluate/details.json
+        (accuracy); params.yaml: export, compute
 writes  models/classifier.onnx, metrics/export.json, metrics/export/details.json; models/int8/: the same model in 8 bits
         if export.int8 is true; untracked: models/export_differences.json
 run     dvc repro export, or: python -m stages.export
@@ -51,7 +52,7 @@ def main(context: "StageContext") -> None:
     params, backend = context.param("export"), compute.prepare(context.param("compute"))
     model_path = context.dep("models/classifier.safetensors")
     model, model_config = serialization.load(model_path)
-    (test_images,) = load_splits(context.dep("data/annotations.csv"), context.dep("data/images.zip"), "test")
+    (test_images,) = load_splits(context.dep("data/annotations.csv"), context.dep("data/test_images.zip"), "test")
     model_config.check_fits(model_path, test_images)
     rows = annotations.read(context.dep("data/annotations.csv"))
     evaluated_accuracy = read_accuracy(context.dep("metrics/evaluate/details.json"))
@@ -124,14 +125,19 @@ def make_metadata(
     """The metadata of the ONNX file: how to use it, and what it was made from."""
     import hashlib
 
-    from classifier.export import background, dataset_info, onnx_file
+    from classifier import dataset_info
+    from classifier.export import background, onnx_file
+    from classifier.preprocessing import Preprocessing
 
     weights = context.dep("models/classifier.safetensors")
+    info = dataset_info.read(context.dep("data/dataset_info.json"))
+    how: dict[str, Any] = {key: info.pop(key) for key in ("fit", "background") if key in info}
     return {
         **onnx_file.contract(model_config),
         "architecture": model_config.architecture,
         "background": background.kind(test_images.all_images().numpy()),
-        "training_data": {**dataset_info.read(context.dep("data/dataset_info.json")), "images": num_images},
+        "preprocessing": Preprocessing(*model_config.shape, **how).contract(),
+        "training_data": {**info, "images": num_images},
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
 

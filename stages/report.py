@@ -1,6 +1,6 @@
 """Show an evaluation to a person: pictures for DVC, and one self-contained page.
 
-reads   metrics/predictions.csv, metrics/train/curves.csv, data/images.zip, in metrics/evaluate/: details.json,
+reads   metrics/predictions.csv, metrics/train/curves.csv, data/test_images.zip, in metrics/evaluate/: details.json,
         classes.csv, reliability.csv; the model (for the params that it was trained with and the first layer's filters);
         params.yaml: report
 writes  metrics/report.html, metrics/report/*.png
@@ -50,7 +50,7 @@ def main(context: "StageContext") -> None:
     by_class = read_table(context.dep("metrics/evaluate/classes.csv"), "class")
     bins = read_table(context.dep("metrics/evaluate/reliability.csv"), "scaling")
     predictions = read_predictions(context.dep("metrics/predictions.csv"))
-    read = images.reader(context.dep("data/images.zip"))
+    read = images.reader(context.dep("data/test_images.zip"))
     curves = pd.read_csv(context.dep("metrics/train/curves.csv"))
     model = model_summary.read(context.dep("models/classifier.safetensors"))
 
@@ -211,10 +211,18 @@ def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
         low, high = wilson_interval(value, evaluation["num_images"])
         return {"name": name, "value": f"{value:.2%}", "note": f"{low:.2%} to {high:.2%}{note}"}
 
+    optional = [
+        ("accuracy with TTA", "accuracy_tta", "; logits averaged over the image and its mirror image"),
+        ("top-2 accuracy", "top_2_accuracy", "; the class is one of the two most probable"),
+    ]
     return [
-        fraction("accuracy", "accuracy", ""),
-        fraction("accuracy with TTA", "accuracy_tta", "; logits averaged over the image and its mirror image"),
-        fraction("top-2 accuracy", "top_2_accuracy", "; the class is one of the two most probable"),
+        fraction("accuracy", "accuracy", f"; always the most frequent class: {evaluation['majority_accuracy']:.2%}"),
+        *(fraction(*row) for row in optional if row[1] in evaluation),
+        {
+            "name": "balanced accuracy",
+            "value": f"{evaluation['balanced_accuracy']:.2%}",
+            "note": "mean recall of the classes",
+        },
         {"name": "macro F1", "value": f"{evaluation['f1']:.4f}", "note": "mean over the classes; 1 is best"},
         {
             "name": "loss",

@@ -5,8 +5,8 @@ writes  a table to standard output, or JSON or CSV
 run     python -m tools.predict PATH... [--json | --csv] [--invert]
 expect  an answer in under half a second; exit status 1 if an image could not be read (the others are still classified)
 
-Images are resized to the model's size and converted to grayscale or RGB. FashionMNIST shows light objects on black: for
-a photograph on a light background use --invert; a note suggests it when an image has a light background.
+Images become pixels as those of the training did. A model that was trained on light objects on black, as FashionMNIST
+shows them, needs --invert for a photograph on a light background; a note suggests it.
 """
 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
@@ -15,7 +15,6 @@ import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program wi
 import argparse
 import csv
 import glob
-import io
 import json
 import logging
 import signal
@@ -29,7 +28,8 @@ from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
+
+    from classifier.preprocessing import Preprocessing
 
 MODEL = ROOT / "models" / "classifier.onnx"
 BATCH_SIZE = 256  # images
@@ -59,7 +59,7 @@ def classify(arguments: argparse.Namespace) -> int:
     answers: list[dict] = []
     unlike: list[str] = []
     bad: list[str] = []
-    for names, pixels in batches(images_in(arguments.paths, bad), model.input_shape, arguments.invert, bad):
+    for names, pixels in batches(images_in(arguments.paths, bad), model.preprocessing, arguments.invert, bad):
         answers += model.answers(names, pixels)
         unlike += [name for name, differs in zip(names, model.unlike(pixels), strict=True) if differs]
 
@@ -94,7 +94,7 @@ def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
 
 
 def batches(
-    paths: Iterable[str], shape: tuple[int, int, int], invert: bool, bad: list[str]
+    paths: Iterable[str], preprocessing: "Preprocessing", invert: bool, bad: list[str]
 ) -> "Iterator[tuple[list[str], np.ndarray]]":
     """Names and pixels, ``(N, C, H, W) uint8``, of the readable images; appends a message to ``bad`` for the others."""
     import numpy as np
@@ -103,7 +103,7 @@ def batches(
     pixels: list[np.ndarray] = []
     for path in paths:
         try:
-            pixels.append(read_image(path, *shape, invert=invert))
+            pixels.append(preprocessing(read_content(path), path, invert))
             names.append(path)
         except StageError as error:
             bad.append(str(error))
@@ -114,52 +114,18 @@ def batches(
         yield names, np.stack(pixels)
 
 
-def read_image(path: str, channels: int, height: int, width: int, invert: bool) -> "np.ndarray":
-    """An image as the model expects it, ``(C, H, W) uint8``; ``-`` is standard input.
+def read_content(path: str) -> bytes:
+    """The content of a file; ``-`` is standard input.
 
     Raises:
-        StageError: the file does not exist or is not a readable image.
+        StageError: it cannot be read.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    from classifier.preprocessing import reason
 
     try:
-        with Image.open(io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path) as image:
-            upright = eight_bits(ImageOps.exif_transpose(image))
-            if upright.has_transparency_data:  # transparent pixels become black
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright.convert("RGBA"))
-            converted = upright.convert("L" if channels == 1 else "RGB")
-            if converted.size != (width, height):
-                converted = converted.resize((width, height), Image.Resampling.LANCZOS)
-    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
         raise StageError(f"{path}: not a readable image: {reason(error)}") from None
-    pixels = np.asarray(ImageOps.invert(converted) if invert else converted)
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def eight_bits(image: "Image.Image") -> "Image.Image":
-    """Scale images of 16 or 32 bits per pixel to 8; Pillow would clip them."""
-    import numpy as np
-    from PIL import Image
-
-    if image.mode[0] not in "IF":  # I, I;16, I;16B, F
-        return image
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F" and values.max() <= 1:
-        values *= 255
-    elif values.max() > 255 or image.mode.startswith("I;16"):
-        values //= 256
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
-def reason(error: Exception) -> str:
-    """The reason in one line, without the file name, which the message already starts with."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).partition("\n")[0]
-    for mark in (" '", " <"):
-        text = text.partition(mark)[0]
-    return text or type(error).__name__
 
 
 def note(unlike: list[str], known: str, inverted: bool) -> str:
@@ -199,7 +165,7 @@ class Classifier:
     """An exported model with its class names.
 
     Attributes:
-        input_shape: channels, height, width.
+        preprocessing: what becomes of an image file.
         class_names: names of classes 0, 1, ...
         background: of the test images: light, dark or mixed.
 
@@ -209,6 +175,7 @@ class Classifier:
 
     def __init__(self, path: Path, threads: int = 1):
         from classifier.export.onnx_session import create_session
+        from classifier.preprocessing import Preprocessing
 
         if not path.exists():
             raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")
@@ -217,9 +184,11 @@ class Classifier:
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.class_names: list[str] = json.loads(metadata["class_names"])
             self.background: str = json.loads(metadata["background"])
+            how = json.loads(metadata["preprocessing"])
+            channels, height, width = self._session.get_inputs()[0].shape[1:]
+            self.preprocessing = Preprocessing(channels, height, width, fit=how["fit"], background=how["background"])
         except Exception as error:  # onnxruntime's errors have no common base
             raise StageError(f"{path}: not a model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
-        self.input_shape: tuple[int, int, int] = tuple(self._session.get_inputs()[0].shape[1:])
 
     def answers(self, names: Sequence[str], pixels: "np.ndarray") -> list[dict]:
         """Name, class and probabilities by class for each of ``(N, C, H, W) uint8`` images."""

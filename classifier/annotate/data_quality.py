@@ -4,28 +4,91 @@ Everybody reports results on the official test images; dropping one would make i
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from classifier.annotate.splits import cut_groups
+
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
 BLOCKS = (2, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
 CANDIDATES = 20_000  # pairs whose pixels are compared at once
+MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
+NEAREST = 16
 
 
-def find_issues(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
-    """All counts of this module, as metrics/annotate.json holds them.
+class DataQuality:
+    """Collects what is needed of each image as it passes, a few numbers, and finds the issues at the end."""
 
-    Args:
-        pixels: ``(N, H, W) uint8``.
-        rows: their annotations, with the columns ``label`` and ``split``.
-    """
-    return {
-        "blank": blank(pixels),
-        "identical": identical(pixels, rows),
-        "nearly_identical": nearly_identical(pixels, rows),
-    }
+    def __init__(self) -> None:
+        self._digests: list[bytes] = []
+        self._means: list[np.ndarray] = []
+        self._blank = 0
+        self._blocks_per_image = 0.0  # a fraction: pixels at the edges may be in no block
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Look at ``(N, C, H, W) uint8`` images."""
+        flat = pixels.reshape(len(pixels), -1)
+        self._blank += int((flat.max(1) == flat.min(1)).sum())
+        self._digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
+        means = block_means(pixels)
+        self._means.append(means)
+        height, width = (side // min(parts, side) for parts, side in zip(BLOCKS, pixels.shape[2:], strict=True))
+        self._blocks_per_image = pixels.shape[2] * pixels.shape[3] / (height * width)
+
+    def findings(
+        self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        """The counts as metrics/annotate.json holds them, and the images that they count.
+
+        Args:
+            rows: the annotations of all images that were added, with ``image``, ``label``, ``split``, maybe ``group``.
+            lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
+
+        Returns:
+            Counts, and a table of pairs: ``image``, ``other``, and ``finding``, which is identical or nearly identical.
+        """
+        identical, same = self._identical(rows)
+        near, close = self._nearly_identical(rows, lookup)
+        counts = {"blank": self._blank, "identical": identical, "nearly_identical": near}
+        if "group" in rows:
+            counts["groups_in_several_splits"] = cut_groups(rows)
+        pairs = [same.assign(finding="identical"), close.assign(finding="nearly identical")]
+        return counts, pd.concat(pairs, ignore_index=True)
+
+    def _identical(self, rows: pd.DataFrame) -> tuple[dict[str, int], pd.DataFrame]:
+        groups = rows.groupby(self._digests)
+        duplicates = groups["label"].transform("size") > 1
+        counts = {
+            "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
+            "images": int(duplicates.sum()),
+            "with_another_label": int((duplicates & (groups["label"].transform("nunique") > 1)).sum()),
+        }
+        first = groups["image"].transform("first")
+        later = duplicates & (first != rows["image"])
+        return counts, pd.DataFrame({"image": first[later], "other": rows["image"][later]})
+
+    def _nearly_identical(
+        self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[dict[str, int], pd.DataFrame]:
+        """Pairs of images that differ, but by at most ``NEAR``.
+
+        The block means of two images differ no more than their pixels do, so a k-d tree of the means finds all
+        candidates among 70,000 images in less than a second.
+        """
+        means = np.concatenate(self._means)
+        candidates = _candidates(means, NEAR * self._blocks_per_image**0.5)
+        parts = np.array_split(candidates, len(candidates) // CANDIDATES + 1)
+        first, second = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts]).T
+        label, split, image = (rows[column].to_numpy() for column in ("label", "split", "image"))
+        counts = {
+            "across_splits": int((split[first] != split[second]).sum()),
+            "pairs": len(first),
+            "with_another_label": int((label[first] != label[second]).sum()),
+        }
+        return counts, pd.DataFrame({"image": image[first], "other": image[second]})
 
 
 def summarize(findings: dict[str, Any]) -> str:
@@ -38,55 +101,32 @@ def summarize(findings: dict[str, Any]) -> str:
     )
 
 
-def blank(pixels: np.ndarray) -> int:
-    """How many of ``(N, H, W) uint8`` images have the same value in every pixel."""
-    flat = pixels.reshape(len(pixels), -1)
-    return int((flat.max(1) == flat.min(1)).sum())
+def block_means(pixels: np.ndarray) -> np.ndarray:
+    """Means of the ``BLOCKS`` of each of ``(N, C, H, W)`` images, over all channels, ``(N, blocks)``."""
+    count, channels, *size = pixels.shape
+    rows, columns = (min(parts, side) for parts, side in zip(BLOCKS, size, strict=True))
+    height, width = size[0] // rows, size[1] // columns
+    blocks = pixels[:, :, : rows * height, : columns * width].reshape(count, channels, rows, height, columns, width)
+    return np.asarray(blocks.mean((1, 3, 5), dtype=np.float32).reshape(count, -1))
 
 
-def identical(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, int]:
-    """How many images are identical to another one; and to one in another split, or with another label."""
-    content = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels]
-    groups = rows.groupby(content)
-    duplicates = groups["label"].transform("size") > 1
-    return {
-        "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
-        "images": int(duplicates.sum()),
-        "with_another_label": int((duplicates & (groups["label"].transform("nunique") > 1)).sum()),
-    }
-
-
-def nearly_identical(pixels: np.ndarray, rows: pd.DataFrame) -> dict[str, int]:
-    """How many pairs of images differ, but by at most ``NEAR``.
-
-    The block means of two images differ no more than their pixels do, so a k-d tree of the means finds all candidates
-    among 70,000 images in less than a second.
-    """
+def _candidates(means: np.ndarray, radius: float) -> np.ndarray:
+    """Pairs whose means are that near, ``(P, 2) int``, the smaller number first; not too many of them."""
     from scipy.spatial import cKDTree
 
-    means, block = _block_means(pixels)
-    radius = NEAR * (pixels[0].size / block) ** 0.5
-    candidates = cKDTree(means).query_pairs(radius, output_type="ndarray")
-    near = [pairs[_is_near(pixels, pairs)] for pairs in np.array_split(candidates, len(candidates) // CANDIDATES + 1)]
-    first, second = np.concatenate(near).T
-    label, split = rows["label"].to_numpy(), rows["split"].to_numpy()
-    return {
-        "across_splits": int((split[first] != split[second]).sum()),
-        "pairs": len(first),
-        "with_another_label": int((label[first] != label[second]).sum()),
-    }
+    tree = cKDTree(means)
+    if (tree.count_neighbors(tree, radius) - len(means)) / 2 <= MAX_CANDIDATES:
+        return np.asarray(tree.query_pairs(radius, output_type="ndarray"))
+    distances, nearest = tree.query(means, min(NEAREST + 1, len(means)), distance_upper_bound=radius)
+    first, place = np.isfinite(distances).nonzero()
+    pairs = np.sort(np.stack([first, nearest[first, place]], axis=1), axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
 
 
-def _block_means(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Means of the ``BLOCKS`` of each image, ``(N, blocks)``, and the number of pixels in a block."""
-    rows, columns = (min(parts, side) for parts, side in zip(BLOCKS, pixels.shape[1:], strict=True))
-    height, width = pixels.shape[1] // rows, pixels.shape[2] // columns
-    blocks = pixels[:, : rows * height, : columns * width].reshape(-1, rows, height, columns, width)
-    return blocks.mean((2, 4), dtype=np.float32).reshape(len(pixels), -1), height * width
-
-
-def _is_near(pixels: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _is_near(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray:
     """Which of ``(P, 2)`` pairs of images are nearly but not exactly identical, ``(P,) bool``."""
-    difference = pixels[pairs[:, 0]].astype(np.float32) - pixels[pairs[:, 1]]
-    squared = (difference**2).mean((1, 2))
+    if not len(pairs):
+        return np.zeros(0, bool)
+    difference = lookup(pairs[:, 0]).astype(np.float32) - lookup(pairs[:, 1])
+    squared = (difference**2).mean((1, 2, 3))
     return np.asarray((squared > 0) & (squared <= NEAR**2))

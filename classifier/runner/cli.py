@@ -2,6 +2,9 @@
 
 import argparse
 import logging
+import os
+import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,9 +38,14 @@ def run_tool(
     arguments = parser.parse_args(argv)
     configure_logging(name, arguments.quiet)
     try:
-        return work(arguments)
+        status = work(arguments)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads the output has enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
+        return 128 + signal.SIGPIPE
     except Exception as error:
         return report_error(logging.getLogger(f"tools.{name}"), error, arguments.debug)
 

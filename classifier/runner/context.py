@@ -14,6 +14,7 @@ from classifier.runner.lock import SCRATCH, exclusive
 from classifier.runner.portability import pin_instruction_set
 from classifier.runner.signals import StopSignals
 
+OWN_DATA = "data/own/"  # what a person puts there, no stage makes
 FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
 
 
@@ -156,6 +157,8 @@ class StageContext:
 
     def _hash_inputs(self) -> dict[str, str]:
         for path in self._declared.deps:
+            if not Path(path).exists() and path.startswith(OWN_DATA):
+                raise StageError(f"{path} is missing; put your images there, or name another `dataset` in params.yaml")
             if not Path(path).exists():
                 raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
         return files.digests(self._declared.deps)

@@ -120,7 +120,7 @@ def predict(project: Project, path: Path, *words: str) -> dict[str, float]:
 @pytest.fixture(scope="session")
 def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A picture of another size, shape and mode than the model's: a test image in colors, dark on light."""
-    with zipfile.ZipFile(demo.root / "data/images.zip") as archive, archive.open("test/00000.png") as file:
+    with zipfile.ZipFile(demo.root / "data/test_images.zip") as archive, archive.open("test/00000.png") as file:
         image = ImageOps.invert(Image.open(file).convert("L")).resize((301, 217), Image.Resampling.BICUBIC)
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     ImageOps.colorize(image, "#200000", "#f0fff0").save(path)
@@ -402,11 +402,11 @@ def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, 
     """Three classes, 24 x 20 RGB, as JPEG, with a model that is no network of this project."""
     project = demo.copy(tmp_path / "project")
     random = np.random.default_rng(0)
-    for path in ("models/classifier.onnx", "data/images.zip", "data/annotations.csv"):
+    for path in ("models/classifier.onnx", "data/test_images.zip", "data/annotations.csv"):
         (project.root / path).unlink()
     write_linear_model(project.root / "models/classifier.onnx", ["<b>red", "green", "blue"], (3, 20, 24), random)
     lines = ["image,label,class_name,split"]
-    with zipfile.ZipFile(project.root / "data/images.zip", "w") as archive:
+    with zipfile.ZipFile(project.root / "data/test_images.zip", "w") as archive:
         for number in range(9):
             content = io.BytesIO()
             Image.fromarray(random.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(content, "JPEG")
@@ -421,7 +421,10 @@ def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, 
         assert page.text("about").startswith("3 classes · 24 × 20 RGB pixels")
         session = onnxruntime.InferenceSession(project.root / "models/classifier.onnx")
         for number in range(9):
-            with zipfile.ZipFile(project.root / "data/images.zip") as archive, archive.open(f"{number}.jpg") as file:
+            with (
+                zipfile.ZipFile(project.root / "data/test_images.zip") as archive,
+                archive.open(f"{number}.jpg") as file,
+            ):
                 pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
             (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})
             page.choose(number)

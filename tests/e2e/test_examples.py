@@ -24,7 +24,7 @@ def model(finished: Project, tmp_path: Path) -> Path:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     shutil.copy(finished.root / "models/classifier.onnx", folder)
-    with zipfile.ZipFile(finished.root / "data/images.zip") as archive:
+    with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
         archive.extractall(folder, PICTURES)
     return folder / "classifier.onnx"
 

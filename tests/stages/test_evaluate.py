@@ -93,7 +93,7 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
     model, model_config = serialization.load(finished.root / "models/classifier.safetensors")
     normalize = serialization.Normalize(model_config)
     with torch.inference_mode():
-        paths = finished.root / "data/annotations.csv", finished.root / "data/images.zip"
+        paths = finished.root / "data/annotations.csv", finished.root / "data/test_images.zip"
         validation, test = (AnnotatedImages(*paths, split=split) for split in ("val", "test"))
         of_validation = model(normalize(validation.all_images()))
         both = model(normalize(test.all_images())) + model(normalize(test.all_images().flip(-1)))

@@ -194,7 +194,7 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
         key: value for key, value in same.items() if key != "accuracy"
     }
     rows = pd.read_csv(finished.root / "metrics/predictions.csv")
-    with zipfile.ZipFile(finished.root / "data/images.zip") as archive:
+    with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
         images = np.stack([np.asarray(Image.open(archive.open(name)))[None] for name in rows["image"]])
     (logits,) = session.run(["logits"], {"images": images})
     names = np.array(held["class_names"])

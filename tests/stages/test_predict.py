@@ -17,7 +17,7 @@ from tests.project import TEST_IMAGES, Project
 
 @pytest.fixture
 def pictures(finished: Project, tmp_path: Path) -> Path:
-    with zipfile.ZipFile(finished.root / "data/images.zip") as archive:
+    with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
         archive.extractall(tmp_path / "pictures", [name for name in archive.namelist() if name.startswith("test/")])
     return tmp_path / "pictures" / "test"
 

@@ -22,7 +22,7 @@ def test_stage_by_hand_writes_the_same_bytes(finished: Project, name: str) -> No
 
 def test_undeclared_input_output_or_param_is_refused(finished: Project) -> None:
     for path, declared in [
-        ("stages/evaluate.py", '"data/images.zip"'),
+        ("stages/evaluate.py", '"data/test_images.zip"'),
         ("stages/evaluate.py", '"metrics/predictions.csv"'),
         ("stages/export.py", '"export"'),
     ]:

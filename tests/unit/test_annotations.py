@@ -145,7 +145,7 @@ def test_bad_archives_raise_one_line(folder: Path) -> None:
     path.write_bytes(b"PK but no ZIP")
     with pytest.raises(StageError, match="neither a folder nor a ZIP"):
         images.reader(path)
-    images.write_zip(path, ["a.png"], [np.zeros((28, 28), np.uint8)])
+    images.write_zip(path, ["a.png"], [np.zeros((1, 28, 28), np.uint8)])
     content = bytearray(path.read_bytes())
     content[100] ^= 255  # a byte of the PNG: the ZIP's checksum no longer fits
     path.write_bytes(content)
@@ -156,14 +156,14 @@ def test_bad_archives_raise_one_line(folder: Path) -> None:
 
 
 def test_zip_has_fixed_time_and_no_compression(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 28, 28), dtype=np.uint8)
     images.write_zip(tmp_path / "a.zip", "xyz", pixels)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         for entry, expected in zip(archive.infolist(), pixels, strict=True):
             assert entry.date_time == (1980, 1, 1, 0, 0, 0)
             assert entry.compress_type == zipfile.ZIP_STORED
             with Image.open(io.BytesIO(archive.read(entry))) as image:
-                assert (np.asarray(image) == expected).all()
+                assert (np.asarray(image) == expected[0]).all()
 
 
 def test_mean_and_std_equal_numpy() -> None:

@@ -2,16 +2,19 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from classifier.annotate import data_quality
 
 
-def test_nearly_identical_finds_every_pair() -> None:
+@pytest.mark.parametrize("most_candidates", [1000, 0])  # 0: each image is compared with its nearest ones
+def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against all pairs; the images are bigger in one direction, and no multiple of the blocks."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (30, 1, 1)) + random.integers(-3, 4, (30, 9, 5))
     pixels = pixels.clip(0, 255).astype(np.uint8)
     rows = pd.DataFrame({"label": random.integers(0, 2, 30), "split": random.choice(["train", "test"], 30)})
+    rows["image"] = [f"{number}.png" for number in range(30)]
     first, second = np.triu_indices(30, 1)
     distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
     near = (distance > 0) & (distance <= data_quality.NEAR)
@@ -21,4 +24,10 @@ def test_nearly_identical_finds_every_pair() -> None:
         "with_another_label": int((near & (rows["label"].to_numpy()[first] != rows["label"].to_numpy()[second])).sum()),
     }
     assert expected["pairs"] > 3
-    assert data_quality.nearly_identical(pixels, rows) == expected
+    monkeypatch.setattr(data_quality, "MAX_CANDIDATES", most_candidates)
+    quality = data_quality.DataQuality()
+    for part in (pixels[:7], pixels[7:]):
+        quality.add(part[:, None])
+    counts, pairs = quality.findings(rows, lambda places: pixels[places][:, None])
+    assert counts["nearly_identical"] == expected
+    assert (pairs["finding"] == "nearly identical").sum() == expected["pairs"]

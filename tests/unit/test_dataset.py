@@ -11,7 +11,7 @@ from classifier.errors import StageError
 
 
 def test_wrong_image_read_late_is_named(tmp_path: Path) -> None:
-    pixels = [np.zeros((4, 4), np.uint8)] * 20 + [np.zeros((4, 5), np.uint8)]
+    pixels = [np.zeros((1, 4, 4), np.uint8)] * 20 + [np.zeros((1, 4, 5), np.uint8)]
     images.write_zip(tmp_path / "a.zip", [f"{n}.png" for n in range(21)], pixels)
     lines = ["image,label,class_name,split", *(f"{n}.png,0,cat,train" for n in range(21))]
     (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")

@@ -19,16 +19,22 @@ def read(path: Path) -> dict[str, str]:
         StageError: it is missing, not a JSON object of strings, or has no name or license.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro annotate` makes it") from None
+
+
+def parse(content: bytes, name: str) -> dict[str, str]:
+    """The same from the content of a file called ``name``."""
+    try:
+        info = json.loads(content)
     except ValueError as error:  # not JSON, or not UTF-8
-        raise StageError(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise StageError(f"{name}: not a JSON file: {error}") from None
+    if not isinstance(info, dict) or not all(isinstance(value, str) for value in info.values()):
         raise StageError(
-            f'{path}: must be a JSON object of strings, such as {{"name": "My images", "license": "unknown"}}'
+            f'{name}: must be a JSON object of strings, such as {{"name": "My images", "license": "unknown"}}'
         )
     for key in REQUIRED:
-        if not content.get(key, "").strip():
-            raise StageError(f'{path}: has no "{key}"; write "unknown" if you do not know it')
-    return content
+        if not info.get(key, "").strip():
+            raise StageError(f'{name}: has no "{key}"; write "unknown" if you do not know it')
+    return info

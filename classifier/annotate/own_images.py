@@ -1,0 +1,188 @@
+"""A person's own images, made ready: which of them can be used, at what size, in which classes and splits."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from classifier import preprocessing
+from classifier.annotate import collection, splits
+from classifier.annotate.collection import Collection, natural_key
+from classifier.concurrency import map_ahead
+from classifier.errors import StageError, shorten
+from classifier.preprocessing import Preprocessing
+from classifier.progress import progress_bar
+
+if TYPE_CHECKING:
+    from classifier.config import Annotate
+
+LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
+AHEAD = 64  # images that are decoded before they are asked for
+
+
+@dataclass
+class OwnImages:
+    """Images that can be used, with all that follows from them.
+
+    Attributes:
+        rows: ``image`` (the name in the archive that is written), ``source``, ``label``, ``class_name``, ``split``,
+            ``group``; those of the test split last.
+        class_names: of classes 0, 1, ..., in natural order.
+        preprocessing: how an image becomes pixels.
+        collection: where they come from.
+        notes: what was taken for what, and chosen, a line each.
+        problems: what cannot be used, a line each.
+    """
+
+    rows: pd.DataFrame
+    class_names: list[str]
+    preprocessing: Preprocessing
+    collection: Collection
+    notes: list[str]
+    problems: list[str]
+
+    def decode(self) -> Iterator[tuple[int, np.ndarray | StageError]]:
+        """Place in ``rows`` and pixels of each image, ``(C, H, W) uint8``, or why it cannot be decoded; in order."""
+
+        def one(source: str) -> np.ndarray | StageError:
+            try:
+                content = self.collection.read(source)
+                if isinstance(content, np.ndarray):
+                    pixels = np.asarray(self.preprocessing.convert(Image.fromarray(content)))
+                    shape = (self.preprocessing.height, self.preprocessing.width, self.preprocessing.channels)
+                    return pixels.reshape(shape).transpose(2, 0, 1)
+                return self.preprocessing(content, source)
+            except StageError as error:
+                return error
+            except Exception as error:  # of the archive
+                return StageError(f"{source}: {preprocessing.reason(error)}")
+
+        decoded = map_ahead(one, self.rows["source"], count_threads(), AHEAD)
+        for place, (_, result) in enumerate(progress_bar(decoded, "decoding images", total=len(self.rows))):
+            yield place, result
+
+
+def count_threads() -> int:
+    """One a core: Pillow decodes and resizes without holding the interpreter."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load(path: Path, options: "Annotate") -> OwnImages:
+    """Look at a folder, archive or table, and at the head of each image file.
+
+    Raises:
+        StageError: there are no usable images, only one class, or nothing to test with.
+    """
+    found = collection.read(path, options)
+    problems = list(found.problems)
+    looked_at = _look(found, str(path), problems)
+    rows = found.rows.assign(content=[look.digest for look in looked_at])
+    rows = rows[rows["content"] != ""].reset_index(drop=True)
+    if rows.empty:
+        raise StageError(f"{path}: no usable image: {problems[0] if problems else 'it is empty'}")
+    class_names = sorted(rows["class_name"].unique(), key=natural_key)
+    if len(class_names) < 2:
+        raise StageError(f"{path}: has one class only, {class_names[0]!r}; a classifier needs two")
+    how, notes = _choose([look for look in looked_at if look.digest], options)
+    rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
+    groups = rows["group"]
+    if not (groups != "").any() and rows["content"].duplicated().any():
+        rows["group"] = rows["content"]
+        notes.append(f"{int(rows['content'].duplicated().sum()):,} copies of other files; they stay in one drawn split")
+    drawn = splits.complete(rows, options.test_fraction, options.validation_fraction, options.seed)
+    rows["group"] = groups
+    rows["source"] = rows["image"]
+    rows["image"] = [name if name.lower().endswith(".png") else f"{name}.png" for name in rows["image"]]
+    doubles = rows["image"].duplicated(keep=False)
+    rows.loc[doubles, "image"] = rows.loc[doubles, "source"] + ".png"  # a.png beside a
+    rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
+    return OwnImages(rows, class_names, how, found, [*found.notes, *notes, *drawn], problems)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the head of an image file says: gray or not, (width, height), and a digest; empty if it cannot be used."""
+
+    is_gray: bool = True
+    size: tuple[int, int] = (0, 0)
+    digest: str = ""
+
+
+def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
+    """Look at each image; a line is added to the problems for one that cannot be opened."""
+
+    def one(name: str) -> _Look | str:
+        try:
+            content = found.read(name)
+            raw = content.tobytes() if isinstance(content, np.ndarray) else content
+            digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+            image = Image.fromarray(content) if isinstance(content, np.ndarray) else preprocessing.open_image(content)
+            return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
+        except Exception as error:  # of Pillow's decoders or of the archive
+            return f"{where}, {name!r}: {_explain(error)}"
+
+    looks = []
+    looked = map_ahead(one, found.rows["image"], count_threads(), AHEAD)
+    for _, result in progress_bar(looked, "looking at images", total=len(found.rows)):
+        if isinstance(result, str):
+            problems.append(result)
+            result = _Look()
+        looks.append(result)
+    return looks
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or damaged at its beginning"
+    return preprocessing.reason(error)
+
+
+def _choose(looks: list[_Look], options: "Annotate") -> tuple[Preprocessing, list[str]]:
+    """Channels and size: as the params say, or from the data."""
+    channels = (1 if all(look.is_gray for look in looks) else 3) if options.channels == "auto" else options.channels
+    sizes = {look.size for look in looks}
+    widths, heights = zip(*(look.size for look in looks), strict=True)
+    if options.size == "auto":
+        width, height = int(np.median(widths)), int(np.median(heights))
+        if len(sizes) > 1:
+            width = height = max(width, height)
+        factor = min(1.0, LARGEST / max(width, height)) * max(1.0, SMALLEST / min(width, height))
+        width, height = (max(SMALLEST, min(LARGEST, round(side * factor))) for side in (width, height))
+    else:
+        height, width = options.size
+    they = (
+        f"{widths[0]}x{heights[0]}"
+        if len(sizes) == 1
+        else (f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high")
+    )
+    note = f"{'grayscale' if channels == 1 else 'RGB'}, {width}x{height} pixels (the images are {they})"
+    if {(width, height)} != sizes:
+        note += f", fit: {options.fit}"
+    return Preprocessing(channels, height, width, options.fit, options.background), [note]
+
+
+def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
+    """What is too thin to be learned or measured well, a line each.
+
+    Raises:
+        StageError: a class has no training image.
+    """
+    by_split = {split: set(of_split["class_name"]) for split, of_split in rows.groupby("split")}
+    absent = [name for name in class_names if name not in by_split.get("train", set())]
+    if absent:
+        raise StageError(f"no training image of the class {shorten(absent)}; add some, or leave the class out")
+    lines = []
+    counts = rows[rows["split"] == "train"]["class_name"].value_counts()
+    if rare := [name for name in class_names if counts[name] == 1]:
+        lines.append(f"one training image only: {shorten(rare)}")
+    if untested := [name for name in class_names if name not in by_split.get("test", set())]:
+        lines.append(f"no test image, so nothing is known about them: {shorten(untested)}")
+    if (tests := int((rows["split"] == "test").sum())) < 100:
+        lines.append(f"the test split has {tests} images: its accuracy is uncertain by up to {1 / tests**0.5:.0%}")
+    return lines

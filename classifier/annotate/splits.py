@@ -1,0 +1,74 @@
+"""Training, validation and test split: as the images come, or drawn by a seed."""
+
+import pandas as pd
+
+from classifier.errors import StageError
+
+SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test",
+}  # fmt: skip
+ENOUGH = 3  # images of a class, of which one is drawn even if the fraction of them is less
+
+
+def draw(rows: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
+    """The rows of a split drawn from these: that fraction of every class; no group is cut.
+
+    Args:
+        rows: with the columns ``class_name`` or ``label``, and ``group`` if some images belong together.
+        fraction: of the rows; with groups, as near to it as whole groups allow.
+        seed: of the draw.
+    """
+    by = "label" if "label" in rows else "class_name"
+    if "group" not in rows or not (rows["group"] != "").any():
+        drawn = rows.groupby(by).sample(frac=fraction, random_state=seed).index
+        rare = rows[~rows[by].isin(rows.loc[drawn, by])].groupby(by).filter(lambda of_class: len(of_class) >= ENOUGH)
+        return drawn.append(rare.groupby(by).sample(1, random_state=seed).index) if len(rare) else drawn
+    import warnings
+
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = rows["group"].where(rows["group"] != "", "row " + rows.index.astype(str))
+    folds = min(max(2, round(1 / fraction)), groups.nunique())
+    if folds < 2:
+        return rows.index[:0]
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds
+        _, chosen = next(splitter.split(rows, rows[by], groups))
+    of_groups: pd.Index = rows.index[chosen]
+    return of_groups
+
+
+def complete(rows: pd.DataFrame, test_fraction: float, validation_fraction: float, seed: int) -> list[str]:
+    """Give every row a split, in place, and return what was drawn, a line each.
+
+    Rows without a split are training images; what is missing is drawn from those.
+
+    Raises:
+        StageError: there is nothing to draw from.
+    """
+    notes = []
+    rows["split"] = rows["split"].replace("", "train")
+    for split, fraction in (("test", test_fraction), ("val", validation_fraction)):
+        if (rows["split"] == split).any() or not fraction:
+            continue
+        drawn = draw(rows[rows["split"] == "train"], fraction, seed)
+        rows.loc[drawn, "split"] = split
+        notes.append(f"{split} split: {len(drawn):,} images drawn from the training images")
+    for split in ("train", "test"):
+        if not (rows["split"] == split).any():
+            raise StageError(
+                f"no {split} image: of {len(rows):,} images in {rows['class_name'].nunique():,} classes none could be "
+                "drawn; more images of a class are needed, or a larger annotate.test_fraction"
+            )
+    return notes
+
+
+def cut_groups(rows: pd.DataFrame) -> int:
+    """How many groups have images in more than one split."""
+    if "group" not in rows:
+        return 0
+    named = rows[rows["group"] != ""]
+    return int((named.groupby("group")["split"].nunique() > 1).sum())

@@ -1,0 +1,128 @@
+"""From an image file to the pixels of a model: the one way for training, evaluation and prediction.
+
+Turned upright by its EXIF orientation, the first frame of an animation, 16 bits scaled to 8, transparency put on a
+stated background, palette, CMYK and 1 bit converted, then brought to the size of the model.
+"""
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from classifier.errors import StageError
+
+FILTER = Image.Resampling.LANCZOS
+MAX_PIXELS = 89_478_485  # Pillow's limit: a file that unpacks to more may be a decompression bomb
+BACKGROUNDS = {"black": 0, "white": 255}
+GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What becomes of an image, whatever its size and mode.
+
+    Attributes:
+        channels: 1 for grayscale, 3 for RGB.
+        height, width: in pixels.
+        fit: how an image of another shape gets that size: ``pad`` with the background, ``crop`` what sticks out, or
+            ``stretch``.
+        background: ``black`` or ``white``, behind transparency and padding.
+    """
+
+    channels: int
+    height: int
+    width: int
+    fit: str = "stretch"
+    background: str = "black"
+
+    def __call__(self, content: bytes, name: str, invert: bool = False) -> np.ndarray:
+        """The pixels of an image file, ``(C, H, W) uint8``.
+
+        Args:
+            content: of the file, in any format that Pillow reads.
+            name: of the file, for messages.
+            invert: turn light into dark.
+
+        Raises:
+            StageError: it is not a readable image.
+        """
+        try:
+            with open_image(content) as image:
+                pixels = np.asarray(self.convert(image, invert))
+        except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
+            raise StageError(f"{name}: not a readable image: {reason(error)}") from None
+        return pixels.reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
+
+    def convert(self, image: Image.Image, invert: bool = False) -> Image.Image:
+        """The image with the mode and size of the model."""
+        upright = eight_bits(ImageOps.exif_transpose(image))
+        if upright.has_transparency_data:
+            behind = Image.new("RGBA", upright.size, self.background)
+            upright = Image.alpha_composite(behind, upright.convert("RGBA"))
+        converted = upright.convert("L" if self.channels == 1 else "RGB")
+        size = (self.width, self.height)
+        if converted.size != size:
+            match self.fit:
+                case "pad":
+                    converted = ImageOps.pad(converted, size, FILTER, color=self.background)
+                case "crop":
+                    converted = ImageOps.fit(converted, size, FILTER)
+                case _:
+                    converted = converted.resize(size, FILTER)
+        return ImageOps.invert(converted) if invert else converted
+
+    def contract(self) -> dict[str, Any]:
+        """What a program in another language needs to know, for the metadata of the exported model."""
+        return {**{key: asdict(self)[key] for key in ("fit", "background")}, "filter": FILTER.name.lower()}
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Open an image file; its pixels are decoded when they are needed.
+
+    Raises:
+        Exception: any of Pillow's; or the image has too many pixels.
+    """
+    image = Image.open(io.BytesIO(content))
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels are too many; at most {MAX_PIXELS:,} are read")
+    return image
+
+
+def is_gray(image: Image.Image) -> bool:
+    """Whether an image has no colors, by its mode or its palette."""
+    if image.mode in ("P", "PA") and image.palette:
+        colors = np.frombuffer(image.palette.tobytes(), np.uint8)
+        width = len(image.palette.mode)
+        entries = colors[: len(colors) // width * width].reshape(-1, width)[:, :3]
+        return bool((entries == entries[:, :1]).all())
+    return image.mode in GRAY_MODES
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height once turned upright."""
+    turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
+    return (image.height, image.width) if turned else image.size
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Scale images of 16 or 32 bits per pixel to 8; Pillow would clip them."""
+    if image.mode[0] not in "IF":  # I, I;16, I;16B, F
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F" and values.max() <= 1:
+        values *= 255
+    elif values.max() > 255 or image.mode.startswith("I;16"):
+        values //= 256
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+
+def reason(error: Exception) -> str:
+    """The reason in one line, without the file name, which the message already starts with."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).partition("\n")[0]
+    for mark in (" '", " <"):
+        text = text.partition(mark)[0]
+    return text or type(error).__name__

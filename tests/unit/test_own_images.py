@@ -1,0 +1,347 @@
+"""A person's own images: the forms that they come in, what is odd in them, and how they are split."""
+
+import csv
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from classifier.annotate import idx, own_images
+from classifier.config import Annotate
+from classifier.errors import StageError
+
+CLASSES = ("cat", "Straße 1", "12 犬")
+EACH = 6  # images of a class
+OPTIONS: dict[str, Any] = {
+    "validation_fraction": 0.2, "seed": 0, "test_fraction": 0.2, "image_column": "auto", "label_column": "auto",
+    "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
+    "background": "black", "bad_files": "stop",
+}  # fmt: skip
+
+
+def options(**changes: Any) -> Annotate:
+    return Annotate(**{**OPTIONS, **changes})
+
+
+def pixels_of(label: int, number: int) -> np.ndarray:
+    return np.random.default_rng([label, number]).integers(0, 256, (20, 20), np.uint8)
+
+
+def png(label: int, number: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels_of(label, number)).save(content, "PNG")
+    return content.getvalue()
+
+
+def samples() -> list[tuple[int, int, str]]:
+    """Label, number and split of all images."""
+    splits = ["train"] * 4 + ["val", "test"]
+    return [(label, number, splits[number]) for label in range(len(CLASSES)) for number in range(EACH)]
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def by_class(pattern: str) -> dict[str, bytes]:
+    return {
+        pattern.format(split=split, name=CLASSES[label], number=number): png(label, number)
+        for label, number, split in samples()
+    }
+
+
+def as_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def as_tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def table(delimiter: str, columns: tuple[str, str, str], end: str = "\n", name: str = "{label}-{number}.png") -> bytes:
+    out = io.StringIO()
+    rows = csv.writer(out, delimiter=delimiter, lineterminator=end)
+    rows.writerow(columns)
+    for label, number, split in samples():
+        rows.writerow([name.format(label=label, number=number), CLASSES[label], split])
+    return out.getvalue().encode()
+
+
+def images(folder: str = "") -> dict[str, bytes]:
+    return {f"{folder}{label}-{number}.png": png(label, number) for label, number, _ in samples()}
+
+
+def json_lines() -> bytes:
+    rows = [{"image": f"{a}-{b}.png", "label": CLASSES[a], "split": split} for a, b, split in samples()]
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+
+
+def hugging_face(split: str) -> bytes:
+    chosen = [(label, number) for label, number, of in samples() if of == split]
+    cells = [{"bytes": png(*each), "path": None} for each in chosen]
+    data = pa.table({"image": cells, "label": [label for label, _ in chosen]})
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(CLASSES)}}
+    data = data.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(data, out)
+    return out.getvalue()
+
+
+def kaggle() -> bytes:
+    frame = pd.DataFrame([pixels_of(*each[:2]).ravel() for each in samples()])
+    frame.columns = [f"pixel{number}" for number in frame]
+    frame.insert(0, "label", [CLASSES[label] for label, _, _ in samples()])
+    frame["split"] = [split for _, _, split in samples()]
+    return frame.to_csv(index=False).encode()
+
+
+def imagefolder() -> dict[str, bytes]:
+    files = {}
+    for split in ("train", "validation", "test"):
+        chosen = [each for each in samples() if each[2] == split[:5].removesuffix("id")]
+        rows = "".join(f"{label}-{number}.png,{CLASSES[label]}\n" for label, number, _ in chosen)
+        files[f"{split}/metadata.csv"] = f"file_name,label\n{rows}".encode()
+        files |= {f"{split}/{label}-{number}.png": png(label, number) for label, number, _ in chosen}
+    return files
+
+
+NUMBER_NAMES = [f"{place:03d}" for place, _ in enumerate(samples())]
+FORMS: dict[str, Callable[[Path], Path]] = {
+    "folders of classes in splits": lambda to: write(to / "pets", by_class("{split}/{name}/{number}.PNG")),
+    "folders of splits in classes": lambda to: write(to / "pets", by_class("{name}/{split}/{number}.png")),
+    "nested": lambda to: write(to / "pets", by_class("{split}/{name}/old/{number}/a.png")),
+    "zip": lambda to: as_zip(to / "pets.zip", by_class("{split}/{name}/{number}.png")),
+    "zip with a folder": lambda to: as_zip(to / "pets.zip", by_class("my pets/{split}/{name}/{number}.png")),
+    "tar": lambda to: as_tar(to / "pets.tar", by_class("{split}/{name}/{number}.png")),
+    "tar.gz": lambda to: as_tar(to / "pets.tar.gz", by_class("{split}/{name}/{number}.png")),
+    "csv": lambda to: write(to / "pets", {"all.csv": table(",", ("image", "label", "split")), **images()}),
+    "csv of Windows": lambda to: write(
+        to / "pets", {"all.csv": b"\xef\xbb\xbf" + table(";", ("File Name", "Class", "Set"), "\r\n"), **images("pics/")}
+    ),
+    "tsv without suffixes": lambda to: write(
+        to / "pets", {"all.tsv": table("\t", ("id", "breed", "subset"), name="{label}-{number}"), **images("pics/")}
+    ),
+    "json lines": lambda to: write(to / "pets", {"all.jsonl": json_lines(), **images()}),
+    "parquet": lambda to: write(
+        to / "pets", {f"data/{split}-00000-of-00001.parquet": hugging_face(split) for split in ("train", "val", "test")}
+    ),
+    "imagefolder": lambda to: write(to / "pets", imagefolder()),
+    "imagefolder in a zip": lambda to: as_zip(to / "pets.zip", imagefolder()),
+    "table of pixels": lambda to: write(to, {"pets.csv": kaggle()}) / "pets.csv",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_images(form: str, tmp_path: Path) -> None:
+    own = own_images.load(FORMS[form](tmp_path), options())
+    assert own.problems == []
+    assert own.class_names == ["12 犬", "Straße 1", "cat"]
+    assert (own.preprocessing.channels, own.preprocessing.height, own.preprocessing.width) == (1, 20, 20)
+    expected = {pixels_of(label, number).tobytes(): (CLASSES[label], split) for label, number, split in samples()}
+    found = {}
+    for place, pixels in own.decode():
+        assert isinstance(pixels, np.ndarray)
+        row = own.rows.iloc[place]
+        assert own.class_names[row["label"]] == row["class_name"]
+        found[pixels.tobytes()] = row["class_name"], row["split"]
+    assert found == expected
+    assert own.rows["image"].is_unique
+
+
+def test_idx_files_of_ones_own(tmp_path: Path) -> None:
+    for part, split in (("train", "train"), ("t10k", "test")):
+        chosen = [each for each in samples() if (each[2] == "test") == (split == "test")]
+        idx.write(tmp_path / f"{part}-images-idx3-ubyte", np.stack([pixels_of(*each[:2]) for each in chosen]))
+        idx.write(tmp_path / f"{part}-labels-idx1-ubyte", np.array([each[0] for each in chosen], np.uint8))
+    own = own_images.load(tmp_path, options(validation_fraction=0.0))
+    assert own.class_names == ["0", "1", "2"]
+    assert own.rows["split"].value_counts().to_dict() == {"train": 15, "test": 3}
+
+
+def test_splits_are_drawn_by_class_and_seed(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
+    drawn = [own_images.load(path, options(seed=seed)).rows for seed in (0, 0, 1)]
+    assert drawn[0].equals(drawn[1])
+    assert not drawn[0].equals(drawn[2])
+    counts = pd.crosstab(drawn[0]["class_name"], drawn[0]["split"])
+    assert (counts == pd.Series({"test": 1, "train": 4, "val": 1})).all(axis=None)
+
+
+def test_no_group_gets_into_two_splits(tmp_path: Path) -> None:
+    rows = "".join(f"{a}-{b}.png,{CLASSES[a]},patient {(3 * a + b) % 9}\n" for a, b, _ in samples())
+    path = write(tmp_path / "pets", {"all.csv": f"image,label,patient\n{rows}".encode(), **images()})
+    own = own_images.load(path, options(group_column="patient"))
+    assert set(own.rows["split"]) == {"train", "val", "test"}
+    assert (own.rows.groupby("group")["split"].nunique() == 1).all()
+
+
+def test_copies_stay_in_one_drawn_split(tmp_path: Path) -> None:
+    files = by_class("{name}/{number}.png")
+    path = write(
+        tmp_path / "pets", {**files, **{f"{name.replace('/', '/copy-')}": each for name, each in files.items()}}
+    )
+    own = own_images.load(path, options())
+    assert f"{len(files)} copies of other files; they stay in one drawn split" in own.notes
+    assert (own.rows.groupby("content")["split"].nunique() == 1).all()
+
+
+def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
+    path = write(tmp_path / "n", {f"{n}/{i}.png": png(n, i) for n in (1, 10, 2) for i in range(3)})
+    assert own_images.load(path, options()).class_names == ["1", "2", "10"]
+
+
+BAD: dict[str, tuple[dict[str, bytes], str]] = {
+    "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': not an image, or damaged at its beginning"),
+    "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': not an image, or damaged at its beginning"),
+    "other file": ({"cat/bad.xyz": b"hello"}, "'cat/bad.xyz': not the name of an image file"),
+    "no class": ({"bad.png": png(0, 0)}, "'bad.png': is in no folder of a class"),
+    "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name leaves the folder or has a character"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_unusable_file_is_named_in_one_line(case: str, tmp_path: Path) -> None:
+    files, says = BAD[case]
+    own = own_images.load(write(tmp_path / "pets", {**by_class("{name}/{number}.png"), **files}), options())
+    (problem,) = own.problems
+    assert says in problem
+    assert "\n" not in problem
+    assert len(own.rows) == len(samples())
+
+
+def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
+    left = {
+        "cat/.DS_Store": b"x",
+        "cat/Thumbs.db": b"x",
+        "__MACOSX/cat/._0.png": b"x",
+        "desktop.ini": b"x",
+        "README.md": b"",
+    }
+    own = own_images.load(as_zip(tmp_path / "pets.zip", {**by_class("{name}/{number}.png"), **left}), options())
+    assert own.problems == []
+
+
+def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels_of(0, 0)).save(jpeg, "JPEG")
+    path = write(tmp_path / "pets", {**by_class("{name}/{number}.png"), "cat/bad.jpg": jpeg.getvalue()[:-60]})
+    own = own_images.load(path, options())
+    (error,) = [str(result) for _, result in own.decode() if isinstance(result, StageError)]
+    assert error.startswith("cat/bad.jpg: not a readable image: ")
+
+
+def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.preprocessing.MAX_PIXELS", 399)
+    with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
+        own_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
+
+
+def test_link_loop_ends(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
+    (path / "cat/loop").symlink_to(path)
+    own = own_images.load(path, options())
+    (problem,) = own.problems
+    assert problem.endswith("cat/loop: a link to a folder around it")
+
+
+def test_archive_that_leaves_its_folder_or_is_encrypted(tmp_path: Path) -> None:
+    files = by_class("{name}/{number}.png")
+    path = as_zip(tmp_path / "pets.zip", {**files, "../cat/1.png": png(0, 1), "/cat/2.png": png(0, 2)})
+    content = path.read_bytes().replace(b"cat/0.png", b"cat/0.png")
+    entry = content.index(b"PK\x01\x02")
+    content = content[: entry + 8] + bytes([content[entry + 8] | 1]) + content[entry + 9 :]  # its bit for encryption
+    path.write_bytes(content)
+    problems = own_images.load(path, options()).problems
+    assert ["leaves the folder" in problem or "encrypted" in problem for problem in problems] == [True] * 3
+    tar = as_tar(tmp_path / "pets.tar.gz", files)
+    tar.write_bytes(tar.read_bytes()[:-200])
+    with pytest.raises(StageError, match=r"pets\.tar\.gz: not a readable archive"):
+        own_images.load(tar, options())
+
+
+def test_rows_and_images_that_do_not_fit_are_named_with_their_rows(tmp_path: Path) -> None:
+    text = b"image,label\n" + b"".join(f"{a}-{b}.png,{CLASSES[a]}\n".encode() for a, b, _ in samples())
+    text += b"\n0-0.png,cat\nmissing.png,cat\n0-1.png,\n"
+    path = write(tmp_path / "pets", {"all.csv": text, **images(), "extra.png": png(0, 9)})
+    problems = "\n".join(own_images.load(path, options()).problems)
+    assert "rows 2, 21 are all of the image '0-0.png'" in problems
+    assert "row 22: image 'missing.png': there is no such file" in problems
+    assert "row 23: label is empty" in problems
+    assert "'extra.png': no row of the table names this image" in problems
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image_column": "picture"}, "has no column 'picture', which annotate.image_column names; it has image, x"),
+        ({}, "which column has the labels? Name it: annotate.label_column; it has image, x, z"),
+        ({"label_column": "x", "split_column": "z"}, "'7' is no split; the splits are train, val and test"),
+    ],
+)
+def test_columns_that_are_not_plain_are_asked_for(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", {"all.csv": b"image,x,z\n0-0.png,a,7\n1-1.png,b,7\n", **images()})
+    with pytest.raises(StageError) as error:
+        own_images.load(path, options(**change))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "has no labels: put the images into a folder for each class"),
+        ({"all.csv": b"image,label\n1.png,cat\n", "1.png": png(0, 0)}, "has one class only, 'cat'"),
+        (
+            {"cat/1.png": png(0, 0), "dog/1.png": png(1, 0)},
+            "no test image: of 2 images in 2 classes none could be drawn",
+        ),
+    ],
+)
+def test_too_little_is_refused(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(StageError) as error:
+        own_images.load(write(tmp_path / "pets", files), options())
+    assert says in str(error.value)
+
+
+def test_size_and_channels_are_chosen_from_the_images(tmp_path: Path) -> None:
+    def content(size: tuple[int, int], mode: str, gray: int) -> bytes:
+        out = io.BytesIO()
+        Image.new("L", size, gray).convert(mode).save(out, "PNG")
+        return out.getvalue()
+
+    def chosen(*sizes: tuple[int, int], mode: str = "L", **changes: Any) -> tuple[int, int, int]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        places = [(name, number, copy) for name in "ab" for number in range(len(sizes)) for copy in range(3)]
+        files = {
+            f"{name}/{number}-{copy}.png": content(sizes[number], mode, place)
+            for place, (name, number, copy) in enumerate(places)
+        }
+        how = own_images.load(write(folder, files), options(**changes)).preprocessing
+        return how.channels, how.height, how.width
+
+    assert chosen((30, 20)) == (1, 20, 30)
+    assert chosen((300, 150), mode="RGB") == (3, 32, 64)
+    assert chosen((8, 8)) == (1, 16, 16)
+    assert chosen((40, 30), (30, 40), (36, 36)) == (1, 36, 36)
+    assert chosen((300, 200), (30, 40), size=[10, 12], channels=3) == (3, 10, 12)

@@ -1,0 +1,82 @@
+"""Look at your own images before they are used: what they are taken for, what is odd, and what to put into params.yaml.
+
+reads   PATH: a folder, an archive or a table of images; params.yaml: annotate
+writes  nothing; prints forms, counts, sizes, and every file or row that cannot be used
+run     python -m tools.check_images data/own/NAME
+expect  seconds; exit status 1 if anything cannot be used
+"""
+
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classifier.errors import StageError, shorten
+from classifier.runner.cli import ROOT, make_parser, run_tool
+
+if TYPE_CHECKING:
+    from classifier.annotate.own_images import OwnImages
+
+CLASSES_LISTED = 30
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and look."""
+    parser = make_parser("tools.check_images", __doc__)
+    parser.add_argument("path", type=Path, metavar="PATH", help="a folder, an archive or a table of images")
+    return run_tool("check_images", parser, look, argv)
+
+
+def look(arguments: argparse.Namespace) -> int:
+    """Print what becomes of the images, decoding every one."""
+    import pandas as pd
+
+    from classifier import config
+    from classifier.annotate import own_images
+
+    params, _ = config.read(ROOT / "params.yaml")
+    own = own_images.load(arguments.path, params.annotate)
+    for note in own.notes:
+        print(note)
+    problems = [*own.problems, *(str(result) for _, result in own.decode() if isinstance(result, StageError))]
+    counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).loc[own.class_names]
+    counts = counts[[split for split in ("train", "val", "test") if split in counts]]
+    print(f"{len(own.rows):,} images in {len(own.class_names):,} classes: {shorten(own.class_names)}")
+    print(counts.head(CLASSES_LISTED).to_string(index_names=False))
+    if len(counts) > CLASSES_LISTED:
+        print(f"... and {len(counts) - CLASSES_LISTED:,} more classes")
+    for line in own_images.thin_classes(own.rows, own.class_names):
+        print(f"note: {line}")
+    for line in problems:
+        print(f"problem: {line}")
+    print(lines_for_params(arguments.path, own, len(problems), params.train.batch_size, params.train.augment.hflip))
+    return int(bool(problems))
+
+
+def lines_for_params(path: Path, own: "OwnImages", problems: int, batch_size: int, hflip: bool) -> str:
+    """What to change in params.yaml, as a person types it."""
+    folder = ROOT / "data" / "own"
+    lines = ["", "In params.yaml:", f"  dataset: {path.name.rstrip('/')}"]
+    if path.resolve().parent != folder.resolve():
+        lines[1] = f"Copy or link it to data/own/{path.name}; in params.yaml:"
+    if problems:
+        lines.append("  annotate.bad_files: skip      # leaves them out and counts them; or mend them")
+    training = int((own.rows["split"] == "train").sum())
+    if training < 20 * batch_size:
+        fitting = max(1, 2 ** max(0, (training // 20).bit_length() - 1))
+        lines.append(
+            f"  train.batch_size: {min(fitting, batch_size)}      # {training:,} training images: more steps an epoch"
+        )
+    if hflip:
+        lines.append(
+            "  train.augment.hflip: false    # if a mirror image is another class, or none: digits, text, signs"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
