@@ -104,6 +104,7 @@ class Train(Section):
     epochs: Count
     batch_size: Count
     shuffle: bool
+    class_balance: Literal["as_is", "equal"]
     normalize: bool
     clip_grad_norm: NonNegative
     precision: Literal["fp32", "bf16"]
@@ -263,6 +264,12 @@ class Params(Section):
     def _bf16_is_not_portable(self) -> "Params":
         if self.train.precision == "bf16" and self.compute.portable:
             raise ValueError("train.precision: bf16 differs between processors; it needs compute.portable: false")
+        return self
+
+    @model_validator(mode="after")
+    def _equal_classes_are_drawn(self) -> "Params":
+        if self.train.class_balance == "equal" and not self.train.shuffle:
+            raise ValueError("train.class_balance: equal draws the images, so it needs train.shuffle: true")
         return self
 
     @model_validator(mode="after")

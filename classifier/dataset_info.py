@@ -1,7 +1,7 @@
 """Name and license of the images: ``data/dataset_info.json``, which is copied into every exported model.
 
 A JSON object of strings: ``name`` and ``license`` (an SPDX identifier, or ``unknown``), and optional ones such as
-``homepage``. ``annotate`` writes it for the datasets of the registry.
+``homepage``, or ``model_author`` and ``model_license`` of the model that is made of them. ``annotate`` writes it.
 """
 
 import json

@@ -15,7 +15,6 @@ from classifier.errors import StageError
 
 FILTER = Image.Resampling.LANCZOS
 MAX_PIXELS = 89_478_485  # Pillow's limit: a file that unpacks to more may be a decompression bomb
-BACKGROUNDS = {"black": 0, "white": 255}
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -62,16 +61,37 @@ class Preprocessing:
             behind = Image.new("RGBA", upright.size, self.background)
             upright = Image.alpha_composite(behind, upright.convert("RGBA"))
         converted = upright.convert("L" if self.channels == 1 else "RGB")
-        size = (self.width, self.height)
-        if converted.size != size:
-            match self.fit:
-                case "pad":
-                    converted = ImageOps.pad(converted, size, FILTER, color=self.background)
-                case "crop":
-                    converted = ImageOps.fit(converted, size, FILTER)
-                case _:
-                    converted = converted.resize(size, FILTER)
+        if converted.size != (self.width, self.height):
+            box, size, place = self.layout(*converted.size)
+            inner = converted.crop(box).resize(size, FILTER)
+            converted = inner
+            if self.fit == "pad":
+                converted = Image.new(inner.mode, (self.width, self.height), self.background)
+                converted.paste(inner, place)
         return ImageOps.invert(converted) if invert else converted
+
+    def layout(self, width: int, height: int) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
+        """What is cut out of an image, the size that it gets, and where it lies in the result.
+
+        In whole numbers, rounded half up, so that programs in other languages find the same.
+        """
+        box, size, place = (0, 0, width, height), (self.width, self.height), (0, 0)
+        is_wide = width * self.height >= height * self.width
+        if self.fit == "crop" and is_wide:
+            kept = max(1, (2 * height * self.width + self.height) // (2 * self.height))
+            left = (width - kept) // 2
+            box = (left, 0, left + kept, height)
+        elif self.fit == "crop":
+            kept = max(1, (2 * width * self.height + self.width) // (2 * self.width))
+            top = (height - kept) // 2
+            box = (0, top, width, top + kept)
+        elif self.fit == "pad" and is_wide:
+            size = (self.width, max(1, (2 * height * self.width + width) // (2 * width)))
+            place = (0, (self.height - size[1]) // 2)
+        elif self.fit == "pad":
+            size = (max(1, (2 * width * self.height + height) // (2 * height)), self.height)
+            place = ((self.width - size[0]) // 2, 0)
+        return box, size, place
 
     def contract(self) -> dict[str, Any]:
         """What a program in another language needs to know, for the metadata of the exported model."""

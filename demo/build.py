@@ -88,7 +88,7 @@ def describe_model() -> dict:
     try:
         session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
-        about = {key: json.loads(metadata[key]) for key in ("background", "class_names")}
+        about = {key: json.loads(metadata[key]) for key in ("background", "class_names", "preprocessing")}
         _, channels, height, width = session.get_inputs()[0].shape
     except Exception as error:  # onnxruntime's errors have no common base
         raise StageError(f"{MODEL}: not a model that `export` wrote: {str(error).partition(chr(10))[0]}") from None

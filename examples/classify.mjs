@@ -13,11 +13,17 @@ const session = await ort.InferenceSession.create(content);
 
 // onnxruntime's JavaScript API does not expose the metadata, so read it from the file itself.
 const model = onnxProto.onnx.ModelProto.decode(content);
-const names = JSON.parse(model.metadataProps.find(({ key }) => key === "class_names").value);
+const read = (wanted) => JSON.parse(model.metadataProps.find(({ key }) => key === wanted).value);
+const names = read("class_names");
+const how = read("preprocessing"); // of the training images
 const [, channels, height, width] = model.graph.input[0].type.tensorType.shape.dim.map(({ dimValue }) => Number(dimValue));
 
+// What the training did with its images: upright, on a background where transparent, to the size of the model.
+const fit = { stretch: "fill", pad: "contain", crop: "cover" }[how.fit];
 const pixels = await sharp(picture) // interleaved: height, width, channels
-  .resize(width, height, { fit: "fill" })
+  .rotate()
+  .flatten({ background: how.background })
+  .resize(width, height, { fit, background: how.background, kernel: "lanczos3" })
   .toColourspace(channels === 1 ? "b-w" : "srgb")
   .removeAlpha()
   .raw()

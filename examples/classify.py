@@ -4,16 +4,41 @@ Needs: pip install onnxruntime pillow
 """
 
 import json
+import os
 import sys
 
 import numpy as np
+from PIL import Image, ImageOps
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # otherwise onnxruntime may send statistics
 import onnxruntime
-from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1])
-names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+metadata = session.get_modelmeta().custom_metadata_map
+names, how = json.loads(metadata["class_names"]), json.loads(metadata["preprocessing"])
 _, channels, height, width = session.get_inputs()[0].shape
-picture = Image.open(sys.argv[2]).convert("L" if channels == 1 else "RGB").resize((width, height))
+
+# What the training did with its images: upright, on a background where transparent, to the size of the model.
+picture = ImageOps.exif_transpose(Image.open(sys.argv[2]))
+if picture.mode.startswith("I;16"):
+    picture = Image.fromarray((np.asarray(picture) // 256).astype(np.uint8))
+if picture.has_transparency_data:
+    behind = Image.new("RGBA", picture.size, how["background"])
+    picture = Image.alpha_composite(behind, picture.convert("RGBA"))
+picture = picture.convert("L" if channels == 1 else "RGB")
+if how["fit"] == "pad":
+    scale = min(width / picture.width, height / picture.height)
+    inner = [max(1, int(side * scale + 0.5)) for side in picture.size]
+    small = picture.resize(inner, Image.Resampling.LANCZOS)
+    picture = Image.new(picture.mode, (width, height), how["background"])
+    picture.paste(small, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+elif how["fit"] == "crop":
+    scale = max(width / picture.width, height / picture.height)
+    kept = [max(1, int(side / scale + 0.5)) for side in (width, height)]
+    left, top = ((side - part) // 2 for side, part in zip(picture.size, kept, strict=True))
+    picture = picture.crop((left, top, left + kept[0], top + kept[1]))
+picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+
 images = np.asarray(picture).reshape(1, height, width, channels).transpose(0, 3, 1, 2)
 (probabilities,) = session.run(["probabilities"], {"images": images})
 best = probabilities[0].argmax()

@@ -66,6 +66,7 @@ def main(context: "StageContext") -> None:
     from classifier.annotate import packing, plots
     from classifier.annotate.data_quality import summarize
     from classifier.dataset_registry import DATASETS
+    from classifier.pictures import drawable_names
 
     params, dataset = context.param("annotate"), context.param("dataset")
     own_path = context.dep(f"data/own/{dataset}")
@@ -100,7 +101,8 @@ def main(context: "StageContext") -> None:
     listed.to_csv(context.out("metrics/annotate/findings.csv"), index=False, lineterminator="\n")
     by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[source.class_names]
     by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")
-    samples = [(name, np.stack(packed.samples[label])) for label, name in enumerate(source.class_names)]
+    names = drawable_names(source.class_names)
+    samples = [(name, np.stack(packed.samples[label])) for label, name in enumerate(names)]
     plots.sample_grid(context.out("metrics/annotate/samples.png"), samples)
     sizes = ", ".join(f"{split} {count:,}" for split, count in num_images.items())
     logger.info(f"wrote data/images.zip, data/test_images.zip, data/annotations.csv: {len(rows):,} images ({sizes})")

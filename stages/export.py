@@ -1,10 +1,10 @@
 """Write the trained model as one ONNX file that takes pixels, and verify that it computes what PyTorch computes.
 
 reads   models/classifier.safetensors, data/test_images.zip, data/images.zip (to calibrate 8 bits),
-        data/annotations.csv, data/dataset_info.json (name and license of the images), metrics/evaluate/details.json
-        (accuracy); params.yaml: export, compute
-writes  models/classifier.onnx, metrics/export.json, metrics/export/details.json; models/int8/: the same model in 8 bits
-        if export.int8 is true; untracked: models/export_differences.json
+        data/annotations.csv, data/dataset_info.json (name and license of the images), metrics/annotate.json,
+        metrics/evaluate/details.json, metrics/evaluate/classes.csv; params.yaml: export, compute
+writes  models/classifier.onnx, models/README.md (the model card), metrics/export.json, metrics/export/details.json;
+        models/int8/: the same model in 8 bits if export.int8 is true; untracked: models/export_differences.json
 run     dvc repro export, or: python -m stages.export
 expect  about ten seconds; no test image on which PyTorch disagrees, or the stage fails and writes nothing
 
@@ -37,6 +37,7 @@ DIFFERENCES = Path("models/export_differences.json")
 INT8_OFF = "export.int8 is false in params.yaml: there is no model in 8 bits.\n"
 INT8_ON = "classifier.int8.onnx is classifier.onnx in 8 bits, calibrated on {:,} training images.\n"
 MEGABYTE = 1e6
+UNKNOWN = "unknown"  # the author of a person's own model, unless dataset_info.json says who
 
 logger = logging.getLogger("stages.export")
 
@@ -90,6 +91,7 @@ def main(context: "StageContext") -> None:
     if int8:
         details["int8"] = int8
         metrics["int8"] = {"accuracy": int8["accuracy"], "size_mb": int8["size_bytes"] / MEGABYTE}
+    write_card(context, model_config, metadata)
     context.write_json("metrics/export/details.json", details)
     context.write_json("metrics/export.json", metrics)
     differences = {
@@ -132,14 +134,61 @@ def make_metadata(
     weights = context.dep("models/classifier.safetensors")
     info = dataset_info.read(context.dep("data/dataset_info.json"))
     how: dict[str, Any] = {key: info.pop(key) for key in ("fit", "background") if key in info}
+    model_license = info.pop("model_license", info["license"])
     return {
         **onnx_file.contract(model_config),
         "architecture": model_config.architecture,
+        "author": info.pop("model_author", "The authors"),
+        "license": model_license,
         "background": background.kind(test_images.all_images().numpy()),
         "preprocessing": Preprocessing(*model_config.shape, **how).contract(),
         "training_data": {**info, "images": num_images},
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
+
+
+def write_card(context: "StageContext", model_config: "ModelConfig", metadata: dict[str, Any]) -> None:
+    """Write the model card beside the ONNX file."""
+    import pandas as pd
+
+    from classifier import yaml_file
+    from classifier.export import model_card
+
+    classes = pd.read_csv(
+        context.dep("metrics/evaluate/classes.csv"),
+        dtype={"class": "str"},
+        keep_default_na=False,
+        float_precision="high",
+    )
+    data = dict(metadata["training_data"])
+    model_card.write(
+        context.out("models/README.md"),
+        title=f"{data['name']} classifier",
+        license=metadata["license"],
+        own=metadata["author"] == UNKNOWN,
+        data={"homepage": "", "attribution": "", **data},
+        num_images=data.pop("images"),
+        background=metadata["background"],
+        preprocessing=metadata["preprocessing"],
+        config=model_config,
+        test=read_json(context.dep("metrics/evaluate/details.json")),
+        findings=read_json(context.dep("metrics/annotate.json"))["findings"],
+        classes=classes,
+        params=yaml_file.flatten(model_config.trained_with),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A metrics file.
+
+    Raises:
+        StageError: it is not JSON.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StageError(f"{path}: not a JSON file: {error}") from None
+    return content
 
 
 def write_int8(

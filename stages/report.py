@@ -1,8 +1,8 @@
 """Show an evaluation to a person: pictures for DVC, and one self-contained page.
 
-reads   metrics/predictions.csv, metrics/train/curves.csv, data/test_images.zip, in metrics/evaluate/: details.json,
-        classes.csv, reliability.csv; the model (for the params that it was trained with and the first layer's filters);
-        params.yaml: report
+reads   metrics/predictions.csv, metrics/train/curves.csv, metrics/annotate/findings.csv, data/test_images.zip,
+        data/images.zip, in metrics/evaluate/: details.json, classes.csv, reliability.csv; the model (for the params
+        that it was trained with and the first layer's filters); params.yaml: report
 writes  metrics/report.html, metrics/report/*.png
 run     dvc repro report, or: python -m stages.report; then open metrics/report.html in a browser
 expect  a few seconds; no PyTorch and no network; the page is smaller than 2 MB and makes no request
@@ -11,6 +11,7 @@ expect  a few seconds; no PyTorch and no network; the page is smaller than 2 MB 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
 
 # isort: split
+import contextlib
 import json
 import logging
 import sys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PROBABILITY = "probability of "
 MISTAKES_DRAWN = 25
+FINDINGS_SHOWN = 30  # pairs of nearly identical images
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "matplotlib", "dvc")  # named on the page
 
 logger = logging.getLogger("stages.report")
@@ -41,7 +43,8 @@ def main(context: "StageContext") -> None:
     import numpy as np
     import pandas as pd
 
-    from classifier import images
+    from classifier import images, yaml_file
+    from classifier.pictures import drawable_names
     from classifier.report import figures, model_summary, page
     from classifier.seeds import derive_seed
 
@@ -51,6 +54,8 @@ def main(context: "StageContext") -> None:
     bins = read_table(context.dep("metrics/evaluate/reliability.csv"), "scaling")
     predictions = read_predictions(context.dep("metrics/predictions.csv"))
     read = images.reader(context.dep("data/test_images.zip"))
+    findings = read_table(context.dep("metrics/annotate/findings.csv"), "image").head(FINDINGS_SHOWN)
+    read_other = images.reader(context.dep("data/images.zip"))
     curves = pd.read_csv(context.dep("metrics/train/curves.csv"))
     model = model_summary.read(context.dep("models/classifier.safetensors"))
 
@@ -60,12 +65,14 @@ def main(context: "StageContext") -> None:
     samples = predictions.rows.iloc[np.sort(generator.choice(len(predictions.rows), size, replace=False))]
     of_mistakes, of_samples = (images.stack(rows["image"], len(rows), read) for rows in (mistakes, samples))
 
+    names = dict(zip(predictions.class_names, drawable_names(predictions.class_names), strict=True))
+    drawn_mistakes, drawn_samples = (rows.replace({"label": names, "predicted": names}) for rows in (mistakes, samples))
     draw: dict[str, Callable[[], Figure]] = {
-        "confusion": lambda: figures.confusion(predictions.confusion(), predictions.class_names),
-        "f1": lambda: figures.f1_bars(by_class),
+        "confusion": lambda: figures.confusion(predictions.confusion(), [*names.values()]),
+        "f1": lambda: figures.f1_bars(by_class.rename(index=names)),
         "reliability": lambda: draw_reliability(bins, evaluation),
-        "mistakes": lambda: draw_mistakes(mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),
-        "samples": lambda: draw_samples(samples, of_samples),
+        "mistakes": lambda: draw_mistakes(drawn_mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),
+        "samples": lambda: draw_samples(drawn_samples, of_samples),
         "filters": lambda: figures.filters(model.filters),
     }
     pictures = {name: page.picture(function) for name, function in draw.items()}
@@ -81,8 +88,9 @@ def main(context: "StageContext") -> None:
         classes=class_rows(by_class),
         pictures=pictures,
         mistakes=mistake_rows(mistakes[: options.mistakes], of_mistakes),
+        findings=finding_rows(findings, [read, read_other]),
         num_mistakes=int((~predictions.correct).sum()),
-        params=flatten(model.trained_with),
+        params=yaml_file.flatten(model.trained_with),
         versions=page.versions(LIBRARIES),
     )
     logger.info(f"wrote metrics/report.html: {written:,} bytes; open it in a browser")
@@ -268,15 +276,21 @@ def mistake_rows(rows: "pd.DataFrame", pixels: "np.ndarray") -> list[dict[str, A
     ]
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested params as dotted keys and their values as params.yaml has them."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
-    return found
+def finding_rows(pairs: "pd.DataFrame", readers: "list[Callable[[str], bytes]]") -> list[dict[str, Any]]:
+    """Pairs of identical and nearly identical images, with thumbnails."""
+    from classifier import images
+    from classifier.report import page
+
+    def thumbnail(name: str) -> str:
+        for read in readers[:-1]:
+            with contextlib.suppress(StageError):  # it is in another archive
+                return next(page.thumbnails(images.decode(read(name), name)[None]))
+        return next(page.thumbnails(images.decode(readers[-1](name), name)[None]))
+
+    return [
+        {"finding": row["finding"], "images": [(name, thumbnail(name)) for name in (row["image"], row["other"])]}
+        for row in pairs.reset_index().to_dict("records")
+    ]
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ def _info(path: Path, tree: FileTree) -> dict[str, str]:
     """The person's own ``dataset_info.json``, or the name alone."""
     name = next((name for name in tree.names if name == INFO), None)
     if name is None:
-        return {"name": path.name.partition(".")[0], "license": "unknown"}
-    return dataset_info.parse(tree.read(name), f"{path}, {name!r}")
+        return {"name": path.name.partition(".")[0], "license": "unknown", "model_author": "unknown"}
+    return {"model_author": "unknown", **dataset_info.parse(tree.read(name), f"{path}, {name!r}")}
 
 
 # --- a folder for each class ----------------------------------------------------------------------------------------

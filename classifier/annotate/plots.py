@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_CLASSES = 40  # in a picture
+MAX_CLASSES = 40  # in a picture; of more, the first
 
 
 def save(figure: "Figure", path: Path) -> None:

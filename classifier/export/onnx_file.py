@@ -96,8 +96,20 @@ def contract(model_config: ModelConfig) -> dict[str, Any]:
 
 
 def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Replace the metadata; each value is stored as JSON, since ONNX metadata values are strings."""
-    onnx.helper.set_model_props(proto, {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()})
+    """Replace the metadata; each value is stored as JSON, since ONNX metadata values are strings.
+
+    The keys that ONNX itself defines are added, whose values are plain text. Source of their names and values: the
+    ONNX repository, docs/MetadataProps.md.
+    """
+    channels = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    standard = {
+        "Image.BitmapPixelFormat": "Gray8" if channels == 1 else "Rgb8",
+        "Image.NominalPixelRange": "NominalRange_0_255",
+        "model_author": metadata["author"],
+        "model_license": metadata["license"],
+    }
+    own = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    onnx.helper.set_model_props(proto, own | standard)
 
 
 def write(path: Path, proto: onnx.ModelProto) -> None:

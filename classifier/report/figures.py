@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 DPI = 110
 MAX_CLASSES_WITH_COUNTS = 20  # classes; a larger confusion matrix has no numbers in its cells
+MAX_CLASSES = 40  # that a picture shows; of more, it shows those that go wrong most
 
 LINE = 0.155  # inches, line height of a caption
 WRONG = "#c4432b"  # captions of mistakes; legible on white and on black
@@ -76,8 +77,13 @@ def curves(rows: pd.DataFrame) -> Figure:
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """A confusion matrix: each cell shows the count and its share of the row, which also gives the color."""
+    """A confusion matrix: each cell shows the count and its share of the row, which also gives the color.
+
+    For many classes, the most frequent confusions instead.
+    """
     classes = len(class_names)
+    if classes > MAX_CLASSES:
+        return _top_confusions(counts, class_names)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.5, min(0.68 * classes, 14))
     figure = Figure(figsize=(side + 1.3, side + 1.2), layout="constrained")
@@ -98,9 +104,27 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+def _top_confusions(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """The pairs of classes that are confused most often, a bar each."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CLASSES]
+    pairs = [divmod(int(place), len(class_names)) for place in order if wrong.flat[place]]
+    if not pairs:
+        return _only_text("Most frequent confusions", "No confusions.")
+    figure = Figure(figsize=(9.4, 1.2 + 0.3 * len(pairs)), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(range(len(pairs)), [wrong[pair] for pair in pairs], color=BAD, alpha=0.75)
+    axis.set_yticks(range(len(pairs)), [f"{class_names[row]} taken for {class_names[column]}" for row, column in pairs])
+    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axis.set(xlabel="images", title=f"The most frequent confusions of {len(class_names)} classes")
+    return figure
+
+
 def f1_bars(by_class: pd.DataFrame) -> Figure:
-    """One bar per class, best on top, with markers for precision and recall."""
-    rows = by_class.sort_values("f1", kind="stable")
+    """One bar per class, best on top, with markers for precision and recall; of many classes the lowest."""
+    rows = by_class.sort_values("f1", kind="stable")[:MAX_CLASSES]
     figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(rows)), layout="constrained")
     axis = figure.subplots()
     places = list(range(len(rows)))
@@ -114,7 +138,8 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
         axis.text(left + 0.006 * (1 - left), place, f"{value:.3f}", va="center", ha="left", fontsize=9, color="white")
     axis.set_yticks(places, rows.index)
     axis.set(xlim=(left, 1.0 + 0.01 * (1 - left)), ylim=(-0.6, len(rows) - 0.4), xlabel="fraction")
-    axis.set_title(f"F1, precision and recall by class{'' if left == 0 else f' (the axis starts at {left:.1f})'}")
+    which = "by class" if len(rows) == len(by_class) else f"of the {len(rows)} lowest of {len(by_class)} classes"
+    axis.set_title(f"F1, precision and recall {which}{'' if left == 0 else f' (the axis starts at {left:.1f})'}")
     axis.grid(axis="x", alpha=0.6)
     axis.tick_params(axis="y", length=0)
     figure.legend(loc="outside lower center", ncols=3)

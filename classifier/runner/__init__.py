@@ -8,6 +8,9 @@ import os
 import signal
 import sys
 
+# onnxruntime would write an id below HOME and look a host up. Nothing here sends or writes outside the project.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 

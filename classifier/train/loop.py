@@ -114,7 +114,7 @@ def fit(
 
     stepper.set_train_mode()
     last_step = state.step if state.early_stopping.should_stop else schedule.total_steps
-    batches = task.train_images.batches(batch_indices(config, len(task.train_images), state.step, last_step))
+    batches = task.train_images.batches(batch_indices(config, task.train_images.labels, state.step, last_step))
     seeds = derive_seeds(config.seed, "step", start=state.step)
     progress = Progress(config.epochs, schedule.steps_per_epoch, state.step)
     saved_at = time.monotonic()
@@ -240,18 +240,29 @@ def validate(state: TrainState, task: Task) -> Row:
     }
 
 
-def batch_indices(config: "Train", num_images: int, start: int, stop: int) -> Iterator[torch.Tensor]:
+def batch_indices(config: "Train", labels: torch.Tensor, start: int, stop: int) -> Iterator[torch.Tensor]:
     """The indices of the images of each batch, ``(N,) int64``, for the steps from ``start`` to before ``stop``.
 
     The last batch of an epoch may be smaller.
+
+    Args:
+        config: the section ``train``.
+        labels: of all training images, ``(N,) int64``.
+        start: the first step.
+        stop: the step after the last one.
     """
+    num_images = len(labels)
     order = torch.arange(num_images)
+    shares = 1 / torch.bincount(labels).double()[labels]  # each class as often as any other
     steps_per_epoch = math.ceil(num_images / config.batch_size)
     for step in range(start, stop):
         epoch, position = divmod(step, steps_per_epoch)
         if config.shuffle and (position == 0 or step == start):
             generator = torch.Generator().manual_seed(derive_seed(config.seed, "order", epoch))
-            order = torch.randperm(num_images, generator=generator)
+            if config.class_balance == "equal":
+                order = torch.multinomial(shares, num_images, replacement=True, generator=generator)
+            else:
+                order = torch.randperm(num_images, generator=generator)
         yield order[position * config.batch_size :][: config.batch_size]
 
 

@@ -37,7 +37,7 @@ async function takeOwn(files) {
 async function take(image, name) {
   const mine = ++turn;
   try {
-    const picture = await decode(image);
+    const picture = await decode(image, model.preprocessing.background);
     if (mine === turn) await show({ picture, name, drawn: false });
   } catch {
     if (mine === turn) problem.textContent = `${name}: this browser cannot read it as a picture.`;

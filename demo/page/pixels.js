@@ -3,17 +3,20 @@
 // how they do it, and at 28 x 28 pixels a photograph may then get a different class.
 
 /**
- * The pixels of an image, rotated according to its EXIF data, on black where it is transparent.
+ * The pixels of an image, rotated according to its EXIF data, on the model's background where it is transparent.
  * Semi-transparent pixels, JPEG colors and 16-bit images may differ from Pillow's by one or two levels of 255.
  * @param {Blob | HTMLImageElement} image a file, or an element of the page
+ * @param {string} background black or white
  * @returns {Promise<ImageData>}
  * @throws {DOMException} the browser cannot read it as a picture
  */
-export async function decode(image) {
+export async function decode(image, background) {
   if (image instanceof HTMLImageElement) await image.decode(); // it may still be loading
   const bitmap = await createImageBitmap(image, { colorSpaceConversion: "none" }); // Pillow ignores profiles too
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true }); // no alpha: on black
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  context.fillStyle = background;
+  context.fillRect(0, 0, bitmap.width, bitmap.height);
   context.drawImage(bitmap, 0, 0);
   return context.getImageData(0, 0, bitmap.width, bitmap.height);
 }
@@ -21,22 +24,65 @@ export async function decode(image) {
 /**
  * A picture resized and converted to the model's size and colors.
  * @param {ImageData} picture
- * @param {{channels: number, height: number, width: number}} model
+ * @param {{channels: number, height: number, width: number, preprocessing: {fit: string, background: string}}} model
  * @param {boolean} invert for dark objects on a light background
  * @returns {Uint8Array} (channels, height, width)
  */
 export function prepare(picture, model, invert) {
-  const { height, width } = picture;
+  const { box, size, place } = layout(picture.width, picture.height, model);
   const pixels = new Uint8Array(model.channels * model.height * model.width);
-  // The order of the two directions changes some values by one. This order matches Pillow 13.
-  const tall = height > model.height && height - model.height > 2 * (width - model.width);
+  pixels.fill(model.preprocessing.background === "white" ? 255 : 0);
   planes(picture, model.channels).forEach((plane, channel) => {
-    const small = tall
-      ? resample(resample(plane, width, height, model.height, false), model.height, width, model.width, true)
-      : resample(resample(plane, height, width, model.width, true), model.width, height, model.height, false);
-    pixels.set(small, channel * small.length);
+    const small = resize(cut(plane, picture.width, box), box.width, box.height, size.width, size.height);
+    for (let y = 0; y < size.height; y++) {
+      const row = small.subarray(y * size.width, (y + 1) * size.width);
+      pixels.set(row, (channel * model.height + place.y + y) * model.width + place.x);
+    }
   });
   return invert ? pixels.map((value) => 255 - value) : pixels;
+}
+
+/** What is cut out of a picture, the size that it gets, and where it lies: classifier/preprocessing.py has the same. */
+function layout(width, height, model) {
+  const box = { x: 0, y: 0, width, height };
+  const size = { width: model.width, height: model.height };
+  const place = { x: 0, y: 0 };
+  const part = (a, b, c) => Math.max(1, Math.floor((2 * a * b + c) / (2 * c))); // a * b / c, rounded half up
+  const wide = width * model.height >= height * model.width;
+  if (model.preprocessing.fit === "crop" && wide) {
+    box.width = part(height, model.width, model.height);
+    box.x = Math.floor((width - box.width) / 2);
+  } else if (model.preprocessing.fit === "crop") {
+    box.height = part(width, model.height, model.width);
+    box.y = Math.floor((height - box.height) / 2);
+  } else if (model.preprocessing.fit === "pad" && wide) {
+    size.height = part(height, model.width, width);
+    place.y = Math.floor((model.height - size.height) / 2);
+  } else if (model.preprocessing.fit === "pad") {
+    size.width = part(width, model.height, height);
+    place.x = Math.floor((model.width - size.width) / 2);
+  }
+  return { box, size, place };
+}
+
+/** A part of a plane. */
+function cut(plane, stride, { x, y, width, height }) {
+  if (width === stride && plane.length === width * height) return plane;
+  const result = new Uint8Array(width * height);
+  for (let row = 0; row < height; row++) {
+    const start = (y + row) * stride + x;
+    result.set(plane.subarray(start, start + width), row * width);
+  }
+  return result;
+}
+
+/** A plane of width x height resized, in both directions. */
+function resize(plane, width, height, newWidth, newHeight) {
+  // The order of the two directions changes some values by one. This order matches Pillow 13.
+  const tall = height > newHeight && height - newHeight > 2 * (width - newWidth);
+  return tall
+    ? resample(resample(plane, width, height, newHeight, false), newHeight, width, newWidth, true)
+    : resample(resample(plane, height, width, newWidth, true), newWidth, height, newHeight, false);
 }
 
 /**

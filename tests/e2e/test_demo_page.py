@@ -151,7 +151,9 @@ def write_linear_model(
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *shape])
     graph = helper.make_graph(nodes, "linear", [images], outputs, [numpy_helper.from_array(weights, "weights")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, {"class_names": json.dumps(class_names), "background": '"mixed"'})
+    how = json.dumps({"fit": "stretch", "background": "black"})
+    names = json.dumps(class_names)
+    helper.set_model_props(model, {"class_names": names, "background": '"mixed"', "preprocessing": how})
     onnx.save(model, path)
 
 

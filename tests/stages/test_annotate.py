@@ -34,7 +34,8 @@ def test_annotations_have_one_row_per_raw_image(finished: Project) -> None:
         raw = idx.read(finished.raw / f"{part}-images-idx3-ubyte", 3)
         labels = idx.read(finished.raw / f"{part}-labels-idx1-ubyte", 1)
         mine = rows[rows["image"].str.startswith(folder)]
-        read = images.reader(finished.root / "data/images.zip")
+        archive = "test_images.zip" if folder == "test" else "images.zip"
+        read = images.reader(finished.root / "data" / archive)
         assert (images.stack(mine["image"], len(mine), read)[:, 0] == raw).all()
         assert (mine["label"] == labels).all()
 

@@ -19,7 +19,13 @@ from tests.project import TEST_IMAGES, Project
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    return {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+    """The project's own metadata; those of ONNX are plain text."""
+    props = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    standard = [props.pop(key) for key in ("Image.BitmapPixelFormat", "Image.NominalPixelRange")]
+    assert standard[0] in ("Gray8", "Rgb8")
+    assert standard[1] == "NominalRange_0_255"
+    assert (props.pop("model_author"), props.pop("model_license")) == ("The authors", "MIT")
+    return {key: json.loads(value) for key, value in props.items()}
 
 
 INT8 = "models/int8/classifier.int8.onnx"
@@ -50,9 +56,12 @@ def test_metadata_have_contract_and_provenance(finished: Project) -> None:
     assert held == {
         "accuracy": evaluation["accuracy"],
         "architecture": "mlp",
+        "author": "The authors",
+        "license": "MIT",
         "background": "dark",
         "class_names": list(DATASETS["fashion-mnist"].class_names),
         "input": "images: (batch, 1, 28, 28) uint8, 0 to 255; grayscale",
+        "preprocessing": {"background": "black", "filter": "lanczos", "fit": "stretch"},
         "outputs": "logits, probabilities: (batch, 10) float32, in the order of class_names",
         "temperature": evaluation["temperature"],
         "training_data": {

@@ -1,14 +1,11 @@
 """train: models, optimizers, seeds, and what an impossible setup gets."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from classifier.model import zoo
 from classifier.model.serialization import Normalize, load
@@ -87,39 +84,6 @@ def test_class_without_training_images_is_named(finished: Project) -> None:
     rows.loc[(rows["label"] == 4) & (rows["split"] == "train"), "split"] = "val"
     rows.to_csv(path, index=False)
     assert "no training image of the class Coat" in finished.stage("train", status=1).stderr
-
-
-def test_own_images_fit_as_documented(fresh: Project) -> None:
-    """What the README says about one's own images: three files, two stages removed, the files added to DVC."""
-    import yaml
-
-    random = np.random.default_rng(0)
-    lines = ["image,label,class_name,split,note"]
-    with zipfile.ZipFile(fresh.root / "data/images.zip", "w") as archive:
-        for number in range(90):
-            label = number % 3
-            pixels = random.integers(0, 80, (20, 24, 3), dtype=np.uint8)
-            pixels[..., label] += 100
-            with archive.open(f"photo {number}.bmp", "w") as file:
-                Image.fromarray(pixels).save(file, "BMP")
-            split = "test" if number >= 60 else "train"
-            lines.append(f"photo {number}.bmp,{label},{['red', 'green', 'blue'][label]},{split},mine")
-    (fresh.root / "data/annotations.csv").write_text("\n".join(lines) + "\n")
-    declaration = yaml.safe_load((fresh.root / "dvc.yaml").read_text())
-    del declaration["stages"]["download"], declaration["stages"]["annotate"]
-    (fresh.root / "dvc.yaml").write_text(yaml.safe_dump(declaration, sort_keys=False))
-    (fresh.root / "data/dataset_info.json").write_text('{"name": "My photographs", "license": "unknown"}')
-    fresh.dvc("add", "data/images.zip", "data/annotations.csv", "data/dataset_info.json")
-    fresh.set(train__batch_size=10)
-    assert fresh.repro() == ["train", "evaluate", "export", "report"]
-    assert json.loads(fresh.read("metrics/evaluate.json"))["accuracy"] == 1
-    _, model_config = load(fresh.root / "models/classifier.safetensors")
-    assert (model_config.channels, model_config.height, model_config.width, model_config.class_names) == (
-        3,
-        20,
-        24,
-        ["red", "green", "blue"],
-    )
 
 
 def test_normalized_training_pixels_have_mean_0_and_deviation_1(finished: Project) -> None:

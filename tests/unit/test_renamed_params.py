@@ -23,14 +23,18 @@ def refused(content: dict[str, Any], folder: Path) -> str:
     return str(caught.value)
 
 
+def container(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """The section that a key is in."""
+    for name in key.split(".")[:-1]:
+        content = content[name]
+    return content
+
+
 @pytest.mark.parametrize(("old", "new"), config.RENAMED.items())
 def test_old_name_is_refused_with_the_new_one(old: str, new: str, tmp_path: Path) -> None:
     content = params()
-    *sections, last = new.split(".")
-    section = content
-    for name in sections:
-        section = section[name]
-    section[old.rpartition(".")[2]] = section.pop(last)  # as in a file from before; KeyError: there is no such param
+    value = container(content, new).pop(new.rpartition(".")[2])  # KeyError: there is no such param
+    container(content, old)[old.rpartition(".")[2]] = value  # as in a file from before
     assert f"params.yaml: {old}: was renamed to {new}" in refused(content, tmp_path)
 
 

@@ -1,0 +1,136 @@
+"""A person's own images through the whole pipeline: one line in params.yaml, and everything else follows."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from classifier.model.serialization import load
+from tests.project import Project
+from tests.support import own
+
+STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
+
+
+@pytest.fixture(scope="module")
+def colors_template(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """After ``dvc add`` and one changed line, for a set with three classes, and a whole ``dvc repro``."""
+    project = finished_template.copy(tmp_path_factory.mktemp("own") / "project")
+    own.write(project.root / "data/own/colors")
+    project.dvc("add", "data/own/colors")
+    project.edit("params.yaml", "dataset: fashion-mnist", "dataset: colors")
+    project.set_all({"train.batch_size": 6, "train.epochs": 12, "optimizers.sgd.lr": 0.005})
+    project.set_all({"annotate.fit": "pad", "annotate.background": "white"})
+    assert project.repro() == STAGES
+    project.commit("my own images")
+    return project
+
+
+@pytest.fixture
+def colors(colors_template: Project, tmp_path: Path) -> Project:
+    return colors_template.copy(tmp_path / "colors")
+
+
+def test_own_images_become_a_model(colors: Project) -> None:
+    _, model_config = load(colors.root / "models/classifier.safetensors")
+    assert model_config.class_names == ["blue", "green", "red"]
+    assert model_config.shape == (3, 40, 40)
+    assert json.loads(colors.read("data/dataset_info.json"))["name"] == "colors"
+    assert colors.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+    assert colors.run("git", "status", "--porcelain").stdout == ""
+    page = colors.read("metrics/report.html").decode()
+    assert "ashion" not in page
+
+
+def test_predict_sees_the_pixels_of_the_training(colors: Project) -> None:
+    """The probabilities of each test image's own file are those that evaluate computed from what annotate decoded."""
+    rows = pd.read_csv(colors.root / "metrics/predictions.csv").set_index("image")
+    folder = colors.root / "data/own/colors"
+    files = {
+        str(path): row
+        for path in sorted(folder.rglob("*.*"))
+        for name in (path.relative_to(folder).as_posix(),)
+        for row in (name if name.endswith(".png") else f"{name}.png",)
+        if row in rows.index
+    }
+    assert len(files) == len(rows) > 10
+    answers = json.loads(colors.run("python", "-m", "tools.predict", "--json", *files).stdout)
+    temperature = json.loads(colors.read("metrics/evaluate/details.json"))["temperature"]
+    for answer in answers:
+        row = rows.loc[files[answer["image"]]]
+        scaled = pd.Series({name: row[f"probability of {name}"] for name in answer["probabilities"]}) ** (
+            1 / temperature
+        )
+        expected = scaled / scaled.sum()
+        assert list(answer["probabilities"].values()) == pytest.approx(list(expected), abs=2e-3), answer["image"]
+
+
+def test_changed_test_image_trains_nothing(colors: Project) -> None:
+    name = pd.read_csv(colors.root / "metrics/predictions.csv")["image"][0]
+    path = colors.root / "data/own/colors" / name
+    path = path if path.exists() else path.with_suffix("")
+    color = path.parent.name
+    content = own.zoo(own.COLORS[color], 77)["plain.png"]
+    path.unlink()
+    path.write_bytes(content)
+    assert colors.repro() == ["annotate", "evaluate", "export", "report"]
+
+
+def test_going_back_to_the_built_in_images_computes_nothing(colors: Project) -> None:
+    colors.run("git", "checkout", "--quiet", "HEAD~1", "--", "params.yaml")
+    assert colors.repro() == []
+    assert b"ashion" in colors.read("data/dataset_info.json")
+    assert (colors.root / "data/own/colors/red").is_dir()
+
+
+@pytest.mark.experiments
+def test_experiment_switches_the_images_and_a_clone_pulls_them(colors: Project, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    colors.dvc("remote", "add", "--default", "shelf", str(remote))
+    colors.commit("a remote")
+    colors.dvc("push")
+    other = Project(tmp_path / "other", colors.raw)
+    colors.run("git", "clone", "--quiet", str(colors.root), str(other.root))
+    other.dvc("pull")
+    assert other.repro() == []
+    assert len([*(other.root / "data/own/colors").rglob("*.*")]) == 90
+    other.run("git", "config", "user.name", "Test")
+    other.run("git", "config", "user.email", "test@example.org")
+    done = other.dvc("exp", "run", "--name", "small", "-S", "annotate.size=[16,16]", "-S", "train.epochs=1")
+    assert "train: mlp" in done.stdout
+
+
+def test_persons_files_are_never_written(colors: Project) -> None:
+    """No stage has an out at or above data/own/."""
+    import yaml
+
+    stages = yaml.safe_load(colors.read("dvc.yaml"))["stages"]
+    for stage in stages.values():
+        for kind in ("outs", "metrics", "plots"):
+            for out in stage.get(kind, []):
+                path = next(iter(out)) if isinstance(out, dict) else out
+                assert not path.startswith("data/own")
+                assert path not in ("data", ".")
+
+
+def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None:
+    folder = colors.root / "data/own/colors/red"
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.docx").write_bytes(b"no image")
+    errors = colors.stage("annotate", status=1).stderr
+    assert "'red/notes.docx': not the name of an image file" in errors
+    assert "1 more: python -m tools.check_images data/own/colors" in errors
+    assert errors.count("\n") == 1
+    shown = colors.run("python", "-m", "tools.check_images", "data/own/colors", status=1).stdout
+    assert shown.count("problem: ") == 2
+    colors.set(annotate__bad_files="skip")
+    done = colors.stage("annotate")
+    assert "left out: 2 files or rows, the first is " in done.stderr
+    assert json.loads(colors.read("metrics/annotate.json"))["findings"]["left_out"] == 2
+
+
+def test_missing_images_say_where_to_put_them(colors: Project) -> None:
+    colors.set(dataset="elsewhere")
+    errors = colors.stage("annotate", status=1).stderr
+    assert errors.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
