@@ -5,6 +5,9 @@ It holds no defaults and computes nothing: it only validates. Every stage valida
 """
 
 import difflib
+import functools
+import importlib.util
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -282,7 +285,24 @@ class Params(Section):
             if name not in known:
                 more = "; any other model of torchvision needs a line under models" if key == "model" else ""
                 raise ValueError(f"train.{key}: must be one of {', '.join(known)}{more}; it is {name!r}")
+        if unknown := [name for name in self.models.__pydantic_extra__ or {} if name not in torchvision_models()]:
+            close = difflib.get_close_matches(unknown[0], [*torchvision_models(), *Models.model_fields], n=1)
+            raise ValueError(
+                f"models.{unknown[0]}: no model of this project or of torchvision"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
         return self
+
+
+@functools.cache
+def torchvision_models() -> frozenset[str]:
+    """The names of torchvision's classification models, from its source: its import takes seconds."""
+    spec = importlib.util.find_spec("torchvision")
+    assert spec
+    assert spec.origin
+    sources = (Path(spec.origin).parent / "models").glob("*.py")
+    pattern = re.compile(r"^@register_model\([^)]*\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+    return frozenset(name for source in sources for name in pattern.findall(source.read_text(encoding="utf-8")))
 
 
 def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:

@@ -17,6 +17,7 @@ import csv
 import glob
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,18 +80,45 @@ def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
     do not expand it) yields every matching file, both sorted by name.
     """
     for path in paths:
-        if path == "-" or Path(path).is_file():
-            yield path
+        try:
+            if path == "-" or (os.path.exists(path) and not os.path.isdir(path)):  # a pipe is a file, too
+                yield path
+                continue
+            if os.path.isdir(path):
+                found, problem = files_below(path, bad), "no file in this folder"
+            else:
+                found, problem = matching_files(path), "no such file"
+        except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
+            bad.append(f"{printable(path)}: {getattr(error, 'strerror', None) or error}")
             continue
-        if Path(path).is_dir():
-            below = [file.relative_to(path) for file in Path(path).rglob("*") if file.is_file()]
-            found = [str(Path(path) / file) for file in sorted(below) if not any(p.startswith(".") for p in file.parts)]
-        else:
-            found = sorted(file for file in glob.glob(path, recursive=True) if Path(file).is_file())
         if not found:
-            problem = "no file in this folder" if Path(path).is_dir() else "no such file"
-            bad.append(f"{path}: {problem}")
+            bad.append(f"{printable(path)}: {problem}")
         yield from found
+
+
+def files_below(folder: str, bad: list[str]) -> list[str]:
+    """Every file below a folder that is not hidden, sorted; a folder that cannot be read is appended to ``bad``."""
+    found = []
+    unreadable = lambda error: bad.append(f"{printable(error.filename)}: {error.strerror}")  # noqa: E731
+    for where, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where) / name for name in names if not name.startswith(".")]
+    return [str(path) for path in sorted(path for path in found if path.is_file())]
+
+
+def matching_files(pattern: str) -> list[str]:
+    """The files that match a pattern, sorted; one that links lead to again and again is named once."""
+    found: dict[str, str] = {}
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isfile(path):
+            found.setdefault(os.path.realpath(path), path)
+    return [*found.values()]
+
+
+def printable(name: str) -> str:
+    """A file name for a person: bytes that are no text and control characters are shown as escapes."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(repr(each)[1:-1] if not each.isprintable() else each for each in text)
 
 
 def batches(
@@ -103,7 +131,7 @@ def batches(
     pixels: list[np.ndarray] = []
     for path in paths:
         try:
-            pixels.append(preprocessing(read_content(path), path, invert))
+            pixels.append(preprocessing(read_content(path), printable(path), invert))
             names.append(path)
         except StageError as error:
             bad.append(str(error))
@@ -125,7 +153,7 @@ def read_content(path: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise StageError(f"{path}: not a readable image: {reason(error)}") from None
+        raise StageError(f"{printable(path)}: not a readable image: {reason(error)}") from None
 
 
 def note(unlike: list[str], known: str, inverted: bool) -> str:
@@ -133,7 +161,9 @@ def note(unlike: list[str], known: str, inverted: bool) -> str:
     others = f" and {len(unlike) - 1:,} more" if len(unlike) > 1 else ""
     seen = "dark" if known == "light" else "light"
     when, advice = (" once inverted", "leave out") if inverted else ("", "try")
-    return f"{unlike[0]}{others}: {seen} background{when}, but the model knows {known} ones; {advice} --invert"
+    return (
+        f"{printable(unlike[0])}{others}: {seen} background{when}, but the model knows {known} ones; {advice} --invert"
+    )
 
 
 def print_json(answers: list[dict]) -> None:
@@ -153,12 +183,13 @@ def print_csv(answers: list[dict]) -> None:
 
 def print_table(answers: list[dict]) -> None:
     """Print one line per image: its class, then the three most probable classes."""
-    name_width = max((len(answer["image"]) for answer in answers), default=0)
+    names = [printable(answer["image"]) for answer in answers]
+    name_width = max(map(len, names), default=0)
     class_width = max((len(answer["class"]) for answer in answers), default=0)
-    for answer in answers:
+    for name, answer in zip(names, answers, strict=True):
         likely = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:3]
-        percents = ", ".join(f"{name} {probability:.1%}" for name, probability in likely)
-        print(f"{answer['image']:<{name_width}}  {answer['class']:<{class_width}}  ({percents})")
+        percents = ", ".join(f"{each} {probability:.1%}" for each, probability in likely)
+        print(f"{name:<{name_width}}  {answer['class']:<{class_width}}  ({percents})")
 
 
 class Classifier:
@@ -214,6 +245,7 @@ class Classifier:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a file name need not be text
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends quietly, like any filter
     sys.exit(main())

@@ -1,16 +1,17 @@
 """A person's own images through the whole pipeline: one line in params.yaml, and everything else follows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from classifier.model.serialization import load
-from tests.project import Project
+from tests.project import STAGES, Project
 from tests.support import own
 
-STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
+TANGO, FLAGS = Path("/usr/share/icons/Tango/32x32"), Path("/usr/share/flags/countries/16x11")
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,49 @@ def test_missing_images_say_where_to_put_them(colors: Project) -> None:
     colors.set(dataset="elsewhere")
     errors = colors.stage("annotate", status=1).stderr
     assert errors.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
+
+
+def test_table_of_digits_becomes_a_model(fresh: Project) -> None:
+    """Real digits, 8x8, as scikit-learn has them (BSD), in the form of Kaggle's tables."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    frame = pd.DataFrame((digits.data * 255 / 16).round().astype(int)).rename(columns=lambda number: f"pixel{number}")
+    frame.insert(0, "label", digits.target)
+    frame.to_csv(fresh.root / "data/own/digits.csv", index=False)
+    fresh.set_all({"dataset": "digits.csv", "train.batch_size": 32})
+    assert fresh.repro() == STAGES
+    figures = json.loads(fresh.read("metrics/evaluate/details.json"))
+    assert figures["accuracy"] > 0.9
+    assert figures["num_images"] == 359
+    _, model_config = load(fresh.root / "models/classifier.safetensors")
+    assert model_config.shape == (1, 16, 16)  # the least that is chosen from the data
+
+
+@pytest.mark.skipif(not TANGO.is_dir(), reason="Debian's package tango-icon-theme is not installed")
+@pytest.mark.experiments
+def test_folder_of_icons_becomes_a_model(fresh: Project) -> None:
+    """Real icons with transparency, in ten folders of 2 to 270, many of them links to others (public domain)."""
+    shutil.copytree(TANGO, fresh.root / "data/own/icons")
+    fresh.set_all({"dataset": "icons", "train.batch_size": 16, "optimizers.sgd.lr": 0.01})
+    assert fresh.repro() == STAGES
+    rows = pd.read_csv(fresh.root / "data/annotations.csv")
+    assert len(rows) > 800
+    figures = json.loads(fresh.read("metrics/evaluate/details.json"))
+    assert figures["accuracy"] > figures["majority_accuracy"]
+    counts = json.loads(fresh.read("metrics/annotate.json"))["findings"]["identical"]
+    assert counts["across_splits"] < counts["images"] / 10  # copies of a file stay in one split
+
+
+@pytest.mark.skipif(not FLAGS.is_dir(), reason="Debian's package famfamfam-flag-png is not installed")
+def test_flags_of_one_image_a_class_are_refused(fresh: Project) -> None:
+    """Real flags, one for each class: there is nothing to test with."""
+    for path in sorted(FLAGS.glob("*.png")):
+        (fresh.root / "data/own/flags" / path.stem).mkdir(parents=True)
+        shutil.copy(path, fresh.root / "data/own/flags" / path.stem / "flag.png")
+    fresh.set(dataset="flags")
+    (fresh.root / "data/raw").mkdir(exist_ok=True)
+    errors = fresh.stage("annotate", status=1).stderr
+    assert "no test image: of 2" in errors
+    assert errors.count("\n") == 1
+    assert len(errors) < 400

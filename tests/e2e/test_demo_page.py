@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-import onnx
 import onnxruntime
 import pandas as pd
 import pytest
@@ -25,6 +24,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.project import Project, kill_group
 from tests.support.browser import Browser, cannot_run
+from tests.support.linear import write_linear_model
 
 EXACT = 2e-5  # predict rounds to six decimals; WebAssembly adds in another order
 
@@ -128,33 +128,6 @@ def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PHONE, HEIGHT = 360, 740  # CSS pixels
-
-
-def write_linear_model(
-    path: Path, class_names: list[str], shape: tuple[int, int, int], random: np.random.Generator
-) -> None:
-    """A model with the contract of ``export``: uint8 pixels in, logits and probabilities out."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    classes = len(class_names)
-    weights = random.normal(0, 1e-3, (int(np.prod(shape)), classes)).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", ["images"], ["values"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["values"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes])
-        for name in ("logits", "probabilities")
-    ]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", *shape])
-    graph = helper.make_graph(nodes, "linear", [images], outputs, [numpy_helper.from_array(weights, "weights")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    how = json.dumps({"fit": "stretch", "background": "black"})
-    names = json.dumps(class_names)
-    helper.set_model_props(model, {"class_names": names, "background": '"mixed"', "preprocessing": how})
-    onnx.save(model, path)
 
 
 @pytest.mark.browser

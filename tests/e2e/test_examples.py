@@ -7,11 +7,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.project import REPOSITORY, Project
+from tests.support import own
 from tests.support.browser import cannot_run, find_program
+from tests.support.linear import write_linear_model
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -56,7 +59,9 @@ def test_python_example_equals_predict(model: Path, expected: list[tuple[str, fl
 
 
 @pytest.mark.browser
-def test_javascript_example_equals_predict(model: Path, expected: list[tuple[str, float]]) -> None:
+def test_javascript_example_equals_predict(
+    finished: Project, model: Path, expected: list[tuple[str, float]], tmp_path: Path
+) -> None:
     node, npm = find_program(("node",), "nodejs"), find_program(("npm",), "npm")
     for name in ("package.json", "package-lock.json", "classify.mjs"):
         shutil.copy(EXAMPLES / name, model.parent)
@@ -66,6 +71,17 @@ def test_javascript_example_equals_predict(model: Path, expected: list[tuple[str
         cannot_run(f"npm cannot install what the example needs: {installed.stderr.strip()[:200]}")
     script = model.parent / "classify.mjs"
     check([answer(node, script, model, model.parent / name) for name in PICTURES], expected)
+
+    # Of every kind of file; sharp's filter is not Pillow's to the last level, and it keeps no 16 bits
+    other = tmp_path / "other.onnx"
+    write_linear_model(other, ["a", "b", "c"], (3, 28, 24), np.random.default_rng(0), "pad", "white")
+    paths = []
+    for name, content in own.zoo((200, 90, 40), 0).items():
+        if Path(name).suffix not in (".bmp", ".tif"):  # sharp reads no BMP, and CMYK by a color profile
+            paths.append(tmp_path / name)
+            paths[-1].write_bytes(content)
+    for path, (_, probability) in zip(paths, predicted(finished, other, paths), strict=True):
+        assert answer(node, script, other, path)[1] == pytest.approx(probability, abs=0.02), path.name
 
 
 @pytest.mark.browser
@@ -88,3 +104,34 @@ def test_cpp_example_with_openvino_equals_predict(model: Path, expected: list[tu
             image.save(picture)
         answers.append(answer(program, model, picture))
     check(answers, expected)
+    for number, odd in enumerate(('a "quoted" name', "Straße", "back\\slash", "犬 😀")):
+        named = model.parent / f"{number}.onnx"
+        write_linear_model(named, [odd, odd], (1, 28, 28), np.random.default_rng(0))
+        assert answer(program, named, model.parent / Path(PICTURES[0]).with_suffix(".pgm"))[0] == odd
+
+
+# --- files of every kind ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["pad", "crop", "stretch"])
+def zoo(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[Path]]:
+    """A model of other images, with a white background, and one picture in every form."""
+    model = tmp_path / "classifier.onnx"
+    write_linear_model(model, ['a "b"', "straße", "犬"], (3, 28, 24), np.random.default_rng(0), request.param, "white")
+    paths = []
+    for name, content in own.zoo((200, 90, 40), 0).items():
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(content)
+    return model, paths
+
+
+def predicted(finished: Project, model: Path, paths: list[Path]) -> list[tuple[str, float]]:
+    words = ("--json", "--model", str(model), *map(str, paths))
+    answers = json.loads(finished.run("python", "-m", "tools.predict", *words).stdout)
+    return [(answer["class"], max(answer["probabilities"].values())) for answer in answers]
+
+
+def test_python_example_decodes_as_predict_does(finished: Project, zoo: tuple[Path, list[Path]]) -> None:
+    model, paths = zoo
+    answers = [answer(sys.executable, "-I", EXAMPLES / "classify.py", model, path) for path in paths]
+    check(answers, predicted(finished, model, paths))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -142,3 +143,30 @@ def test_predict_imports_no_torch(finished: Project, pictures: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_one_bad_argument_loses_no_answer(finished: Project, pictures: Path, tmp_path: Path) -> None:
+    """Names that are no text or too long, a link that leads back, a pipe: each is classified, or named in one line."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    content = (pictures / "00000.png").read_bytes()
+    odd = os.fsencode(folder) + b"/caf\xe9 \n\x1b[31m.png"
+    with open(odd, "wb") as file:
+        file.write(content)
+    (folder / "loop").symlink_to(folder)
+    (folder / "plain.png").write_bytes(content)
+    command = (
+        f"cat {pictures}/00001.png | python -m tools.predict {folder} {'x' * 300} '{folder}/**/plain.png' /dev/stdin"
+    )
+    done = finished.run("sh", "-c", command, status=1)
+    lines = done.stdout.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        f"{folder}/caf\\xe9 \\n\\x1b[31m.png", f"{folder}/plain.png", f"{folder}/plain.png", "/dev/stdin"
+    ]  # fmt: skip
+    assert done.stderr.splitlines() == [f"predict: error: {'x' * 300}: File name too long"]
+
+
+def test_reader_that_has_enough_is_no_error(finished: Project, pictures: Path) -> None:
+    done = finished.run("sh", "-c", f"python -m tools.predict {pictures} | head -1; true")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
