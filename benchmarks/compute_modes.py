@@ -1,4 +1,4 @@
-"""What a training step of the committed recipe costs in each mode of `compute` and `train.precision`, on this processor.
+"""What a training step of the committed recipe costs in each mode of `compute` and `train.precision`, here.
 
     python benchmarks/compute_modes.py [--threads 2] [--steps 40]
 
@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 MODES: dict[str, tuple[bool, str, dict[str, str]]] = {
