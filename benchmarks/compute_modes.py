@@ -57,11 +57,10 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
 
     schedule = Schedule(train.schedule, {}, train.warmup_fraction, 1000, 100)
     loss = make_loss(train.loss, plain["losses"][train.loss], 10)
-    data: list = [Images(), Images()]
-    task = Task(train, loss, schedule, Normalize(about), *data, [], backend)
-    state = TrainState.create(
-        model, make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model), train
-    )
+    data: Any = Images()
+    task = Task(train, loss, schedule, Normalize(about), data, data, [], backend)
+    optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
+    state = TrainState.create(model, optimizer, train)
     stepper = Stepper(state, task)
     stepper.set_train_mode()
     indices, taken = torch.arange(train.batch_size), []
