@@ -9,6 +9,9 @@ onnxruntime-web cannot read a model's metadata, so `model.json` beside the model
 channels, height, width, background, samples. Nothing in the page is specific to FashionMNIST.
 """
 
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
 import argparse
 import contextlib
 import functools

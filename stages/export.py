@@ -154,12 +154,7 @@ def write_card(context: "StageContext", model_config: "ModelConfig", metadata: d
     from classifier import yaml_file
     from classifier.export import model_card
 
-    classes = pd.read_csv(
-        context.dep("metrics/evaluate/classes.csv"),
-        dtype={"class": "str"},
-        keep_default_na=False,
-        float_precision="high",
-    )
+    classes = pd.read_csv(context.dep("metrics/evaluate/classes.csv"), dtype={"class": "str"}, keep_default_na=False)
     data = dict(metadata["training_data"])
     model_card.write(
         context.out("models/README.md"),

@@ -26,6 +26,6 @@ def run_own_code(script: str) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))) in ("stages", "tools"):  # not in a notebook
+if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))) in ("stages", "tools", "demo"):  # not in a notebook
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     run_own_code(sys.argv[0])

@@ -17,7 +17,7 @@ from tests.support.tiny import Tiny
 # The stages that see a change of the key itself; what follows from them reruns if their outs change.
 # A key that stands in no row fails the test. The chosen model is mlp, the chosen optimizer sgd.
 RERUNS = {
-    r"download\.dataset": ["download", "annotate"],
+    r"dataset": ["download", "annotate"],
     r"download\.(sources\..*|timeout_seconds|retries)": [],
     r"annotate\..*": ["annotate"],
     r"compute\..*": ["train", "evaluate", "export"],
@@ -42,7 +42,7 @@ def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def changed(key: str, value: Any) -> Any:
     """Another value that the schema takes."""
     choices = {
-        "download.dataset": "mnist",
+        "dataset": "mnist",
         "compute.device": "cpu",
         "train.model": "lenet",
         "train.optimizer": "adam",
@@ -51,6 +51,13 @@ def changed(key: str, value: Any) -> Any:
         "train.keep": "best",
         "train.initial_checkpoint": "other.safetensors",
         "train.precision": "bf16",
+        "train.class_balance": "equal",
+        **dict.fromkeys((f"annotate.{part}_column" for part in ("image", "label", "split", "group")), "other"),
+        "annotate.channels": 3,
+        "annotate.size": [32, 32],
+        "annotate.fit": "crop",
+        "annotate.background": "white",
+        "annotate.bad_files": "skip",
     }
     match value:
         case bool():

@@ -42,7 +42,7 @@ def test_kill_before_any_system_call_leaves_old_or_new(tmp_path: Path, case: str
 def test_kill_anywhere_in_publish_leaves_whole_outs(finished: Project, tmp_path: Path) -> None:
     found = kills("stage", tmp_path, finished.root)
     states = [entry["found"] for entry in found]
-    assert [*dict.fromkeys(states)] == [f"{n} of 6 outs" for n in range(7)], states  # one by one, and never a part
+    assert [*dict.fromkeys(states)] == [f"{n} of 8 outs" for n in range(9)], states  # one by one, and never a part
     for entry in found:
-        assert entry["again"] == "6 of 6 outs"
+        assert entry["again"] == "8 of 8 outs"
         assert entry["temporary"] == []
