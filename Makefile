@@ -1,7 +1,9 @@
 # The commands that people type. Each sets up what it needs: no environment to activate, no step before it.
 
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
+# The shell reads these from the environment: a folder's name may have spaces, quotes or a dollar sign.
+export ROOT := $(CURDIR)
+export BIN := $(CURDIR)/.venv/bin
 # DVC runs the stages as `python -m stages.<name>`: that python must be the environment's.
 export PATH := $(BIN):$(PATH)
 
@@ -12,30 +14,30 @@ help:         ## show this list
 
 repro: setup  ## run the stages whose inputs changed, then show the metrics and where the report is
 	@python -m tools.repair
-	dvc repro
+	python -m dvc repro
 	@$(MAKE) --no-print-directory metrics
 
 metrics: setup  ## show the metrics of the workspace
-	@dvc metrics show
+	@python -m dvc metrics show
 	@echo 'report: metrics/report.html (open it in a browser)'
 
 experiments: setup  ## list the experiments: their metrics and the params in which they differ
-	@dvc exp show --hide-workspace --only-changed --drop '$(HIDDEN_COLUMNS)' --keep '$(METRIC_COLUMNS)'
+	@python -m dvc exp show --hide-workspace --only-changed --drop '$(HIDDEN_COLUMNS)' --keep '$(METRIC_COLUMNS)'
 
 # Of the columns of `dvc exp show`, which has one for every param and every dependency, too.
 METRIC_COLUMNS := Experiment|accuracy|loss$$|val_acc|val_loss
 HIDDEN_COLUMNS := Created|ece|f1|train_acc|train_loss|size_mb|classifier/|stages/|data/|models/|metrics/
 
 test: setup   ## run the tests that take seconds each, one worker a core; under five minutes on two cores
-	pytest --numprocesses auto
+	python -m pytest --numprocesses auto
 
 test-all: setup  ## run all tests: kills, several processes, experiments, browsers too; what CI runs
-	pytest --numprocesses auto -m ''
+	python -m pytest --numprocesses auto -m ''
 
 lint: setup   ## check style and types
-	ruff check
-	ruff format --check
-	mypy
+	python -m ruff check
+	python -m ruff format --check
+	python -m mypy
 
 bench: repro  ## measure what the claims on speed rest on; run nothing beside it
 	python benchmarks/overhead.py
@@ -52,18 +54,31 @@ lock:         ## pin the newest versions that pyproject.toml allows; needs uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
 
-# The environment keeps, as copies, the lock and the folder that it was made for: a second call installs nothing.
+# The environment keeps, as copies, the lock and the folder that it was made for: a second call installs nothing. The
+# programs in it name that folder: in a clone that was moved or copied they would run another clone's, or nothing.
+define MOVED
+import os, pathlib
+venv, new = pathlib.Path(".venv"), os.environ["ROOT"].encode()
+note = venv / "installed.folder"
+old = note.read_bytes().strip() if note.exists() and not venv.is_symlink() else b""
+for path in (venv / "bin").iterdir() if old else ():
+    if path.is_file() and not path.is_symlink():
+        path.write_bytes(path.read_bytes().replace(old + b"/.venv", new + b"/.venv"))
+endef
+export MOVED
+
 setup:        ## create .venv from requirements.lock, or update it if the lock changed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=/path/to/it")'
 	@cmp -s requirements.lock .venv/installed.lock || { \
 	  echo 'setup: installing requirements.lock into .venv (torch and its libraries: about 6 GB, a few minutes)' && \
 	  $(PYTHON) -m venv .venv && \
-	  "$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
+	  "$$BIN/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
 	  cp requirements.lock .venv/installed.lock; }
-	@[ "$$(cat .venv/installed.folder 2>/dev/null)" = "$(CURDIR)" ] || { \
-	  "$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
-	  echo "$(CURDIR)" > .venv/installed.folder; }
+	@[ "$$(cat .venv/installed.folder 2>/dev/null)" = "$$ROOT" ] || { \
+	  $(PYTHON) -c "$$MOVED" && \
+	  "$$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
+	  printf '%s\n' "$$ROOT" > .venv/installed.folder; }
 
 clean:        ## remove the environment and the checkpoints of interrupted runs; data, models and metrics stay
-	@[ ! -x "$(BIN)/python" ] || "$(BIN)/python" -m tools.checkpoints prune --all
+	@[ ! -x "$$BIN/python" ] || "$$BIN/python" -m tools.checkpoints prune --all
 	rm -rf .venv scratch
