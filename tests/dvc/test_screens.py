@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import venv
 from pathlib import Path
 
 import pandas as pd
@@ -121,3 +123,22 @@ def test_clone_with_autocrlf_has_the_same_bytes(finished: Project, tmp_path: Pat
     assert len(compared) > 40
     for path in compared:
         assert (other / path).read_bytes() == finished.read(path), path
+
+
+def test_make_works_below_a_folder_with_an_odd_name(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "it's a $HOME; folder")
+    text = shown(project, "make", "--no-print-directory", "--silent", "-o", "setup", "PYTHON=false", "metrics")
+    assert "report: metrics/report.html" in text
+    assert project.repro() == []
+
+
+def test_programs_of_a_moved_clone_run_its_own_python(finished: Project) -> None:
+    """Scripts of an environment name its folder; `make setup` sees that it is another one now."""
+    environment = finished.root / ".venv"
+    venv.create(environment, with_pip=False, symlinks=True)  # so installing ends in an error, after that
+    program = environment / "bin/dvc"
+    program.write_text("#!/old/clone/.venv/bin/python\nprint()\n")
+    (environment / "installed.folder").write_text("/old/clone\n")
+    shutil.copy(finished.root / "requirements.lock", environment / "installed.lock")
+    finished.run("make", "setup", status=2)
+    assert program.read_text() == f"#!{environment}/bin/python\nprint()\n"
