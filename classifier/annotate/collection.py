@@ -64,7 +64,10 @@ def read(path: Path, options: "Annotate") -> Collection:
         StageError: nothing lies there, or it has no labels.
     """
     if path.is_file() and tables.is_table(path.name):
-        return _from_tables(path, FileTree(path, lambda name: path.read_bytes(), [path.name]), [path.name], options)
+        tree = FileTree(path, lambda name: path.read_bytes(), [path.name])
+        collection = _from_tables(path, tree, [path.name], options)
+        collection.info = _info(path, tree)
+        return collection
     if path.exists() and not path.is_dir() and not file_tree.is_archive(path):
         kinds = ", ".join((*file_tree.ARCHIVES, *tables.SUFFIXES))
         raise StageError(f"{path}: neither a folder nor a file that ends in {kinds}")

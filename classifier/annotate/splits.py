@@ -30,7 +30,7 @@ def draw(rows: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = rows["group"].where(rows["group"] != "", "row " + rows.index.astype(str))
-    folds = min(max(2, round(1 / fraction)), groups.nunique())
+    folds = min(max(2, round(1 / fraction)), groups.nunique(), rows[by].value_counts().max())
     if folds < 2:
         return rows.index[:0]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
