@@ -32,7 +32,7 @@ test: setup   ## run the tests that take seconds each, one worker a core; under 
 	python -m pytest --numprocesses auto
 
 test-all: setup  ## run all tests: kills, several processes, experiments, browsers too; what CI runs
-	python -m pytest --numprocesses auto -m ''
+	python -m pytest --numprocesses 3 -m ''
 
 lint: setup   ## check style and types
 	python -m ruff check

@@ -18,7 +18,14 @@ from tests.support.tiny import Tiny, make_tiny
 # Longest first, so that all workers end together; the others follow in the order of their files.
 LONGEST = (
     *("test_repro_killed_at_random", "test_experiments_run_queue", "test_cookbook_works", "test_ddp_killed"),
-    *("test_ddp_curve", "test_torchrun_writes", "test_ddp_two_", "test_gpu_recipe", "test_second_repro_meanwhile"),
+    *(
+        "test_own_data",
+        "test_ddp_curve",
+        "test_torchrun_writes",
+        "test_ddp_two_",
+        "test_gpu_recipe",
+        "test_second_repro_meanwhile",
+    ),
     *("test_train_killed_and_interrupted", "test_demo_page", "test_merge_conflict", "test_corrupt_checkpoint_falls"),
     *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_seed_statistics"),
     *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
@@ -30,6 +37,7 @@ LONGEST = (
 # Tests that share a costly fixture go to one worker.
 ONE_WORKER = (
     "test_screens",
+    "test_own_data",
     "test_demo_page",
     "test_report_page",
     "test_distributed.*(_curve_|_torchrun_|_two_nodes_)",

@@ -109,16 +109,20 @@ def files_below(folder: str, bad: list[str]) -> list[str]:
 def matching_files(pattern: str) -> list[str]:
     """The files that match a pattern, sorted; one that links lead to again and again is named once."""
     found: dict[str, str] = {}
-    for path in sorted(glob.glob(pattern, recursive=True)):
+    for path in sorted(glob.glob(pattern, recursive=True), key=len):
         if os.path.isfile(path):
             found.setdefault(os.path.realpath(path), path)
-    return [*found.values()]
+    return sorted(found.values())
+
+
+def as_text(name: str) -> str:
+    """A file name whose bytes need not be text: those that are not are shown as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def printable(name: str) -> str:
-    """A file name for a person: bytes that are no text and control characters are shown as escapes."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(repr(each)[1:-1] if not each.isprintable() else each for each in text)
+    """A file name in one line: control characters are shown as escapes, too."""
+    return "".join(repr(each)[1:-1] if not each.isprintable() else each for each in as_text(name))
 
 
 def batches(
@@ -178,7 +182,7 @@ def print_csv(answers: list[dict]) -> None:
     table.writerow(["image", "predicted", *(f"probability of {name}" for name in classes)])
     for answer in answers:
         probabilities = (f"{probability:.6f}" for probability in answer["probabilities"].values())
-        table.writerow([answer["image"], answer["class"], *probabilities])
+        table.writerow([as_text(answer["image"]), answer["class"], *probabilities])
 
 
 def print_table(answers: list[dict]) -> None:
@@ -245,7 +249,6 @@ class Classifier:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a file name need not be text
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict ... | head` ends quietly, like any filter
     sys.exit(main())

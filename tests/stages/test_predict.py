@@ -163,7 +163,7 @@ def test_one_bad_argument_loses_no_answer(finished: Project, pictures: Path, tmp
     assert [line.split("  ")[0].strip() for line in lines] == [
         f"{folder}/caf\\xe9 \\n\\x1b[31m.png", f"{folder}/plain.png", f"{folder}/plain.png", "/dev/stdin"
     ]  # fmt: skip
-    assert done.stderr.splitlines() == [f"predict: error: {'x' * 300}: File name too long"]
+    assert done.stderr.splitlines() == [f"predict: error: {'x' * 300}: no such file"]
 
 
 def test_reader_that_has_enough_is_no_error(finished: Project, pictures: Path) -> None:

@@ -195,7 +195,7 @@ def test_images_read_from_disk_give_the_same_bytes(finished: Project) -> None:
 
 def test_batches_are_equal_from_memory_and_disk(finished: Project) -> None:
     files = (finished.root / "data/annotations.csv", finished.root / "data/images.zip")
-    memory, disk = AnnotatedImages(*files), AnnotatedImages(*files, memory_mb=0.1)
+    memory, disk = (AnnotatedImages(*files, split="train", memory_mb=limit) for limit in (None, 0.1))
     assert memory.images is not None
     assert disk.images is None
     plan = torch.randperm(len(memory)).split(7)
