@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ def build_and_serve(arguments: argparse.Namespace) -> int:
     site = build()
     logger.info(f"built {site}")
     if not arguments.build_only:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ends in order
         with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop a server
             serve(site, arguments.port)
         print()
