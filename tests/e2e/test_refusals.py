@@ -26,7 +26,7 @@ def of_a_missing_input(project: Project) -> str:
     return "data/images.zip is missing; `dvc repro train` makes what this stage needs"
 
 
-@pytest.mark.parametrize(("prepare", "times"), [(of_another_size, 5), (of_bad_params, 1), (of_a_missing_input, 1)])
+@pytest.mark.parametrize(("prepare", "times"), [(of_another_size, 3), (of_bad_params, 1), (of_a_missing_input, 1)])
 def test_launched_run_is_refused_with_one_line(
     finished: Project, prepare: Callable[[Project], str], times: int
 ) -> None:
