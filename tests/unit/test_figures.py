@@ -10,6 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.metrics import confusion_matrix
 
+from classifier.metrics import by_class
+from classifier.pictures import drawable_names
 from classifier.report import figures, model_summary, page
 
 
@@ -63,3 +65,25 @@ def test_thumbnails_never_fill_the_page() -> None:
     made = list(page.thumbnails(noise))
     assert 10 < len(made) < 300
     assert sum(map(len, made)) <= page.THUMBNAIL_BYTES
+
+
+def test_many_classes_stay_readable() -> None:
+    """316 classes: the most frequent confusions and the lowest F1, in pictures that fit a page."""
+    random = np.random.default_rng(0)
+    counts = np.diag(random.integers(5, 9, 316))
+    counts[np.arange(315), np.arange(1, 316)] = random.integers(0, 4, 315)
+    names = [f"class of flags {number}" for number in range(316)]
+    with figures.style():
+        for figure in (figures.confusion(counts, names), figures.f1_bars(by_class(counts, names))):
+            width, height = figure.get_size_inches()
+            assert width <= 10
+            assert height <= 17
+            assert len(figure.axes[0].get_yticks()) == figures.MAX_CLASSES
+
+
+def test_names_that_the_font_cannot_draw_are_numbers(recwarn: pytest.WarningsRecorder) -> None:
+    names = drawable_names(["Straße", "犬", "a$b$c", "x" * 60])
+    assert names == ["Straße", "class 1", "a$b$c", "x" * 23 + "…"]
+    with figures.style():
+        figures.png(figures.confusion(np.eye(4, dtype=int), names))
+    assert not recwarn.list
