@@ -31,8 +31,8 @@ HIDDEN_COLUMNS := Created|ece|f1|train_acc|train_loss|size_mb|classifier/|stages
 test: setup   ## run the tests that take seconds each, one worker a core; under five minutes on two cores
 	python -m pytest --numprocesses auto
 
-test-all: setup  ## run all tests: kills, several processes, experiments, browsers too; what CI runs; many wait, so four workers
-	python -m pytest --numprocesses 4 -m ''
+test-all: setup  ## run all tests: kills, several processes, experiments, browsers too; what CI runs; some wait, so three workers
+	python -m pytest --numprocesses 3 -m ''
 
 lint: setup   ## check style and types
 	python -m ruff check
