@@ -40,6 +40,7 @@ ONE_WORKER = (
     "test_own_data",
     "test_demo_page",
     "test_report_page",
+    "test_kills.*(_killed_and_interrupted_|_corrupt_checkpoint_)",
     "test_distributed.*(_curve_|_torchrun_|_two_nodes_)",
 )
 

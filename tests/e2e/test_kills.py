@@ -23,12 +23,24 @@ def endless(finished: Project) -> Project:
     return finished
 
 
+@pytest.fixture(scope="module")
+def longer_template(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Before a longer run that uses everything that has a state."""
+    project = finished_template.copy(tmp_path_factory.mktemp("longer") / "project")
+    project.set_all(LONG)
+    project.commit("a longer run")
+    return project
+
+
 @pytest.fixture
-def reference(finished: Project, tmp_path: Path) -> Project:
-    """A longer run that uses everything that has a state, finished without a disturbance."""
-    finished.set_all(LONG)
-    finished.commit("a longer run")
-    project = finished.copy(tmp_path / "reference")
+def longer(longer_template: Project, tmp_path: Path) -> Project:
+    return longer_template.copy(tmp_path / "longer")
+
+
+@pytest.fixture(scope="module")
+def reference(longer_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """That run, finished without a disturbance; to look at only."""
+    project = longer_template.copy(tmp_path_factory.mktemp("reference") / "project")
     project.repro()
     return project
 
@@ -162,25 +174,25 @@ def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
 
 
 @pytest.mark.kills
-def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project, reference: Project) -> None:
+def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, reference: Project) -> None:
     signals = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     for delay, signum in zip([0.0, 0.1, 0.3, 0.5], signals, strict=False):
-        process = finished.start("dvc", "repro")
-        before = {path: path.read_bytes() for path in checkpoints(finished)}
-        wait_for(lambda before=before: newer(finished, before))  # type: ignore[misc]
+        process = longer.start("dvc", "repro")
+        before = {path: path.read_bytes() for path in checkpoints(longer)}
+        wait_for(lambda before=before: newer(longer, before))  # type: ignore[misc]
         with pytest.raises(Exception, match="timed out"):
             process.wait(delay)
         kill_group(process, signum)
         output, errors = process.communicate(timeout=60)
         assert process.returncode != 0
-        assert not (finished.root / "models/classifier.safetensors").exists()
+        assert not (longer.root / "models/classifier.safetensors").exists()
         if signum != signal.SIGKILL:
             assert "is saved; the same command goes on from there" in errors
         assert ("resuming at step" in output) == bool(before)
-    output = finished.dvc("repro").stdout
+    output = longer.dvc("repro").stdout
     assert "train: resuming at step" in output
-    assert finished.read("dvc.lock") == reference.read("dvc.lock")
-    assert checkpoints(finished) == []
+    assert longer.read("dvc.lock") == reference.read("dvc.lock")
+    assert checkpoints(longer) == []
 
 
 @pytest.mark.kills
@@ -198,19 +210,19 @@ def test_train_whose_dvc_was_killed_stops_within_an_epoch(finished: Project) -> 
 
 
 @pytest.mark.kills
-def test_corrupt_checkpoint_falls_back_to_the_previous(finished: Project, reference: Project) -> None:
-    process = finished.start("dvc", "repro")
-    wait_for(lambda: any(finished.root.glob("scratch/train-*/older.pt")))
+def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, reference: Project) -> None:
+    process = longer.start("dvc", "repro")
+    wait_for(lambda: any(longer.root.glob("scratch/train-*/older.pt")))
     kill_group(process, signal.SIGTERM)  # SIGKILL could fall between renaming one state and writing the next
     process.communicate(timeout=60)  # until the trainer, too, has ended
-    (path,) = finished.root.glob("scratch/train-*/newest.pt")
+    (path,) = longer.root.glob("scratch/train-*/newest.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    done = finished.dvc("repro")
+    done = longer.dvc("repro")
     assert "newest.pt is corrupt; the previous checkpoint is used" in done.stderr
     assert "resuming at step" in done.stdout
-    assert finished.read("dvc.lock") == reference.read("dvc.lock")
+    assert longer.read("dvc.lock") == reference.read("dvc.lock")
 
 
 @pytest.mark.kills
