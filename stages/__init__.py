@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml, each a script of its own."""
+"""The stages of the pipeline, one script each: what dvc.yaml runs."""

@@ -1,1 +1,1 @@
-"""Commands for people, beside the stages."""
+"""Commands beside the pipeline: classify pictures, compare models, seed statistics, checkpoints, repair."""
