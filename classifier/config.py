@@ -4,12 +4,14 @@ It holds no defaults and computes nothing: it only validates. Every stage valida
 ``export`` stops ``download``, not a run that has trained for an hour.
 """
 
+import copy
 import difflib
 import functools
 import importlib.util
+import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,6 +46,13 @@ RENAMED = {
     "export.int8_images": "export.int8_calibration_images",
     "runtime.reader_threads": "runtime.prefetch_threads",
 }
+SEARCHED = ("train", "models", "losses", "optimizers", "schedules")
+FIXED_IN_A_SEARCH = {
+    "train.epochs": "search.rungs say how long a trial trains",
+    "train.patience": "search.rungs stop the trials that fall behind",
+    "train.seed": "each trial has a seed of its own, derived from search.seed",
+    "train.world_size": "it is a matter of the machine",
+}
 RENAMED_VALUES = {("train.schedule", "one_cycle"): "linear"}
 
 
@@ -72,6 +81,7 @@ class Download(Section):
 
 class Annotate(Section):
     validation_fraction: Fraction
+    validation_fold: Annotated[int, Field(ge=0)]
     seed: Seed
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
     image_column: str
@@ -83,6 +93,16 @@ class Annotate(Section):
     fit: Literal["pad", "crop", "stretch"]
     background: Literal["black", "white"]
     bad_files: Literal["stop", "skip"]
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> "Annotate":
+        folds = max(1, round(1 / self.validation_fraction)) if self.validation_fraction else 1
+        if self.validation_fold >= folds:
+            raise ValueError(
+                f"validation_fold: must be below {folds}, the folds of {self.validation_fraction} of the images; it is"
+                f" {self.validation_fold}"
+            )
+        return self
 
 
 class Compute(Section):
@@ -239,8 +259,79 @@ class Export(Section):
     int8_seed: Seed
 
 
+class Axis(Section):
+    """Choices, or a range."""
+
+    choices: Annotated[list[Any], Field(min_length=2)] | None = None
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    step: float | int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_is_choices(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {"choices": value}
+        if not isinstance(value, dict) or ("low" not in value and "high" not in value):
+            raise ValueError(
+                f": must be a list of choices, or a range such as {{low: 0.1, high: 1.0}}; it is {value!r}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> "Axis":
+        if self.choices:
+            return self
+        if self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError(f"low: must be below high, or the range is empty; it is {self.low} to {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log: a logarithmic range begins above 0 and has no step")
+        if self.step is not None and not 0 < self.step <= self.high - self.low:
+            raise ValueError(f"step: must be above 0 and at most high - low; it is {self.step}")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers are drawn."""
+        return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
+
+    @property
+    def extremes(self) -> list[Any]:
+        """All choices, or both ends of the range."""
+        return self.choices or [self.low, self.high]
+
+
+class Search(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,19}$")]
+    trials: Count
+    trials_per_round: Count
+    rungs: list[Count]
+    reduction_factor: Annotated[int, Field(ge=2)]
+    objective: Literal["val_acc", "val_loss"]
+    confirm_seeds: Annotated[int, Field(ge=2)]
+    seed: Seed
+    space: Annotated[dict[str, Axis], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _trials_may_vary_it(self) -> "Search":
+        for key in self.space:
+            if key in FIXED_IN_A_SEARCH:
+                raise ValueError(f"space: {key} cannot vary: {FIXED_IN_A_SEARCH[key]}")
+            if key.partition(".")[0] not in SEARCHED:
+                raise ValueError(f"space: {key} cannot vary: it must be a key of {', '.join(SEARCHED)}")
+        return self
+
+    @model_validator(mode="after")
+    def _rungs_rise(self) -> "Search":
+        if any(low >= high for low, high in itertools.pairwise(self.rungs)):
+            raise ValueError(f"rungs: must be epochs in rising order; they are {self.rungs}")
+        return self
+
+
 class Runtime(Section):
     checkpoint_seconds: NonNegative
+    stop_after_epoch: Annotated[int, Field(ge=0)]
     image_memory_mb: NonNegative
     prefetch_threads: Annotated[int, Field(ge=1, le=64)]
     tensorboard: bool
@@ -261,6 +352,7 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     export: Export
+    search: Search
     runtime: Runtime
 
     @model_validator(mode="after")
@@ -322,8 +414,25 @@ def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
         raise ParamsError(f"{path}{where}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: must hold sections such as `train:`; it holds {content!r}")
+    params = validate(content, f"{path}: ")
+    for key, axis in params.search.space.items():
+        for value in axis.extremes:
+            replaced(content, {key: value}, f"{path}: search.space: ")
+    return params, content
+
+
+def validate(content: dict[str, Any], where: str = "") -> Params:
+    """The parameters that plain data hold.
+
+    Args:
+        content: as in params.yaml.
+        where: begins the message of an error.
+
+    Raises:
+        ParamsError: a key is unknown, missing, mistyped or out of range.
+    """
     try:
-        return Params.model_validate(content), content
+        return Params.model_validate(content)
     except ValidationError as error:
         # A misspelled key is unknown under one name and missing under another: the first says more, an old name most.
         details = sorted(
@@ -332,7 +441,31 @@ def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
         )
         lines = [_explain(detail) for detail in details]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise ParamsError(f"{path}: {lines[0]}{more}") from None
+        raise ParamsError(f"{where}{lines[0]}{more}") from None
+
+
+def replaced(content: dict[str, Any], values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """The same parameters with other values, which are validated.
+
+    Args:
+        content: as in params.yaml; it is not changed.
+        values: by dotted key.
+        where: begins the message of an error.
+
+    Raises:
+        ParamsError: there is no such key, or a value is not allowed.
+    """
+    content = copy.deepcopy(content)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section: Any = content
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise ParamsError(f"{where}{key}: no such key in params.yaml")
+        section[last] = value
+    validate(content, where)
+    return content
 
 
 def _dotted(detail: Any) -> str:
@@ -353,14 +486,14 @@ def _explain(detail: Any) -> str:
         case "missing":
             return f"{key}: missing"
         case "value_error":
-            return f"{key}.{detail['ctx']['error']}".lstrip(".")
+            return f"{key}.{detail['ctx']['error']}".lstrip(".").replace(".:", ":")
     wanted = detail["msg"].replace("Input should be ", "must be ")
     return f"{key}: {wanted}; it is {detail['input']!r}"
 
 
 def _keys_of(location: list[str]) -> list[str]:
     """The keys that the schema knows in a section, given by its path from the top."""
-    section: type[BaseModel] = Params
+    section: Any = Params
     for part in location:
-        section = section.model_fields[part].annotation  # type: ignore[assignment]
+        section = section.model_fields[part].annotation if hasattr(section, "model_fields") else get_args(section)[-1]
     return [field.alias or name for name, field in section.model_fields.items()]

@@ -17,6 +17,18 @@ class ParamsError(StageError):
     exit_status = 2
 
 
+class DivergedError(StageError):
+    """The loss of a training is not finite, or was far too high from the start."""
+
+    exit_status = 3
+
+
+class PausedError(StageError):
+    """A training stopped at ``runtime.stop_after_epoch``; its checkpoint is saved. The status is EX_TEMPFAIL."""
+
+    exit_status = 75
+
+
 def shorten(names: Iterable[str]) -> str:
     """Names for a message: the first few, and how many more there are."""
     listed = [*names]

@@ -147,7 +147,7 @@ def read_builtin(raw: Path, dataset: str, params: "Annotate") -> Source:
     train = make_annotations(train_labels, "train", class_names)
     test = make_annotations(test_labels, "test", class_names)
     if params.validation_fraction:
-        train.loc[splits.draw(train, params.validation_fraction, params.seed), "split"] = "val"
+        train.loc[splits.draw(train, params.validation_fraction, params.seed, params.validation_fold), "split"] = "val"
     rows = pd.concat([train, test], ignore_index=True)
     check_classes(rows, class_names)
     pixels = (image[None] for part in (train_pixels, test_pixels) for image in part)

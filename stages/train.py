@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.errors import StageError
+from classifier.errors import ParamsError, StageError, shorten
 from classifier.train import distributed, processes
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
             task,
             context=context,
             checkpoint=checkpoint,
-            checkpoint_seconds=runtime.checkpoint_seconds,
+            runtime=runtime,
             on_epoch=on_epoch,
         )
     if context.is_rank_zero:
@@ -130,19 +130,20 @@ def validate_setup(config: "Train", train_images: "AnnotatedImages", val_images:
     """Validate the setup before training.
 
     Raises:
-        StageError: a class has no training image, a batch is larger than the split, or validation images are needed.
+        StageError: a class has no training image.
+        ParamsError: a batch is larger than the split, or validation images are needed.
     """
     absent = set(range(len(train_images.class_names))) - set(train_images.labels.tolist())
     if absent:
-        names = ", ".join(train_images.class_names[label] for label in sorted(absent))
+        names = shorten(train_images.class_names[label] for label in sorted(absent))
         raise StageError(f"data/annotations.csv: no training image of the class {names}")
     if len(train_images) < config.batch_size:
-        raise StageError(
+        raise ParamsError(
             f"train.batch_size: {config.batch_size} is more than the {len(train_images):,} training images"
         )
     if not len(val_images) and (config.patience or config.keep == "best"):
         key = "patience" if config.patience else "keep"
-        raise StageError(f"train.{key}: needs validation images; data/annotations.csv has none with the split val")
+        raise ParamsError(f"train.{key}: needs validation images; data/annotations.csv has none with the split val")
 
 
 def make_model_config(context: "StageContext", train_images: "AnnotatedImages") -> "ModelConfig":
@@ -166,7 +167,7 @@ def build_model(
     """The model with its initial weights, fresh ones or those of ``train.initial_checkpoint``.
 
     Raises:
-        StageError: the params make no model for these images, or leave a last batch on which it cannot train.
+        ParamsError: the params make no model for these images, or leave a last batch on which it cannot train.
     """
     from classifier.model import compute, zoo
     from classifier.seeds import derive_seed
@@ -176,13 +177,13 @@ def build_model(
     try:
         model = model_config.build()
     except ValueError as error:
-        raise StageError(str(error)) from None
+        raise ParamsError(str(error)) from None
     last_batch = num_images % config.batch_size or config.batch_size
     shared = f" for {config.world_size} processes" if config.world_size > 1 else ""
     if last_batch < config.world_size:
-        raise StageError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
+        raise ParamsError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
     if not zoo.supports_batch_size(model, model_config.shape, last_batch // config.world_size):
-        raise StageError(
+        raise ParamsError(
             f"train.batch_size: leaves a last batch of {last_batch}{shared}, too few for batch normalization"
         )
     model = distributed.convert_sync_batchnorm(model, device, config.world_size)
@@ -295,8 +296,8 @@ def warn_slow_bf16(config: "Train", device: "torch.device") -> None:
     flags = cpu_flags()
     if config.precision == "bf16" and device.type == "cpu" and flags and not flags & {"avx512_bf16", "amx_bf16"}:
         logger.warning(
-            "this processor has no bf16 instructions: a step takes about twelve times as long as with train.precision:"
-            " fp32 (measured with AVX2)"
+            "this processor has no bf16 instructions: a step takes about nine times as long as with train.precision:"
+            " fp32 (the default network, measured with AVX2)"
         )
 
 

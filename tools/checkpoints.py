@@ -99,26 +99,18 @@ def _now() -> dict[str, Any]:
 
 def _differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """In what the interrupted run differs from the next one; its own values follow the keys."""
-    from classifier.runner.declaration import get_by_key, read_declaration
+    from classifier.runner.declaration import flatten, get_by_key, read_declaration
 
     declared = read_declaration(stage, now["params"])
     chosen = {key: get_by_key(now["params"], key) for key in declared.params}
     inputs = files.digests(path for path in declared.deps if Path(path).exists())
     differ = []
     for ours, current in ((before["params"], chosen), (before.get("environment", {}), now["environment"])):
-        a, b = _leaves(ours), _leaves(current)
+        a, b = flatten(ours), flatten(current)
         differ += [
             f"{key} {a.get(key, '(none)')}" for key in {**a, **b} if (key in a, a.get(key)) != (key in b, b.get(key))
         ]
     return differ + [path for path in {**before["inputs"], **inputs} if before["inputs"].get(path) != inputs.get(path)]
-
-
-def _leaves(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a section by their whole dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def remove(run: InterruptedRun) -> None:

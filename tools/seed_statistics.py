@@ -76,7 +76,7 @@ def recorded_runs(commits: int) -> "pd.DataFrame":
 def _row(data: Any) -> dict[str, Any]:
     """What decided one run, and its metric; empty if it has none."""
     from classifier import yaml_file
-    from classifier.runner.declaration import get_by_key, read_declaration
+    from classifier.runner.declaration import flatten, get_by_key, read_declaration
 
     file, key = METRIC
     metrics = data.metrics.get(file, {}).get("data", {})
@@ -89,18 +89,11 @@ def _row(data: Any) -> dict[str, Any]:
         try:
             declared = read_declaration(stage, params)
             for section in declared.params:
-                row |= _flatten(get_by_key(params, section), section)
+                row |= flatten({section: get_by_key(params, section)})
         except KeyError:
             return {}  # of a commit with other params
         row |= {path: data.deps[path].hash for path in declared.deps if path in data.deps}
     return {**{name: str(value) for name, value in row.items()}, "metric": float(metrics[key])}
-
-
-def _flatten(value: Any, key: str) -> dict[str, Any]:
-    """The leaves of a section by their dotted keys."""
-    if not isinstance(value, dict):
-        return {key: value}
-    return {name: leaf for part, inner in value.items() for name, leaf in _flatten(inner, f"{key}.{part}").items()}
 
 
 def describe_recipes(runs: "pd.DataFrame") -> Iterator[str]:

@@ -95,7 +95,7 @@ def load(path: Path, options: "Annotate") -> OwnImages:
     if not (groups != "").any() and rows["content"].duplicated().any():
         rows["group"] = rows["content"]
         notes.append(f"{int(rows['content'].duplicated().sum()):,} copies of other files; they stay in one drawn split")
-    drawn = splits.complete(rows, options.test_fraction, options.validation_fraction, options.seed)
+    drawn = splits.complete(rows, options)
     rows["group"] = groups
     rows["source"] = rows["image"]
     rows["image"] = [name if name.lower().endswith(".png") else f"{name}.png" for name in rows["image"]]

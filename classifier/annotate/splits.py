@@ -1,8 +1,14 @@
 """Training, validation and test split: as the images come, or drawn by a seed."""
 
+import itertools
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from classifier.errors import StageError
+
+if TYPE_CHECKING:
+    from classifier.config import Annotate
 
 SPLITS = {
     "train": "train", "training": "train",
@@ -12,17 +18,21 @@ SPLITS = {
 ENOUGH = 3  # images of a class, of which one is drawn even if the fraction of them is less
 
 
-def draw(rows: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
+def draw(rows: pd.DataFrame, fraction: float, seed: int, fold: int = 0) -> pd.Index:
     """The rows of a split drawn from these: that fraction of every class; no group is cut.
 
     Args:
         rows: with the columns ``class_name`` or ``label``, and ``group`` if some images belong together.
         fraction: of the rows; with groups, as near to it as whole groups allow.
         seed: of the draw.
+        fold: which of the disjoint splits of that size, from 0.
     """
     by = "label" if "label" in rows else "class_name"
     if "group" not in rows or not (rows["group"] != "").any():
-        drawn = rows.groupby(by).sample(frac=fraction, random_state=seed).index
+        shuffled = rows.groupby(by).sample(frac=1, random_state=seed)
+        of_class = shuffled.groupby(by)[by]
+        place, size = of_class.cumcount(), (of_class.transform("size") * fraction).round()
+        drawn = shuffled.index[(place >= fold * size) & (place < (fold + 1) * size)]
         rare = rows[~rows[by].isin(rows.loc[drawn, by])].groupby(by).filter(lambda of_class: len(of_class) >= ENOUGH)
         return drawn.append(rare.groupby(by).sample(1, random_state=seed).index) if len(rare) else drawn
     import warnings
@@ -36,25 +46,34 @@ def draw(rows: pd.DataFrame, fraction: float, seed: int) -> pd.Index:
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds
-        _, chosen = next(splitter.split(rows, rows[by], groups))
+        _, chosen = next(itertools.islice(splitter.split(rows, rows[by], groups), fold % folds, None))
     of_groups: pd.Index = rows.index[chosen]
     return of_groups
 
 
-def complete(rows: pd.DataFrame, test_fraction: float, validation_fraction: float, seed: int) -> list[str]:
+def complete(rows: pd.DataFrame, options: "Annotate") -> list[str]:
     """Give every row a split, in place, and return what was drawn, a line each.
 
     Rows without a split are training images; what is missing is drawn from those.
+
+    Args:
+        rows: with the columns ``split`` and ``class_name``.
+        options: the section ``annotate`` of params.yaml.
 
     Raises:
         StageError: there is nothing to draw from.
     """
     notes = []
     rows["split"] = rows["split"].replace("", "train")
-    for split, fraction in (("test", test_fraction), ("val", validation_fraction)):
+    if options.validation_fold and (rows["split"] == "val").any():
+        raise StageError("annotate.validation_fold: must be 0, since the images come with a validation split")
+    for split, fraction, fold in (
+        ("test", options.test_fraction, 0),
+        ("val", options.validation_fraction, options.validation_fold),
+    ):
         if (rows["split"] == split).any() or not fraction:
             continue
-        drawn = draw(rows[rows["split"] == "train"], fraction, seed)
+        drawn = draw(rows[rows["split"] == "train"], fraction, options.seed, fold)
         rows.loc[drawn, "split"] = split
         notes.append(f"{split} split: {len(drawn):,} images drawn from the training images")
     for split in ("train", "test"):

@@ -16,7 +16,8 @@ from classifier.report import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+FOLDER = Path(__file__).parent
+TEMPLATE = FOLDER / "report.html.jinja"
 THUMBNAIL_BYTES = 1_000_000  # limit for all thumbnails of a page
 THUMBNAIL_SIDE = 56  # pixels, at most
 
@@ -66,14 +67,15 @@ def versions(libraries: Sequence[str]) -> dict[str, str]:
     return {name: version(name) for name in libraries}
 
 
-def write(path: Path, **content: Any) -> int:
-    """Render the template beside this module, with all values escaped. Returns the size in bytes."""
+def write(path: Path, template: Path = TEMPLATE, **content: Any) -> int:
+    """Render a template, which may include ``style.css``, with all values escaped. Returns the size in bytes."""
     import jinja2
 
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**content).encode()
+    page = environment.from_string(template.read_text(encoding="utf-8")).render(**content).encode()
     path.write_bytes(page)
     return len(page)

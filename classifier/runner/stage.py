@@ -57,7 +57,8 @@ def run_stage(
         before_error: called before an error is reported.
 
     Returns:
-        The exit status: 0, 1 for data and files, 2 for params, 130 after SIGINT, 143 after SIGTERM.
+        The exit status: 0, 1 for data and files, 2 for params, 3 for a training that diverged, 75 for one that was told
+        to stop after an epoch, 130 after SIGINT, 143 after SIGTERM.
     """
     arguments = make_parser(f"stages.{name}", doc).parse_args(argv)
     configure_logging(name, arguments.quiet, rank)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from classifier.dataset import AnnotatedImages
-from classifier.errors import StageError
+from classifier.errors import DivergedError, PausedError
 from classifier.model.compute import Backend, seed_generators
 from classifier.model.inference import predict_logits
 from classifier.model.serialization import Normalize
@@ -28,7 +28,7 @@ from classifier.train.parallel import ParallelGradient
 from classifier.train.state import Row, TrainState
 
 if TYPE_CHECKING:
-    from classifier.config import Train
+    from classifier.config import Runtime, Train
 
 VALIDATION_BATCH_SIZE = 1000  # images; the last bits of the loss depend on it, so it is not a param
 MAX_INITIAL_LOSS_RATIO = 10  # to the chance loss: fresh weights that start above it got inputs that are not normalized
@@ -77,7 +77,7 @@ def fit(
     *,
     context: StageContext,
     checkpoint: Checkpoint,
-    checkpoint_seconds: float,
+    runtime: "Runtime",
     on_epoch: Callable[[list[Row]], None] = lambda history: None,
 ) -> nn.Module:
     """Train for ``config.epochs``, or until early stopping.
@@ -87,7 +87,7 @@ def fit(
         task: what to train.
         context: says when to stop, and holds signals back.
         checkpoint: where an interrupted run goes on.
-        checkpoint_seconds: how much work a power cut may cost; 0 saves at every step.
+        runtime: the section ``runtime`` of params.yaml: when to save, and where to stop.
         on_epoch: called on rank 0 after each epoch with the history so far.
 
     Returns:
@@ -95,7 +95,8 @@ def fit(
 
     Raises:
         Interrupted: a signal came; the state is saved.
-        StageError: the loss is no longer finite, or is far too high at the start.
+        DivergedError: the loss is no longer finite, or is far too high at the start.
+        PausedError: ``runtime.stop_after_epoch`` is reached; the state is saved.
     """
     config, schedule = task.config, task.schedule
     base_lrs = [group["lr"] for group in state.optimizer.param_groups]
@@ -114,6 +115,8 @@ def fit(
 
     stepper.set_train_mode()
     last_step = state.step if state.early_stopping.should_stop else schedule.total_steps
+    if runtime.stop_after_epoch:
+        last_step = min(last_step, runtime.stop_after_epoch * schedule.steps_per_epoch)
     batches = task.train_images.batches(batch_indices(config, task.train_images.labels, state.step, last_step))
     seeds = derive_seeds(config.seed, "step", start=state.step)
     progress = Progress(config.epochs, schedule.steps_per_epoch, state.step)
@@ -140,7 +143,7 @@ def fit(
                 if context.is_rank_zero:
                     on_epoch(state.history)
 
-            due = time.monotonic() >= saved_at + checkpoint_seconds
+            due = time.monotonic() >= saved_at + runtime.checkpoint_seconds
             stop = context.signals.stop_requested() or state.early_stopping.should_stop
             stop = distributed.broadcast_bool(task.device, stop)
             if due or stop or position == 0:
@@ -153,6 +156,8 @@ def fit(
             f"stopped early after epoch {len(state.history)}: "
             f"no lower validation loss since epoch {state.early_stopping.best_epoch}"
         )
+    elif runtime.stop_after_epoch and len(state.history) >= runtime.stop_after_epoch:
+        raise PausedError(f"stopped after epoch {len(state.history)}, as runtime.stop_after_epoch says; it is saved")
     state.early_stopping.restore_best(state.eval_model)
     return state.eval_model.eval()
 
@@ -270,12 +275,12 @@ def check_loss(value: float, loss: Loss, step: int) -> None:
     """Stop a run that cannot end well.
 
     Raises:
-        StageError: the loss is not finite, or far above that of chance at the first step.
+        DivergedError: the loss is not finite, or far above that of chance at the first step.
     """
     if not math.isfinite(value):
-        raise StageError(f"the loss is {value} at step {step}; a smaller optimizers.*.lr would help")
+        raise DivergedError(f"the loss is {value} at step {step}; a smaller optimizers.*.lr would help")
     if step == 1 and value > MAX_INITIAL_LOSS_RATIO * loss.chance_loss:
-        raise StageError(
+        raise DivergedError(
             f"the loss is {value:.1f} at the start, where chance gives {loss.chance_loss:.2f}: the initial weights or"
             " the inputs are far off"
         )

@@ -23,7 +23,8 @@ from classifier.errors import StageError
 CLASSES = ("cat", "Straße 1", "12 犬")
 EACH = 6  # images of a class
 OPTIONS: dict[str, Any] = {
-    "validation_fraction": 0.2, "seed": 0, "test_fraction": 0.2, "image_column": "auto", "label_column": "auto",
+    "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "image_column": "auto",
+    "label_column": "auto",
     "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
     "background": "black", "bad_files": "stop",
 }  # fmt: skip

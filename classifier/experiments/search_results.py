@@ -1,0 +1,209 @@
+"""What a search found: tables, a page with pictures, and a few sentences."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from classifier.experiments import space
+from classifier.experiments.halving import CONFIRMED, SEED, Halving, confirm_key, shortest_suffix
+from classifier.experiments.statistics import Comparison, paired_by_seed
+from classifier.report import figures, page
+from classifier.runner import files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TABLE = Path("metrics/search.csv")
+CONFIRMED_TABLE = Path("metrics/search_confirmed.csv")
+PAGE = Path("metrics/search.html")
+TEMPLATE = Path(__file__).with_name("search.html.jinja")
+
+
+class Results:
+    """Of a search, finished or not.
+
+    Args:
+        halving: its state.
+    """
+
+    def __init__(self, halving: Halving):
+        self._halving = halving
+
+    def write_tables(self) -> None:
+        """Write metrics/search.csv, a row for each trial, the best first, and the runs with fresh seeds."""
+        files.atomic_write(TABLE, self.trials().to_csv(index=False, lineterminator="\n").encode())
+        files.atomic_write(CONFIRMED_TABLE, self.confirmed().to_csv(index=False, lineterminator="\n").encode())
+
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial that has ended a run: what it varied, its objective at each rung, how it ended."""
+        halving, objective = self._halving, self._halving.search.objective
+        last = len(halving.rungs) - 1
+        rows: list[dict[str, Any]] = []
+        for number in self._by_rank():
+            reached = max(rung for rung in range(last + 1) if halving.record(number, rung))
+            record = halving.record(number, reached)
+            assert record
+            outcome = record.get("error") or ("finished" if reached == last else f"stopped at {halving.rungs[reached]}")
+            values = {f"{objective}_{epochs}": halving.value(number, rung) for rung, epochs in enumerate(halving.rungs)}
+            varied = {key: record["params"].get(key) for key in halving.search.space}
+            experiment = f"{halving.prefix}-{number:03}" if outcome == "finished" else None
+            rows.append(
+                {
+                    "trial": number,
+                    **varied,
+                    SEED: record["params"][SEED],
+                    **values,
+                    "outcome": outcome,
+                    "experiment": experiment,
+                }
+            )
+        columns = [
+            "trial", *halving.search.space, SEED, *(f"{objective}_{epochs}" for epochs in halving.rungs),
+            "outcome", "experiment",
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns, dtype=object)
+
+    def _by_rank(self) -> list[int]:
+        """All trials that have ended a run: those of the last rung first."""
+        ranked: list[int] = []
+        for rung in reversed(range(len(self._halving.rungs))):
+            ranked += [number for number in self._halving.ranking(rung) if number not in ranked]
+        return ranked
+
+    def confirmed(self) -> pd.DataFrame:
+        """A row for each run with a fresh seed."""
+        rows = [
+            {
+                "params": "best trial" if which == "best" else "params.yaml",
+                SEED: record["params"][SEED],
+                self._halving.search.objective: record["value"],
+                "experiment": f"{self._halving.prefix}-{which}-{place}",
+            }
+            for which in CONFIRMED
+            for place in range(self._halving.search.confirm_seeds)
+            if (record := self._halving.records.get(confirm_key(which, place)))
+        ]
+        return pd.DataFrame(rows, columns=["params", SEED, self._halving.search.objective, "experiment"])
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The best trial against the params as they are, by fresh seed; None if too few runs came to a result."""
+        best, base = self._halving.confirmed("best"), self._halving.confirmed("base")
+        both = [place for place in best if place in base]
+        if len(both) < 2:
+            return None
+        return paired_by_seed([best[place] for place in both], [base[place] for place in both])
+
+    def summary(self) -> Iterator[str]:
+        """A few sentences: the best trial, how much of it was luck, and whether it is better than params.yaml."""
+        halving, objective = self._halving, self._halving.search.objective
+        assert halving.best is not None
+        found = halving.value(halving.best, len(halving.rungs) - 1)
+        assert found is not None
+        record = halving.record(halving.best, 0)
+        assert record
+        yield f"best trial: {halving.best}, {objective} {found:.4f}"
+        for key in halving.search.space:
+            if key in record["params"]:
+                yield f"  {key}: {record['params'][key]}"
+        if (comparison := self.comparison) is None:
+            yield "too few runs with fresh seeds came to a result; metrics/search_confirmed.csv"
+            return
+        fall = (found - comparison.mean_a) * -halving.sign
+        luck = f"so {fall:.4f} of it was luck" if fall > 0 else "no worse than it was in the search"
+        yield f"with {comparison.count} fresh seeds: {comparison.mean_a:.4f} ± {comparison.deviation_a:.4f}, {luck}"
+        yield f"params.yaml, same seeds: {comparison.mean_b:.4f} ± {comparison.deviation_b:.4f}"
+        higher_is_better = objective == "val_acc"
+        yield f"difference: {comparison.describe('the best trial', 'params.yaml', higher_is_better)}"
+        yield f"its model: dvc exp apply {halving.prefix}-best-0"
+        yield f"all trials: {TABLE} and {PAGE} (open it in a browser)"
+
+    def write_page(self) -> None:
+        """Write one self-contained page with the same as pictures and tables."""
+        halving = self._halving
+        shorts = {key: shortest_suffix(key, halving.search.space) for key in halving.search.space}
+        table = self.trials().rename(columns=shorts).astype(object)
+        importances = self.importances()
+        page.write(
+            files.temporary_path(PAGE),
+            TEMPLATE,
+            halving=halving,
+            summary=[*self.summary()],
+            history=page.picture(self._draw_history),
+            importances=page.picture(lambda: draw_importances(importances)) if importances else None,
+            columns=list(table.columns),
+            rows=[["" if pd.isna(value) else value for value in row] for row in table.itertuples(index=False)],
+            confirmed=self.confirmed().to_dict("records"),
+        )
+        files.publish(files.temporary_path(PAGE), PAGE)
+
+    def importances(self) -> dict[str, float]:
+        """How much of the variance at the first rung each param explains, largest first: Optuna's functional ANOVA.
+
+        Source: Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance", 2014.
+        Empty if there are too few trials, or all are equal.
+        """
+        import optuna
+
+        halving = self._halving
+        rung = halving.rungs[0]
+        trials = [
+            optuna.trial.create_trial(
+                params=trial.params, distributions=trial.distributions, value=trial.intermediate_values[rung]
+            )
+            for trial in halving.known_trials()
+            if trial.intermediate_values
+        ]
+        values = {trial.value for trial in trials}
+        shared = [key for key in halving.search.space if trials and all(key in trial.params for trial in trials)]
+        if len(values) < 4 or not shared:
+            return {}
+        study = space.new_study(halving.search, trials, seed=0)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=shared)
+        return {shortest_suffix(key, halving.search.space): float(value) for key, value in found.items()}
+
+    def _draw_history(self) -> "Figure":
+        """The objective of every trial at each rung, in the order of the trials, and the best so far at the last."""
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        halving = self._halving
+        figure = Figure(figsize=(9.4, 4.2), layout="constrained")
+        axis = figure.subplots()
+        shades = np.linspace(0.35, 1, len(halving.rungs))
+        for rung, (epochs, alpha) in enumerate(zip(halving.rungs, shades, strict=True)):
+            there = [number for number in sorted(halving.ranking(rung)) if halving.value(number, rung) is not None]
+            values = np.array([halving.value(number, rung) for number in there], np.float64)
+            is_last = rung == len(halving.rungs) - 1
+            axis.plot(
+                there, values, "o", markersize=7 if is_last else 5, alpha=alpha, label=f"epoch {epochs}",
+                color=figures.BAD if is_last else figures.GOOD,
+            )  # fmt: skip
+        for number in range(halving.search.trials):  # a line from rung to rung
+            path = [value for rung in range(len(halving.rungs)) if (value := halving.value(number, rung)) is not None]
+            axis.plot([number] * len(path), path, "-", color="gray", linewidth=0.8, zorder=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="trial", ylabel=halving.search.objective, title="All trials, by the epoch of each rung")
+        axis.grid(alpha=0.6)
+        figure.legend(loc="outside lower center", ncols=len(halving.rungs))
+        return figure
+
+
+def draw_importances(importances: dict[str, float]) -> "Figure":
+    """A bar for each param, the most important on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.4, 1.2 + 0.36 * len(importances)), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(range(len(importances)), [*importances.values()], color=figures.GOOD, alpha=0.75)
+    axis.set_yticks(range(len(importances)), [*importances])
+    axis.invert_yaxis()
+    axis.tick_params(axis="y", length=0)
+    axis.set(xlabel="share of the variance at the first rung", title="What mattered")
+    axis.grid(axis="x", alpha=0.6)
+    return figure

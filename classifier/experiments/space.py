@@ -1,0 +1,141 @@
+"""The space of a search: which params vary, and drawing trials from it with Optuna."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from classifier.errors import ParamsError
+from classifier.runner.declaration import get_by_key
+from classifier.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import optuna
+
+    from classifier.config import Axis, Search
+
+VARIANTS = {
+    "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"
+}  # fmt: skip
+
+DIGITS = 4  # significant ones of a drawn number
+
+Params = dict[str, Any]  # by dotted key
+
+
+def variant(key: str) -> tuple[str, str] | None:
+    """What must be chosen for a param to matter: ``optimizers.sgd.lr`` needs ``("train.optimizer", "sgd")``."""
+    section, _, rest = key.partition(".")
+    return (VARIANTS[section], rest.partition(".")[0]) if section in VARIANTS else None
+
+
+def validate_space(space: Mapping[str, "Axis"], content: dict[str, Any]) -> None:
+    """Refuse what no trial would read.
+
+    Args:
+        space: ``search.space``.
+        content: the whole of params.yaml.
+
+    Raises:
+        ParamsError: a key belongs to a variant that no trial has.
+    """
+    for key in space:
+        if needed := variant(key):
+            chooser, name = needed
+            chosen = space[chooser].extremes if chooser in space else [get_by_key(content, chooser)]
+            if name not in chosen:
+                raise ParamsError(
+                    f"params.yaml: search.space: no trial reads {key}: {chooser} is never {name}, but"
+                    f" {', '.join(map(str, chosen))}"
+                )
+
+
+def distribution(axis: "Axis") -> "optuna.distributions.BaseDistribution":
+    """The same for Optuna. Choices become JSON text, since it takes no lists."""
+    from optuna import distributions
+
+    if axis.choices:
+        return distributions.CategoricalDistribution([json.dumps(choice) for choice in axis.choices])
+    numbers: dict[str, Any] = {"low": axis.low, "high": axis.high, "log": axis.log}
+    if axis.is_whole:
+        return distributions.IntDistribution(**numbers, step=int(axis.step or 1))
+    return distributions.FloatDistribution(**numbers, step=axis.step)
+
+
+def encode(params: Params, space: Mapping[str, "Axis"]) -> Params:
+    """Params of a trial as Optuna knows them."""
+    return {key: json.dumps(value) if space[key].choices else value for key, value in params.items()}
+
+
+def draw(
+    search: "Search", content: dict[str, Any], known: Sequence["optuna.trial.FrozenTrial"], round: int
+) -> list[Params]:
+    """The trials of a round: the same ones for the same known trials, whoever draws them and how often.
+
+    Args:
+        search: the section ``search`` of params.yaml.
+        content: the whole of params.yaml.
+        known: earlier trials.
+        round: from 0.
+    """
+
+    study = new_study(search, known, derive_seed(search.seed, "round", round) % 2**32)
+    count = min(search.trials_per_round, search.trials - round * search.trials_per_round)
+    return [_draw_one(study.ask(), search.space, content) for _ in range(count)]
+
+
+def _draw_one(trial: "optuna.Trial", space: Mapping[str, "Axis"], content: dict[str, Any]) -> Params:
+    params: Params = {}
+    # What chooses a variant comes first, then what depends on it.
+    for key in sorted(space, key=lambda key: variant(key) is not None):
+        if needed := variant(key):
+            chooser, name = needed
+            if params.get(chooser, get_by_key(content, chooser)) != name:
+                continue
+        params[key] = _suggest(trial, key, space[key])
+    return {key: params[key] for key in space if key in params}
+
+
+def _suggest(trial: "optuna.Trial", key: str, axis: "Axis") -> Any:
+    if axis.choices:
+        return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in axis.choices]))
+    numbers: dict[str, Any] = {"low": axis.low, "high": axis.high, "log": axis.log}
+    if axis.is_whole:
+        return trial.suggest_int(key, **numbers, step=int(axis.step or 1))
+    value = trial.suggest_float(key, **numbers, step=axis.step)
+    return min(max(float(f"{value:.{DIGITS}g}"), numbers["low"]), numbers["high"])  # short enough for a person to read
+
+
+def new_study(search: "Search", trials: Sequence["optuna.trial.FrozenTrial"], seed: int) -> "optuna.Study":
+    """A study in memory that knows these trials."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    startup = 2 * search.trials_per_round  # trials that are drawn at random
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group, for the params of variants
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, n_startup_trials=min(10, startup)
+        )
+    higher_is_better = search.objective == "val_acc"
+    study = optuna.create_study(sampler=sampler, direction="maximize" if higher_is_better else "minimize")
+    study.add_trials(trials)
+    return study
+
+
+def known_trial(search: "Search", params: Params, values: Mapping[int, float]) -> "optuna.trial.FrozenTrial":
+    """A trial that is known, for Optuna.
+
+    Args:
+        search: the section ``search`` of params.yaml.
+        params: that the trial varies.
+        values: of the objective by epoch; empty for a trial that diverged, which counts as the worst.
+    """
+    import optuna
+
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.PRUNED,
+        params=encode(params, search.space),
+        distributions={key: distribution(search.space[key]) for key in params},
+        intermediate_values=dict(values),
+    )

@@ -1,0 +1,244 @@
+"""Search for better hyperparameters: section `search` of params.yaml says which ones vary, and how many are tried.
+
+reads   params.yaml, data/annotations.csv, data/images.zip; the test images are read for the winner only, at the end
+writes  metrics/search.csv, metrics/search_confirmed.csv, metrics/search.html, and DVC experiments; params.yaml, models
+        and the branch stay as they are
+run     python -m tools.search [--jobs N]
+expect  a line for each run; docs/search.md has a search of the default recipe, and its time
+
+All trials train until the first rung, the best of them go on to the next, from their checkpoints. The best of the last
+rung is then trained again with fresh seeds, and so are the params as they are. Stop it with Ctrl-C, or pull the plug:
+the same command goes on, to the same table.
+"""
+
+import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
+
+# isort: split
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier.errors import ParamsError, StageError, shorten
+from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.lock import SCRATCH
+
+if TYPE_CHECKING:
+    from classifier.config import Params
+    from classifier.experiments.halving import Halving, Run
+    from classifier.experiments.storage import Record, Storage
+
+SECTIONS = ("compute", "train", "models", "losses", "optimizers", "schedules")  # of params.yaml, that decide a trial
+
+logger = logging.getLogger("tools.search")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Search, or go on with a search."""
+    parser = make_parser("tools.search", __doc__)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the cores")
+    parser.add_argument("--restart", action="store_true", help="forget the runs so far; finished experiments stay")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("SEARCH_STORAGE", ""),
+        help="postgresql://USER@HOST/DATABASE, where workers on several machines meet (or SEARCH_STORAGE)",
+    )
+    return run_tool("search", parser, search, argv)
+
+
+def search(arguments: argparse.Namespace) -> int:
+    """Run what is missing, and write what is known.
+
+    Raises:
+        ParamsError: the space has a key that no trial reads, or the search began with other params, data or code.
+        StageError: a run failed, for another reason than its params.
+    """
+    from classifier import config
+    from classifier.experiments import space
+    from classifier.experiments.clone import Stopped, Workspace
+    from classifier.experiments.halving import Halving
+    from classifier.experiments.search_results import Results
+    from classifier.experiments.workers import Workers
+    from classifier.runner import files
+
+    os.chdir(ROOT)
+    if arguments.jobs < 1:
+        raise ParamsError(f"--jobs: must be at least 1; it is {arguments.jobs}")
+    params, content = config.read()
+    validate_search(params)
+    space.validate_space(params.search.space, content)
+
+    folder = SCRATCH / f"search-{params.search.name}"
+    storage = open_storage(arguments.storage, folder)
+    if arguments.restart:
+        storage.clear()
+        files.remove(folder)
+    settings = current_settings(content)
+    refuse_changes(settings, storage)
+
+    workspace = Workspace(ROOT, folder.resolve(), ("train", "evaluate", "export", "report"))
+    workspace.link_data(content)
+    prefix = f"{params.search.name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:4]}"
+
+    def state(records: "Mapping[str, Record]") -> Halving:
+        return Halving(params.search, content, prefix, records)
+
+    progress = Progress(state(storage.records()), arguments.jobs)
+    known: dict[frozenset[str], list[Run]] = {}  # to draw the same trials at every look takes time
+    one_at_a_time = threading.Lock()
+
+    def next_runs(records: "Mapping[str, Record]") -> "list[Run]":
+        with one_at_a_time:
+            if (key := frozenset(records)) not in known:
+                halving = state(records)
+                known[key] = halving.next_runs()
+                remove_losers(workspace, halving)
+            return known[key]
+
+    def on_record(run: "Run", record: "Record") -> None:
+        halving = state(storage.records())
+        progress.tell(run, record, halving)
+        Results(halving).write_tables()
+
+    workers = Workers(workspace, content, storage, params.search.objective, next_runs, on_record)
+    try:
+        workers.run(arguments.jobs)
+    except Stopped:
+        logger.warning("stopped; every run is saved, and the same command goes on")
+        return 130
+    halving = state(storage.records())
+    if halving.best is None:
+        raise StageError(f"no trial came to a result; {folder}/trial-000/scratch/run.log says why")
+    results = Results(halving)
+    results.write_tables()
+    results.write_page()
+    print("\n".join(results.summary()))
+    workspace.drop()
+    return 0
+
+
+def validate_search(params: "Params") -> None:
+    """Refuse what is right by itself and wrong together.
+
+    Raises:
+        ParamsError: a rung is not before the end of the training, or the training stops by itself.
+    """
+    if params.search.rungs and params.search.rungs[-1] >= params.train.epochs:
+        raise ParamsError(
+            f"params.yaml: search.rungs: must be below train.epochs, {params.train.epochs}, which is the last one;"
+            f" they are {params.search.rungs}"
+        )
+    if params.train.patience:
+        raise ParamsError("params.yaml: train.patience: must be 0 for a search, whose rungs stop what falls behind")
+    if params.runtime.stop_after_epoch:
+        raise ParamsError("params.yaml: runtime.stop_after_epoch: must be 0 for a search, which sets it by itself")
+
+
+def open_storage(url: str, folder: Path) -> "Storage":
+    """The storage of the search: a folder, or a database.
+
+    Raises:
+        StageError: the database cannot be reached.
+        ParamsError: the URL is of another kind.
+    """
+    from classifier.experiments.clone import git
+    from classifier.experiments.storage import FileStorage, PostgresStorage
+
+    if not url:
+        return FileStorage(folder)
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ParamsError(f"--storage: must be a postgresql:// URL; it is {url!r}")
+    project = git(ROOT, "rev-list", "--max-parents=0", "HEAD").splitlines()[-1]  # the same in all clones
+    return PostgresStorage(url, f"{project[:12]}/{folder.name}")
+
+
+def current_settings(content: dict[str, Any]) -> dict[str, Any]:
+    """What decides the result of the search: it must be the same for all its runs, on all machines.
+
+    Raises:
+        StageError: the data are missing.
+    """
+    from importlib.metadata import version
+
+    from classifier.runner import files
+    from classifier.runner.declaration import read_declaration
+
+    deps = read_declaration("train", content).deps
+    for path in deps:
+        if not Path(path).exists():
+            raise StageError(f"{path} is missing; `dvc repro annotate` makes what a search needs")
+    return {
+        "params": {section: content[section] for section in ("search", *SECTIONS)},
+        "inputs": files.digests(deps),
+        "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
+    }
+
+
+def refuse_changes(settings: dict[str, Any], storage: "Storage") -> None:
+    """Begin the search with these settings, or make sure that it began with them.
+
+    Raises:
+        ParamsError: it did not.
+    """
+    from classifier.experiments.storage import SETTINGS
+    from classifier.runner.declaration import flatten
+
+    kept = storage.add(SETTINGS, settings)
+    if kept == settings:
+        return
+    before, now = ({**flatten(whole["params"]), **whole["inputs"], **whole["versions"]} for whole in (kept, settings))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    raise ParamsError(
+        f"{shorten(changed)} changed since this search began; change it back, give search.name another value,"
+        " or begin anew with --restart"
+    )
+
+
+def remove_losers(workspace: Any, halving: "Halving") -> None:
+    """Remove the clones of trials that go no further; finished ones are experiments by now."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in workspace.folder.iterdir():
+            if halving.is_over(path.name):
+                workspace.clone(path.name).remove()
+
+
+class Progress:
+    """A line for each run that ends.
+
+    Args:
+        halving: the state at the beginning.
+        jobs: trainings at a time.
+    """
+
+    def __init__(self, halving: "Halving", jobs: int):
+        self._since, self._done = time.monotonic(), 0
+        self._left = halving.epochs_left
+        if len(halving.records) > 1:
+            logger.info(f"going on: {len(halving.records) - 1} runs are known")
+        logger.info(
+            f"{halving.search.trials} trials, {jobs} at a time; {self._left} epochs to train, of {halving.total_epochs}"
+        )
+
+    def tell(self, run: "Run", record: "Record", halving: "Halving") -> None:
+        """Say how a run ended, and what is left."""
+        self._done = self._left - halving.epochs_left
+        seconds = (time.monotonic() - self._since) / max(self._done, 1) * halving.epochs_left
+        left = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
+        result = record.get("error") or f"{halving.search.objective} {record['value']:.4f}"
+        best = halving.leader(halving.rungs.index(run.epochs)) if run.clone.startswith("trial") else None
+        leader = f" (best {best[1]:.4f}, trial {best[0]})" if best else ""
+        varied = " ".join(f"{name}={value}" for name, value in halving.short_names(run.params).items())
+        logger.info(f"{run.clone}, epoch {run.epochs}: {result}{leader}, {left} left; {varied}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
