@@ -42,7 +42,7 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
 
     params, plain = config.read()
     train = params.train.model_copy(update={"precision": precision})
-    backend = compute.prepare(params.compute.model_copy(update={"portable": portable, "threads": threads}))
+    backend = compute.prepare(params.compute.model_copy(update={"portable": portable}), threads)
     names = [str(number) for number in range(10)]
     about = ModelConfig(train.model, plain["models"][train.model], names, 1, 28, 28, [0.29], [0.35], {})
     compute.seed_generators(0)

@@ -39,7 +39,8 @@ def train(root: Path, processes: int, threads: int, seed: int) -> tuple[float, p
     """Train once; return the seconds per epoch after the first, and the curves."""
     params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
     params["train"].update(world_size=processes, seed=seed, epochs=EPOCHS)
-    params["compute"].update(threads=threads, device="cpu")
+    params["compute"].update(device="cpu", portable=processes == 1)
+    params["runtime"].update(threads=threads)
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     ends = []
     with subprocess.Popen(

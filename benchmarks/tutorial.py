@@ -41,7 +41,7 @@ PARAMS = {
     "train.warmup_fraction": 0.0, "train.batch_size": 64, "train.shuffle": False, "train.normalize": False,
     "train.precision": "fp32", "train.augment.hflip": False, "train.augment.translate_pixels": 0,
     "optimizers.sgd.lr": 0.001, "optimizers.sgd.momentum": 0.0, "optimizers.sgd.nesterov": False,
-    "optimizers.sgd.weight_decay": 0.0, "annotate.validation_fraction": 0.0, "compute.threads": 2,
+    "optimizers.sgd.weight_decay": 0.0, "annotate.validation_fraction": 0.0, "runtime.threads": 2,
 }  # fmt: skip
 EPOCHS = (5, 10)
 

@@ -30,6 +30,7 @@ FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
 
 # Old names of params, for people with an older params.yaml or an older command in their notes.
 RENAMED = {
+    "compute.threads": "runtime.threads",
     "download.dataset": "dataset",
     "train.average_decay": "train.ema_decay",
     "train.clip_norm": "train.clip_grad_norm",
@@ -107,7 +108,6 @@ class Annotate(Section):
 
 class Compute(Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
     portable: bool
 
 
@@ -330,6 +330,7 @@ class Search(Section):
 
 
 class Runtime(Section):
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
     checkpoint_seconds: NonNegative
     stop_after_epoch: Annotated[int, Field(ge=0)]
     image_memory_mb: NonNegative

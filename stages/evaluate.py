@@ -48,7 +48,8 @@ def main(context: "StageContext") -> None:
     from classifier.model import compute, serialization
     from classifier.model.inference import predict_logits
 
-    params, backend = context.param("evaluate"), compute.prepare(context.param("compute"))
+    params = context.param("evaluate")
+    backend = compute.prepare(context.param("compute"), context.untracked_param("runtime").threads)
     model_path, annotations_file = context.dep("models/classifier.safetensors"), context.dep("data/annotations.csv")
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(

@@ -50,7 +50,8 @@ def main(context: "StageContext") -> None:
     from classifier.model import compute, serialization
     from classifier.runner import files
 
-    params, backend = context.param("export"), compute.prepare(context.param("compute"))
+    params = context.param("export")
+    backend = compute.prepare(context.param("compute"), context.untracked_param("runtime").threads)
     model_path = context.dep("models/classifier.safetensors")
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(context.dep("data/annotations.csv"), context.dep("data/test_images.zip"), "test")

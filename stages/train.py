@@ -66,7 +66,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     from classifier.train.state import TrainState
 
     config, runtime = context.param("train"), context.untracked_param("runtime")
-    backend = compute.prepare(context.param("compute"), config.world_size)
+    backend = compute.prepare(context.param("compute"), runtime.threads, config.world_size)
     device = distributed.select_device(backend.device, config.world_size)
     environment = compute.environment(backend)
     warn_slow_bf16(config, device)

@@ -27,7 +27,7 @@ SMALL_PARAMS: dict[str, Any] = {
     "download.retries": 1,
     "download.timeout_seconds": 2,
     "download.sources.fashion-mnist": [],
-    "compute.threads": 1,
+    "runtime.threads": 1,
     "train.model": "mlp",
     "train.optimizer": "sgd",
     "train.epochs": 6,

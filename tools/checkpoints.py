@@ -93,7 +93,7 @@ def _now() -> dict[str, Any]:
     from classifier.model import compute
 
     validated, plain = config.read()
-    backend = compute.prepare(validated.compute, validated.train.world_size)
+    backend = compute.prepare(validated.compute, validated.runtime.threads, validated.train.world_size)
     return {"params": plain, "environment": compute.deciding(compute.environment(backend))}
 
 

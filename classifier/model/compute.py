@@ -41,11 +41,12 @@ class Backend:
         return self.portable and not portability.unmet_conditions()
 
 
-def prepare(compute: "Compute", world_size: int = 1) -> Backend:
+def prepare(compute: "Compute", threads: int | str, world_size: int = 1) -> Backend:
     """Set threads and deterministic algorithms, choose the device, and log why results may differ elsewhere.
 
     Args:
         compute: the section ``compute`` of params.yaml.
+        threads: ``runtime.threads``: a number, or auto.
         world_size: processes that share the work; several of them are not portable.
 
     Raises:
@@ -58,8 +59,8 @@ def prepare(compute: "Compute", world_size: int = 1) -> Backend:
     if not available[name]:
         raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = min(cores, MAX_AUTO_THREADS) if compute.threads == "auto" else int(compute.threads)
-    backend = Backend(torch.device(name), threads, compute.portable and name == "cpu" and world_size == 1)
+    number = min(cores, MAX_AUTO_THREADS) if threads == "auto" else int(threads)
+    backend = Backend(torch.device(name), number, compute.portable and name == "cpu" and world_size == 1)
     if compute.portable:
         reasons = portability.unmet_conditions()
         if name != "cpu":
@@ -69,7 +70,7 @@ def prepare(compute: "Compute", world_size: int = 1) -> Backend:
         for reason in reasons:
             logger.warning(reason)
     _keep_memory()
-    torch.set_num_threads(1 if backend.portable else threads)
+    torch.set_num_threads(1 if backend.portable else number)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms also imports the compiler: 1 s
     # Filling every new tensor, to reveal reads of uninitialized memory, costs a quarter of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

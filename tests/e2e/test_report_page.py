@@ -164,7 +164,7 @@ def test_page_has_figures_and_params(opened: Browser, finished: Project) -> None
     assert f"{metrics['accuracy']:.2%}\n{low:.2%} to {high:.2%}" in text
     for value in (metrics["f1"], metrics["loss"], metrics["brier_score"]):
         assert f"{value:.4f}" in text
-    for line in ("train.epochs 6", "models.mlp.hidden [32]", "optimizers.sgd.momentum 0.9", "compute.threads 1"):
+    for line in ("train.epochs 6", "models.mlp.hidden [32]", "optimizers.sgd.momentum 0.9", "compute.portable true"):
         assert line in text
     assert re.search(r"torch \d+\.\d+", text)
 

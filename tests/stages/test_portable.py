@@ -12,7 +12,7 @@ OUTS = ("models/classifier.safetensors", "metrics/train/curves.csv", "metrics/pr
 
 @pytest.fixture
 def portable(finished: Project) -> Project:
-    finished.set_all({"compute.threads": "auto", "train.model": "cnn", "train.epochs": 2})
+    finished.set_all({"runtime.threads": "auto", "train.model": "cnn", "train.epochs": 2})
     finished.set_all({"models.cnn.stem": 4, "models.cnn.widths": [8, 8], "train.optimizer": "muon"})
     return finished
 
@@ -23,15 +23,13 @@ def run(project: Project, real: bool = False) -> str:
 
 
 def results(project: Project) -> list[bytes]:
-    model = project.read(OUTS[0])
-    header = int.from_bytes(model[:8], "little")  # it has the params, so the number of threads too
-    return [model[8 + header :], *(project.read(path) for path in OUTS[1:])]
+    return [project.read(path) for path in OUTS]
 
 
 def test_portable_any_number_of_threads_writes_the_same_bytes(portable: Project) -> None:
     found = []
     for threads in (1, 2, 3, 4, "auto"):
-        portable.set(compute__threads=threads)
+        portable.set(runtime__threads=threads)
         assert run(portable) == ""
         found.append(results(portable))
     for part, name in enumerate(OUTS):

@@ -44,7 +44,7 @@ def results(folder: Path) -> dict[str, str]:
     from classifier.train.parallel import ParallelGradient
 
     params, plain = config.read()
-    backend = compute.prepare(params.compute.model_copy(update={"portable": True}))
+    backend = compute.prepare(params.compute.model_copy(update={"portable": True}), params.runtime.threads)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)
     labels = torch.arange(IMAGES) % 10
