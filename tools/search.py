@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from classifier.experiments.halving import Halving, Run
     from classifier.experiments.storage import Record, Storage
 
-SECTIONS = ("compute", "train", "models", "losses", "optimizers", "schedules")  # of params.yaml, that decide a trial
 
 logger = logging.getLogger("tools.search")
 
@@ -169,6 +168,7 @@ def current_settings(content: dict[str, Any]) -> dict[str, Any]:
     """
     from importlib.metadata import version
 
+    from classifier import config
     from classifier.runner import files
     from classifier.runner.declaration import read_declaration
 
@@ -177,7 +177,7 @@ def current_settings(content: dict[str, Any]) -> dict[str, Any]:
         if not Path(path).exists():
             raise StageError(f"{path} is missing; `dvc repro annotate` makes what a search needs")
     return {
-        "params": {section: content[section] for section in ("search", *SECTIONS)},
+        "params": {section: content[section] for section in ("search", "compute", *config.SEARCHED)},
         "inputs": files.digests(deps),
         "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
     }
@@ -236,8 +236,11 @@ class Progress:
         result = record.get("error") or f"{halving.search.objective} {record['value']:.4f}"
         best = halving.leader(halving.rungs.index(run.epochs)) if run.clone.startswith("trial") else None
         leader = f" (best {best[1]:.4f}, trial {best[0]})" if best else ""
-        varied = " ".join(f"{name}={value}" for name, value in halving.short_names(run.params).items())
-        logger.info(f"{run.clone}, epoch {run.epochs}: {result}{leader}, {left} left; {varied}")
+        names = halving.short_names(run.params).items()
+        varied = " ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in names
+        )
+        logger.info(f"{run.clone}, epoch {run.epochs}: {result}{leader}, {left} left{f'; {varied}' if varied else ''}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Run:
         epochs: where it ends.
         epochs_before: that the trial has trained already.
         experiment: its name, if the training ends here; else empty.
-        stages: that the experiment runs, ``train`` first.
+        stages: that the experiment runs; those before ``train`` run before the training begins.
     """
 
     key: str

@@ -119,6 +119,8 @@ class Workers:
             content = config.replaced(self._content, run.params)
             clone = self._workspace.clone(run.clone)
             clone.set_params(content, stop_after_epoch=run.epochs)
+            for stage in run.stages[: run.stages.index("train")]:
+                clone.reproduce(stage, self._stop)
             row = clone.train_until(run.epochs, self._stop)
             if run.experiment:
                 clone.set_params(content, stop_after_epoch=0)
