@@ -179,7 +179,7 @@ class Clone:
         """
         if (row := self._row(epoch)) is None:
             # A stage that sees this variable stops when the process that started it is gone.
-            status = self._call([sys.executable, "-m", "stages.train"], stop, {"DVC_STAGE": "train"})
+            status = self._call(["python", "-m", "stages.train"], stop, {"DVC_STAGE": "train"})
             if status != PausedError.exit_status:
                 self._raise(status)
             row = self._row(epoch)
@@ -195,7 +195,7 @@ class Clone:
         """
         if not (reference := self._reference(name)):
             self._remove_results_after(stages)
-            program = [sys.executable, "-m", "dvc", "exp", "run", "--quiet", "--name", name, "--single-item"]
+            program = ["python", "-m", "dvc", "exp", "run", "--quiet", "--name", name, "--single-item"]
             self._raise(self._call([*program, *stages], stop))
             reference = self._reference(name)
         git(self.path, "push", "--quiet", "--force", "origin", f"{reference}:{reference}")
@@ -208,7 +208,7 @@ class Clone:
         Raises:
             as ``train_until``
         """
-        self._raise(self._call([sys.executable, "-m", "dvc", "repro", "--quiet", "--single-item", stage], stop))
+        self._raise(self._call(["python", "-m", "dvc", "repro", "--quiet", "--single-item", stage], stop))
 
     def _reference(self, name: str) -> str:
         return next(iter(experiment_references(self.path, name)), "")
@@ -242,10 +242,11 @@ class Clone:
         Raises:
             Stopped: ``stop`` was set; the command has ended.
         """
+        variables = {name: value for name, value in os.environ.items() if name not in ("DVC_STAGE", "DVC_ROOT")}
+        variables |= environment
         python = str(Path(sys.executable).parent)
-        search_path = os.pathsep.join([python, os.environ.get("PATH", "")])
-        inherited = {name: value for name, value in os.environ.items() if name not in ("DVC_STAGE", "DVC_ROOT")}
-        variables = {**inherited, "PATH": search_path, "PYTHONPATH": str(self.path.resolve()), **environment}
+        if python not in (path := variables.get("PATH", "")).split(os.pathsep):  # the environment is not activated
+            variables["PATH"] = f"{python}{os.pathsep}{path}"
         (self.path / LOG).parent.mkdir(exist_ok=True)
         status = 0
         for _ in range(ATTEMPTS):

@@ -39,6 +39,8 @@ special = {{k: v for k, v in environment.items() if k.startswith({read_at_import
 forked = arguments if special == {special} else []
 if name == "dvc":
     forked = forked and [{real!r} + "/dvc", *arguments]
+elif forked[:2] == ["-m", "dvc"]:
+    forked = [{real!r} + "/dvc", *forked[2:]]
 elif forked[:1] == ["-m"] and forked[1:]:
     forked = forked if forked[1].startswith({modules}) else []
 elif not (forked and forked[0].endswith(".py")):
