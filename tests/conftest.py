@@ -17,6 +17,7 @@ from tests.support.tiny import Tiny, make_tiny
 
 # Longest first, so that all workers end together; the others follow in the order of their files.
 LONGEST = (
+    "e2e/test_search",
     *("test_repro_killed_at_random", "test_experiments_run_queue", "test_cookbook_works", "test_ddp_killed"),
     *(
         "test_own_data",
@@ -40,6 +41,7 @@ ONE_WORKER = (
     "test_own_data",
     "test_demo_page",
     "test_report_page",
+    "e2e/test_search",
     "test_kills.*(_killed_and_interrupted_|_corrupt_checkpoint_)",
     "test_distributed.*(_curve_|_torchrun_|_two_nodes_)",
 )

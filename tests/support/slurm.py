@@ -1,0 +1,105 @@
+"""A Slurm cluster of one node on loopback: controller, node and their authentication, all of a test's own."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.project import wait_for
+from tests.support.browser import cannot_run
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
+PartitionName=low Nodes={host} Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
+PartitionName=high Nodes={host} PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
+"""
+
+
+@contextmanager
+def slurm() -> Iterator[dict[str, str]]:
+    """Start a cluster with the partitions low and high, and yield the variable that its commands need."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if missing or os.geteuid():
+        cannot_run(
+            "Slurm needs root here" if os.geteuid() else "slurmctld is missing (on Debian: apt install slurm-wlm)"
+        )
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    for name in ("munge", "state", "spool"):
+        (folder / name).mkdir(mode=0o700)
+    (folder / "munge/key").touch(0o400)
+    (folder / "munge/key").write_bytes(secrets.token_bytes(1024))
+    configuration = folder / "slurm.conf"
+    configuration.write_text(
+        CONFIGURATION.format(
+            host=socket.gethostname().partition(".")[0], folder=folder, ports=free_ports(), cores=os.cpu_count()
+        )
+    )
+    environment = {"SLURM_CONF": str(configuration)}
+    munge = {name: folder / "munge" / name for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")}
+    munge["key-file"] = folder / "munge/key"
+    commands: list[list[str]] = [
+        ["munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in munge.items())],
+        ["slurmctld", "-D"],
+        ["slurmd", "-D"],
+    ]
+    daemons: list[subprocess.Popen[bytes]] = []
+    try:
+        with (folder / "log").open("ab") as log:
+            for command in commands:
+                daemons.append(
+                    subprocess.Popen(
+                        command, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
+                    )
+                )
+                wait_for(lambda: munge["socket"].exists())
+
+        def is_ready() -> bool:
+            shown = subprocess.run(
+                ["sinfo", "--noheader", "--format=%T", "--partition=low"],
+                env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            return shown.stdout.strip() == "idle"
+
+        wait_for(is_ready, pause=0.3)
+        yield environment
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports() -> list[int]:
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        return [first.getsockname()[1], second.getsockname()[1]]
