@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from classifier.errors import StageError
+from classifier.errors import ParamsError, StageError
 
 NONE = "none"  # the file in models/pretrained/ that means fresh weights
 
@@ -57,12 +57,12 @@ def freeze(model: nn.Module, patterns: list[str]) -> list[nn.Module]:
         The modules that must stay in evaluation mode, since their running statistics are frozen.
 
     Raises:
-        StageError: a pattern matches nothing, or nothing is left to train.
+        ParamsError: a pattern matches nothing, or nothing is left to train.
     """
     names = list(model.state_dict())
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            raise StageError(f"train.freeze: {pattern!r} matches no tensor; the model has {', '.join(names)}")
+            raise ParamsError(f"train.freeze: {pattern!r} matches no tensor; the model has {', '.join(names)}")
 
     def frozen(name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
@@ -70,6 +70,6 @@ def freeze(model: nn.Module, patterns: list[str]) -> list[nn.Module]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen(name))
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise StageError("train.freeze: leaves nothing to train")
+        raise ParamsError("train.freeze: leaves nothing to train")
     buffers = {name.rpartition(".")[0] for name, _ in model.named_buffers() if frozen(name)}
     return [module for name, module in model.named_modules() if name in buffers]

@@ -60,17 +60,17 @@ def test_seed_decides_the_model(finished: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "status", "says"),
     [
-        ({"optimizers.sgd.lr": 1e30}, "step"),
-        ({"train.batch_size": 100_000}, "train.batch_size: 100000 is more than the 360 training images"),
-        ({"compute.device": "mps"}, "compute.device: this machine has no usable mps; auto takes what is available"),
-        ({"train.model": "cnn", "models.cnn.widths": [8] * 6}, "too small for the model cnn"),
+        ({"optimizers.sgd.lr": 1e30}, 3, "step"),
+        ({"train.batch_size": 100_000}, 2, "train.batch_size: 100000 is more than the 360 training images"),
+        ({"compute.device": "mps"}, 1, "compute.device: this machine has no usable mps; auto takes what is available"),
+        ({"train.model": "cnn", "models.cnn.widths": [8] * 6}, 2, "too small for the model cnn"),
     ],
 )
-def test_impossible_setup_is_one_line(finished: Project, change: dict[str, Any], says: str) -> None:
+def test_impossible_setup_is_one_line(finished: Project, change: dict[str, Any], status: int, says: str) -> None:
     finished.set_all(change)
-    done = finished.stage("train", status=1)
+    done = finished.stage("train", status=status)
     assert says in done.stderr
     assert done.stderr.startswith("train: error: ")
     assert done.stderr.count("\n") == 1

@@ -104,9 +104,9 @@ def test_bad_initial_checkpoint_or_freeze_pattern_is_one_line(finished: Project)
     (finished.root / "models/pretrained/none.safetensors").write_bytes(b"no weights")
     assert "not a readable safetensors file" in finished.stage("train", status=1).stderr
     finished.set(train__initial_checkpoint="none", train__freeze=["9.*"])
-    assert "train.freeze: '9.*' matches no tensor; the model has 1.weight" in finished.stage("train", status=1).stderr
+    assert "train.freeze: '9.*' matches no tensor; the model has 1.weight" in finished.stage("train", status=2).stderr
     finished.set(train__freeze=["*"])
-    assert "train.freeze: leaves nothing to train" in finished.stage("train", status=1).stderr
+    assert "train.freeze: leaves nothing to train" in finished.stage("train", status=2).stderr
     with pytest.raises(StageError, match="no tensor fits"):
         pretrained.load_pretrained(nn.Linear(3, 3), _file(finished.root, {"other": torch.zeros(1)}))
 
@@ -138,19 +138,19 @@ def test_early_stopping_without_validation_images_is_refused(finished: Project, 
     finished.set_all({**change, "annotate.validation_fraction": 0.0})
     finished.stage("annotate")
     (key,) = change
-    assert f"train: error: {key}: needs validation images" in finished.stage("train", status=1).stderr
+    assert f"train: error: {key}: needs validation images" in finished.stage("train", status=2).stderr
 
 
 def test_last_batch_too_small_for_batch_norm_is_refused(finished: Project) -> None:
     finished.set_all({"train.model": "cnn", "models.cnn.widths": [4, 4, 4, 4], "train.batch_size": 359})
-    done = finished.stage("train", status=1)
+    done = finished.stage("train", status=2)
     assert "train.batch_size: leaves a last batch of 1, too few for batch normalization" in done.stderr
 
 
 def test_unnormalized_inputs_fail_at_the_first_step(finished: Project) -> None:
     finished.edit("classifier/model/serialization.py", "mul_(self.scale)", "mul_(self.scale * 1000)")
     assert re.search(
-        r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=1).stderr
+        r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=3).stderr
     )
 
 
@@ -235,3 +235,22 @@ def test_class_balance_needs_shuffling(fresh: Project) -> None:
         "train.class_balance: equal draws the images, so it needs train.shuffle: true"
         in fresh.stage("train", status=2).stderr
     )
+
+
+def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: Project) -> None:
+    expected = finished.read("models/classifier.safetensors")
+    for epoch in (2, 5):
+        finished.set(runtime__stop_after_epoch=epoch)
+        stopped = finished.stage("train", status=75)
+        assert f"stopped after epoch {epoch}, as runtime.stop_after_epoch says; it is saved" in stopped.stderr
+        assert not (finished.root / "models/classifier.safetensors").exists()
+    finished.set(runtime__stop_after_epoch=4)  # it is further already
+    finished.stage("train", status=75)
+    finished.set(runtime__stop_after_epoch=0)
+    assert "resuming at step 45 of 54" in finished.stage("train").stdout
+    assert finished.read("models/classifier.safetensors") == expected
+
+
+def test_diverged_training_has_a_status_of_its_own(finished: Project) -> None:
+    finished.set_all({"optimizers.sgd.lr": 1e9})
+    assert "a smaller optimizers.*.lr would help" in finished.stage("train", status=3).stderr
