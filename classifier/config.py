@@ -128,7 +128,7 @@ class Train(Section):
     batch_size: Count
     shuffle: bool
     class_balance: Literal["as_is", "equal"]
-    normalize: bool
+    normalize: bool | Literal["imagenet"]
     clip_grad_norm: NonNegative
     precision: Literal["fp32", "bf16"]
     ema_decay: Fraction

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = Path("models/environment.json")
 CURVES = "metrics/train/curves.csv"
 DECIMALS = 6
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's weights, by channel
 
 logger = logging.getLogger("stages.train")
 
@@ -152,8 +153,12 @@ def make_model_config(context: "StageContext", train_images: "AnnotatedImages") 
     from classifier.model.serialization import ModelConfig
 
     config = context.param("train")
-    mean, std = [0.0] * train_images.shape[0], [1.0] * train_images.shape[0]
-    if config.normalize:
+    channels = train_images.shape[0]
+    mean, std = [0.0] * channels, [1.0] * channels
+    if config.normalize == "imagenet":
+        known = (IMAGENET_MEAN, IMAGENET_STD)
+        mean, std = (values if channels == len(values) else [sum(values) / len(values)] * channels for values in known)
+    elif config.normalize:
         mean, std = images.mean_and_std(batch.numpy() for batch in train_images.iter_batches(1000))
     arguments = context.param(f"models.{config.model}").model_dump()
     return ModelConfig(

@@ -22,20 +22,7 @@ STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
 SECONDS = 300  # that a command may take
 
-# Small and quick, but every part of a recipe is in use.
-SMALL_PARAMS: dict[str, Any] = {
-    "download.retries": 1,
-    "download.timeout_seconds": 2,
-    "download.sources.fashion-mnist": [],
-    "runtime.threads": 1,
-    "train.model": "mlp",
-    "train.optimizer": "sgd",
-    "train.epochs": 6,
-    "train.augment.hflip": False,  # the classes are sides of the image
-    "train.batch_size": 40,
-    "models.mlp.hidden": [32],
-    "optimizers.sgd.lr": 0.05,
-}
+PARAMS = REPOSITORY / "tests/data/params.yaml"
 
 
 def make_raw(folder: Path, seed: int = 0) -> Path:
@@ -200,6 +187,6 @@ def make_project(root: Path, raw: Path) -> Project:
         content = hashlib.md5((raw / name).read_bytes()).hexdigest()
         assert entry.content_md5
         project.edit("classifier/dataset_registry.py", entry.content_md5, content)
-    project.set_all(SMALL_PARAMS)
+    shutil.copy(PARAMS, root / "params.yaml")
     project.begin_history()
     return project

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import stages.train
 from classifier.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.model.serialization import load
@@ -254,3 +255,23 @@ def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: P
 def test_diverged_training_has_a_status_of_its_own(finished: Project) -> None:
     finished.set_all({"optimizers.sgd.lr": 1e9})
     assert "a smaller optimizers.*.lr would help" in finished.stage("train", status=3).stderr
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
+def test_weights_for_imagenet_get_its_normalization_and_fit_by_name(
+    finished: Project, tmp_path: Path, channels: int, mean: list[float]
+) -> None:
+    from torchvision.models import mobilenet_v3_small
+
+    torch.manual_seed(0)
+    path = _file(tmp_path, mobilenet_v3_small(weights=None).state_dict())
+    train = SimpleNamespace(model="mobilenet_v3_small", normalize="imagenet")
+    sections = {"train": train, "models.mobilenet_v3_small": SimpleNamespace(model_dump=dict)}
+    context: Any = SimpleNamespace(param=sections.__getitem__, params=dict)
+    pixels: Any = SimpleNamespace(shape=(channels, 224, 224), class_names=["a", "b"])
+    model_config = stages.train.make_model_config(context, pixels)
+    assert model_config.mean == pytest.approx(mean)
+    names = pretrained.load_pretrained(model_config.build(), path)
+    replaced = ["classifier.3.weight", "classifier.3.bias", *(["features.0.0.weight"] if channels == 1 else [])]
+    assert sorted(name.partition(" ")[0] for name in names["misshaped"]) == sorted(replaced)
+    assert not names["missing"] + names["unexpected"]

@@ -1,10 +1,11 @@
 """A project with one stage that takes a third of a second: what the runner promises is the same for every stage."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 from classifier.runner import files
-from tests.project import REPOSITORY, Project, copy_repository, wait_for
+from tests.project import PARAMS, REPOSITORY, Project, copy_repository, wait_for
 
 INPUT, FIRST, SECOND, METRICS = "data/input.csv", "models/first.bin", "models/second.bin", "metrics/tiny.json"
 OUTS = (FIRST, SECOND, METRICS)
@@ -16,7 +17,6 @@ NEEDED = (
     ".dvcignore",
     ".gitattributes",
     ".gitignore",
-    "params.yaml",
 )
 
 STAGE = '''"""Copy the input.
@@ -93,6 +93,7 @@ class Tiny(Project):
 def make_tiny(root: Path) -> Tiny:
     """The project after one ``dvc repro``, committed."""
     copy_repository(root, lambda name: name.startswith(NEEDED))
+    shutil.copy(PARAMS, root / "params.yaml")
     project = Tiny(root, REPOSITORY)
     for path, content in (("stages/tiny.py", STAGE), ("dvc.yaml", DECLARATION), (INPUT, "a,b\n1,2\n")):
         (root / path).parent.mkdir(exist_ok=True)

@@ -7,8 +7,8 @@ import pytest
 
 from classifier import yaml_file
 from classifier.runner import files
-from classifier.runner.declaration import read_declaration
-from tests.project import REPOSITORY, STAGES
+from classifier.runner.declaration import flatten, read_declaration
+from tests.project import PARAMS, REPOSITORY, STAGES
 from tests.support import imports
 
 EXEMPT = {
@@ -51,3 +51,14 @@ def test_dvc_yaml_lists_exactly_the_imported_modules(name: str) -> None:
     listed = files.digests(REPOSITORY / dep for dep in declared if dep.startswith(("classifier/", "stages/")))
     code = {Path(path).relative_to(REPOSITORY).as_posix() for path in listed if path.endswith(".py")}
     assert sorted(code) == sorted(needed)  # nothing missing, and no folder that a stage uses in part
+
+
+def test_params_of_the_tests_have_the_keys_of_params_yaml() -> None:
+    """A person's values must not turn the tests red; a new key must be in both files."""
+
+    def fixed(path: Path) -> set[str]:
+        content = yaml_file.load(path.read_text())
+        content["models"] = {name: content["models"][name] for name in ("mlp", "lenet", "cnn")}
+        return set(flatten({**content, "search": {**content["search"], "space": {}}}))
+
+    assert fixed(PARAMS) == fixed(REPOSITORY / "params.yaml")

@@ -8,11 +8,11 @@ import yaml
 
 from classifier import config, yaml_file
 from classifier.errors import ParamsError
-from tests.project import REPOSITORY
+from tests.project import PARAMS
 
 
 def params() -> dict[str, Any]:
-    content: dict[str, Any] = yaml_file.load((REPOSITORY / "params.yaml").read_text())
+    content: dict[str, Any] = yaml_file.load(PARAMS.read_text())
     return content
 
 

@@ -11,6 +11,7 @@ from classifier import config
 from classifier.errors import ParamsError
 from classifier.experiments import space
 from classifier.experiments.halving import Halving, Run, confirm_key, record_key, shortest_suffix
+from tests.project import PARAMS
 
 SEARCH: dict[str, Any] = {
     "name": "search",
@@ -32,10 +33,10 @@ SEARCH: dict[str, Any] = {
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    _, plain = config.read()
+    _, plain = config.read(PARAMS)
     plain = copy.deepcopy(plain)
     plain["search"] = {**SEARCH, **changes}
-    plain["train"]["epochs"] = 9
+    plain["train"] |= {"epochs": 9, "model": "cnn", "optimizer": "muon"}
     return plain
 
 
