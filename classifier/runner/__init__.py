@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 
-# onnxruntime would write an id below HOME and look a host up. Nothing here sends or writes outside the project.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+# Nothing here sends or writes outside the project. onnxruntime would write an id below HOME and look a host up,
+# matplotlib would keep a list of fonts there, and PyTorch would make a folder for temporary files.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("MPLCONFIGDIR", os.path.join(ROOT, "scratch", "matplotlib"))
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(ROOT, "scratch", "torchinductor"))
 
 
 def run_own_code(script: str) -> None:

@@ -26,6 +26,9 @@ def configure_logging(program: str, quiet: bool = False, rank: int = 0) -> None:
         quiet: warnings and errors only.
         rank: of this process in a distributed run; only rank 0 logs.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if stream.encoding.lower() != "utf-8":  # a locale without ± and class names: they are printed as \xb1
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     formatter = _Formatter(program)
     out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)

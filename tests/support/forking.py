@@ -26,7 +26,7 @@ READ_AT_IMPORT = (
     *("ATEN_", "GLOO_", "KMP_", "LOCAL_RANK", "MASTER_", "MKL_", "MPL", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_"),
     *("PYTHON", "RANK", "TORCH", "WORLD_SIZE"),
 )
-HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
+HARMLESS = ("MPLCONFIGDIR", "PYTHONDONTWRITEBYTECODE", "TORCHINDUCTOR_CACHE_DIR")
 # Before anything is imported: torch adds variables to its own, which stages would get. The libraries of the server are
 # those of a portable run; a test of what a stage sets by itself takes PINS out of its project's environment.
 PINS = {**portability.NUMPY, **portability.TORCH}
