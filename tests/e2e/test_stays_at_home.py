@@ -1,5 +1,6 @@
 """Nothing sends or writes outside the project: what the libraries look up, connect to and leave behind."""
 
+import resource
 import subprocess
 from pathlib import Path
 
@@ -58,13 +59,20 @@ def watched(finished: Project, tmp_path: Path) -> Project:
     return finished
 
 
+def few_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
 @pytest.mark.browser
 def test_stages_and_tools_send_and_write_nothing_outside_the_project(watched: Project, tmp_path: Path) -> None:
     stages = ("annotate", "train", "evaluate", "export", "report")
     commands = [*(["-m", f"stages.{name}"] for name in stages), ["-m", "tools.predict", "metrics/report/samples.png"]]
+    commands += [["-m", "tools.compare", "HEAD", "workspace"]]
     commands += [["examples/classify.py", "models/classifier.onnx", "metrics/report/samples.png"]]
+    # What else may be odd about a machine, in one go: a locale without ±, warnings as errors, no asserts, few files.
+    watched.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONWARNINGS": "error"}
     for command in commands:
-        watched.run("python", *command, real=True)
+        watched.run("python", "-O", *command, preexec_fn=few_files)
     assert not (tmp_path / "log").exists(), (tmp_path / "log").read_text()
     assert [*(tmp_path / "home").rglob("*")] == []
     assert [*(tmp_path / "temporary").rglob("*")] == []
