@@ -1,7 +1,7 @@
 """Classify image files with the exported model alone: no PyTorch, no params.yaml, no dataset.
 
 reads   models/classifier.onnx (or --model); the given images: files, folders, 'patterns*', - (standard input)
-writes  a table to standard output, or JSON or CSV
+writes  a table to standard output, or JSON or CSV; table and JSON name the SHA-256 of the model
 run     python -m tools.predict PATH... [--json | --csv] [--invert]
 expect  an answer in under half a second; exit status 1 if an image could not be read (the others are still classified)
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.errors import StageError
+from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def classify(arguments: argparse.Namespace) -> int:
         unlike += [name for name, differs in zip(names, model.unlike(pixels), strict=True) if differs]
 
     arguments.show(answers)
+    if arguments.show is print_table and answers:
+        print(f"{printable(str(arguments.model.name))}: sha256 {model.sha256[:16]}")
     sys.stdout.flush()  # a pipe would delay the answers until after the notes and errors
     if unlike:
         logger.warning(note(unlike, model.background, arguments.invert))
@@ -203,6 +206,7 @@ class Classifier:
         preprocessing: what becomes of an image file.
         class_names: names of classes 0, 1, ...
         background: of the test images: light, dark or mixed.
+        sha256: of the file, as in the manifest of a release.
 
     Raises:
         StageError: the file is missing, or ``export`` did not write it.
@@ -215,6 +219,7 @@ class Classifier:
         if not path.exists():
             raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")
         try:
+            self.sha256 = files.digest(path)
             self._session = create_session(path, threads)
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.class_names: list[str] = json.loads(metadata["class_names"])
@@ -231,6 +236,7 @@ class Classifier:
         return [
             {
                 "image": name,
+                "model": f"sha256:{self.sha256}",
                 "class": self.class_names[row.argmax()],
                 "probabilities": {key: round(float(p), 6) for key, p in zip(self.class_names, row, strict=True)},
             }

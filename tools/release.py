@@ -1,10 +1,11 @@
 """Pack what belongs to a model into one folder, with a manifest of SHA-256 digests; or check such a folder.
 
 reads   models/, metrics/, data/annotations.csv, dvc.lock, examples/
-writes  scratch/release/NAME/: model, card, metrics, examples and manifest.json; with --tag an annotated git tag
-run     python -m tools.release build v1.0.0 [--tag]
+writes  scratch/release/NAME/: model, card, metrics, examples, demo and manifest.json; with --tag an annotated git tag
+run     python -m tools.release build v1.0.0 [--tag] [--without-demo]
         python -m tools.release check FOLDER
-expect  a second; check ends with status 1 and names every file that is missing, changed or not listed
+expect  a few seconds, most of them for the demo, which needs npm; check ends with status 1 and names every file that
+        is missing, changed or not listed
 
 `dvc artifacts get URL classifier-onnx --rev v1.0.0` in another project needs the tag, pushed with `git push --tags`.
 """
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     build_parser.add_argument(
         "--tag", action="store_true", help="also make the git tags that `dvc artifacts get` wants"
     )
+    build_parser.add_argument("--without-demo", action="store_true", help="leave the page out, which needs npm")
     check_parser = commands.add_parser("check", help="compare a folder with its manifest")
     check_parser.add_argument("folder", type=Path, metavar="FOLDER")
     return run_tool("release", parser, lambda a: build(a) if a.command == "build" else check(a.folder), argv)
@@ -77,7 +79,12 @@ def build(arguments: argparse.Namespace) -> int:
         raise StageError("the results are not those of the committed code and params; run `make repro` and commit")
     target, new = FOLDER / version, FOLDER / f"{version}.new"
     shutil.rmtree(new, ignore_errors=True)
-    for source, name in CONTENT.items():
+    content = dict(CONTENT)
+    if not arguments.without_demo:
+        from demo.build import build as build_demo
+
+        content[str(build_demo())] = "demo"
+    for source, name in content.items():
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         if Path(source).is_dir():
             shutil.copytree(source, new / name, ignore=LEFT_OUT)

@@ -410,3 +410,14 @@ def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, 
         assert browser.console() == []
     finally:
         kill_group(process, signal.SIGINT)
+
+
+@pytest.mark.browser
+def test_release_has_the_page(demo: Project) -> None:
+    demo.run("python", "-m", "tools.release", "build", "v1.0.0")
+    folder = demo.root / "scratch/release/v1.0.0"
+    site = demo.root / "scratch/demo/site"
+    assert {path.name for path in (folder / "demo").iterdir()} == {path.name for path in site.iterdir()}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert "demo/index.html" in manifest["files"]
+    assert "all " in demo.run("python", "-m", "tools.release", "check", str(folder)).stdout
