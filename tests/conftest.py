@@ -92,7 +92,9 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fresh_template(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Project:
     """A clone before any stage has run."""
-    return make_project(tmp_path_factory.mktemp("fresh") / "project", raw)
+    project = make_project(tmp_path_factory.mktemp("fresh") / "project", raw)
+    project.prepare_for_copies()
+    return project
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +103,7 @@ def finished_template(fresh_template: Project, tmp_path_factory: pytest.TempPath
     project = fresh_template.copy(tmp_path_factory.mktemp("finished") / "project")
     assert project.repro() == STAGES
     project.commit("results")
+    project.prepare_for_copies()
     return project
 
 
@@ -116,7 +119,9 @@ def finished(finished_template: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return make_tiny(tmp_path_factory.mktemp("tiny") / "project")
+    project = make_tiny(tmp_path_factory.mktemp("tiny") / "project")
+    project.prepare_for_copies()
+    return project
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A small learnable data set, and clones of this repository that run the real pipeline on it."""
 
+import compileall
 import hashlib
 import os
 import shutil
@@ -121,7 +122,7 @@ class Project:
                 section = section[name]
             assert last in section, f"no such param: {key}"
             section[last] = value
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
 
     def edit(self, path: str, old: str, new: str) -> None:
         text = (self.root / path).read_text()
@@ -142,8 +143,15 @@ class Project:
 
     def copy(self, root: Path) -> "Project":
         """The same state in another folder: files, DVC cache and git history."""
-        shutil.copytree(self.root, root, symlinks=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-a", self.root, root], check=True)  # half the time of shutil, hundreds of times
         return Project(root, self.raw)
+
+    def prepare_for_copies(self) -> None:
+        """Fewer files, and bytecode that need not be made again in every process of every copy."""
+        self.run("git", "repack", "-adq")
+        for name in ("classifier", "stages", "tools", "demo"):
+            compileall.compile_dir(self.root / name, quiet=1)
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()

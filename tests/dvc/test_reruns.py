@@ -27,13 +27,13 @@ RERUNS = {
     r"evaluate\..*": ["evaluate"],
     r"export\..*": ["export"],
     r"report\..*": ["report"],
-    r"runtime\..*": [],
+    r"(search|runtime)\..*": [],
 }
 
 
 def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key != "space":
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -58,6 +58,10 @@ def changed(key: str, value: Any) -> Any:
         "annotate.fit": "crop",
         "annotate.background": "white",
         "annotate.bad_files": "skip",
+        "search.name": "other",
+        "search.objective": "val_loss",
+        "search.space": {"train.batch_size": [20, 40]},
+        "runtime.threads": 2,
     }
     match value:
         case bool():
