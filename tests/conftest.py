@@ -17,7 +17,7 @@ from tests.support.tiny import Tiny, make_tiny
 
 # Longest first, so that all workers end together; the others follow in the order of their files.
 LONGEST = (
-    "e2e/test_search",
+    *("e2e/test_search", "test_emulated", "test_slurm", "test_stays_at_home"),
     *("test_repro_killed_at_random", "test_experiments_run_queue", "test_cookbook_works", "test_ddp_killed"),
     *(
         "test_own_data",

@@ -23,6 +23,7 @@ STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
 SECONDS = 300  # that a command may take
 
+# What the tests run with, whatever a person sets in params.yaml: small and quick, with every part of a recipe in use.
 PARAMS = REPOSITORY / "tests/data/params.yaml"
 
 

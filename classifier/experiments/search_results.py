@@ -132,7 +132,7 @@ class Results:
             files.temporary_path(PAGE),
             TEMPLATE,
             halving=halving,
-            summary=[*self.summary()],
+            summary=[*self.summary()][:-1],  # the last line names this page
             history=page.picture(self._draw_history),
             importances=page.picture(lambda: draw_importances(importances)) if importances else None,
             columns=list(table.columns),

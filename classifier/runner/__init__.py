@@ -4,8 +4,8 @@ Stages and tools import it first of all. Until ``run_stage`` installs its handle
 simply ends the program, without Python's traceback.
 """
 
+import _signal  # `signal` imports a dozen modules, and a Ctrl-C in them would show a traceback
 import os
-import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
@@ -30,5 +30,5 @@ def run_own_code(script: str) -> None:
 
 
 if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))) in ("stages", "tools", "demo"):  # not in a notebook
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     run_own_code(sys.argv[0])

@@ -31,7 +31,7 @@ from tests.project import STAGES, Project
             "models.resnet18x: no model of this project or of tor",
         ),
         ("source", "    kmnist:", "    kmnistt:", "download.sources.kmnistt: unknown key; did you mean kmnist?"),
-        ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", 'line 36: not valid YAML: found duplicate key "epochs"'),
+        ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", 'line 35: not valid YAML: found duplicate key "epochs"'),
         ("a section is missing", "runtime:", "run_time:", "run_time: unknown key; did you mean runtime?"),
         ("no mapping", "download:", "- download:", "not valid YAML"),
     ],
