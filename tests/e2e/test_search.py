@@ -20,6 +20,7 @@ from tests.project import Project, kill_group, wait_for
 from tests.support import forking
 from tests.support.postgres import postgres
 
+PATIENCE = 240  # seconds
 TABLES = ("metrics/search.csv", "metrics/search_confirmed.csv", "metrics/search.html")
 SEARCH: dict[str, Any] = {
     "search.trials": 4,
@@ -173,7 +174,7 @@ def test_search_killed_at_random_ends_with_the_same_tables_and_models(
     draw = random.Random(os.environ.get("CHAOS_SEED"))
     for signum, after in ((signal.SIGKILL, 0), (signal.SIGTERM, 3), (signal.SIGKILL, 6)):
         process = begin(project, "--jobs", "2")
-        wait_for(lambda after=after, process=process: records(project) > after or process.poll() is not None)  # type: ignore[misc]
+        wait_for(lambda after=after, process=process: records(project) > after or process.poll() is not None, PATIENCE)  # type: ignore[misc]
         try:
             process.wait(draw.uniform(0, 2))
         except subprocess.TimeoutExpired:
@@ -204,11 +205,11 @@ def test_two_machines_share_a_search_and_one_is_killed(
             clones.append(project)
         a, b = clones
         first = begin(b, "--storage", urls[1])
-        wait_for(lambda: any(b.root.glob("scratch/search-search/trial-*")) or first.poll() is not None)
+        wait_for(lambda: any(b.root.glob("scratch/search-search/trial-*")) or first.poll() is not None, PATIENCE)
         second = begin(a, "--storage", urls[0])
-        wait_for(lambda: any(a.root.glob("scratch/search-search/trial-*")) or second.poll() is not None)
+        wait_for(lambda: any(a.root.glob("scratch/search-search/trial-*")) or second.poll() is not None, PATIENCE)
         kill_group(first)
-        output, _ = second.communicate(timeout=240)
+        output, _ = second.communicate(timeout=2 * PATIENCE)
         assert second.returncode == 0, output
         check_same(a, undisturbed)
         with psycopg.connect(urls[0]) as connection:

@@ -47,7 +47,8 @@ PartitionName=high Nodes={host} PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE
 @contextmanager
 def slurm() -> Iterator[dict[str, str]]:
     """Start a cluster with the partitions low and high, and yield the variable that its commands need."""
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])  # where the daemons are
+    missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
     if missing or os.geteuid():
         cannot_run(
             "Slurm needs root here" if os.geteuid() else "slurmctld is missing (on Debian: apt install slurm-wlm)"
@@ -77,7 +78,11 @@ def slurm() -> Iterator[dict[str, str]]:
             for command in commands:
                 daemons.append(
                     subprocess.Popen(
-                        command, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
+                        [shutil.which(command[0], path=path) or "", *command[1:]],
+                        stdout=log,
+                        stderr=log,
+                        env={**os.environ, **environment},
+                        start_new_session=True,
                     )
                 )
                 wait_for(lambda: munge["socket"].exists())
