@@ -76,11 +76,11 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
     }
     everything = [run for both in zip(*runs.values(), strict=True) for run in both]
 
-    folder = SCRATCH / "compare-recipes"
-    storage = FileStorage(folder)
+    storage = FileStorage(SCRATCH / "compare-recipes")
     known = add_experiments(everything, storage)
     logger.info(f"{len(everything)} trainings, {len(everything) - known} to do, {arguments.jobs} at a time")
-    workspace = Workspace(ROOT, folder.resolve(), STAGES)
+    # A folder by data and code: what a killed comparison left must not serve one of other data.
+    workspace = Workspace(ROOT, (SCRATCH / f"compare-recipes-{recipe_hash(content)}").resolve(), STAGES)
     workspace.link_data(content)
 
     def next_runs(records: "Mapping[str, Record]") -> "list[Run]":

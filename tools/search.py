@@ -116,7 +116,8 @@ def search(arguments: argparse.Namespace) -> int:
         return 130
     halving = state(storage.records())
     if halving.best is None:
-        raise StageError(f"no trial came to a result; {folder}/trial-000/scratch/run.log says why")
+        reasons = {record["error"] for record in halving.records.values() if record.get("error")}
+        raise StageError(f"no trial came to a result: {shorten(sorted(reasons))}")
     results = Results(halving)
     results.write_tables()
     results.write_page()

@@ -5,6 +5,7 @@ scratch folder keeps the checkpoints, so whatever is killed goes on. A finished 
 project.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -99,6 +100,8 @@ class Workspace:
         files.remove(self.folder / "data")
         files.remove(self.folder / "site-cache")
         git(self.root, "update-ref", "-d", f"refs/runs/{self.folder.name}")
+        with contextlib.suppress(OSError):  # records may be there
+            self.folder.rmdir()
 
     def clone(self, name: str) -> "Clone":
         """The clone of that name, which may have begun its work."""

@@ -10,25 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from classifier import config
 from classifier.errors import DivergedError, ParamsError
 from classifier.experiments.clone import Stopped, Workspace
 from classifier.experiments.storage import Record, Storage
 
+if TYPE_CHECKING:
+    from classifier.experiments.halving import Run
+
 WAIT_SECONDS = 1.0  # until another look at what others are working on
-
-
-class Run(Protocol):
-    """One piece of work; see ``halving.Run``."""
-
-    key: str
-    clone: str
-    params: dict[str, Any]
-    epochs: int
-    experiment: str
-    stages: Sequence[str]
 
 
 class Workers:
@@ -49,8 +41,8 @@ class Workers:
         content: dict[str, Any],
         storage: Storage,
         objective: str,
-        next_runs: Callable[[Mapping[str, Record]], Sequence[Any]],
-        on_record: Callable[[Any, Record], None],
+        next_runs: Callable[[Mapping[str, Record]], Sequence["Run"]],
+        on_record: Callable[["Run", Record], None],
     ):
         self._workspace, self._content, self._storage = workspace, content, storage
         self._objective, self._next_runs, self._on_record = objective, next_runs, on_record
@@ -101,7 +93,7 @@ class Workers:
             self._stop.set()
             raise
 
-    def _claim_and_do(self, run: Run) -> bool:
+    def _claim_and_do(self, run: "Run") -> bool:
         """Do a run if nobody else does; whether this one did."""
         with self._storage.claim(run.key) as claimed:
             if not claimed or run.key in self._storage.records():
@@ -113,7 +105,7 @@ class Workers:
             self._on_record(run, kept)
         return True
 
-    def _do(self, run: Run) -> Record:
+    def _do(self, run: "Run") -> Record:
         """Train, and say how it ended; runs that can come to no result have the value None."""
         try:
             content = config.replaced(self._content, run.params)
