@@ -7,6 +7,8 @@ export BIN := $(CURDIR)/.venv/bin
 # DVC runs the stages as `python -m stages.<name>`: that python must be the environment's.
 export PATH := $(BIN):$(PATH)
 
+# One after another, whatever -j says: the tests would copy files that `repro` is just writing.
+.NOTPARALLEL:
 .PHONY: help repro metrics experiments test test-all lint bench demo checkpoints lock setup clean
 
 help:         ## show this list

@@ -1,7 +1,19 @@
-"""Class names in pictures, which have one font: matplotlib's own, so that they look the same on every machine."""
+"""What all pictures share: the style, one font for the names of classes, images on a plane, PNG files.
 
-from collections.abc import Sequence
+The bytes are the same every time and on every machine.
+"""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 110
+INK, LINES = "#1f2328", "#d0d7de"  # colors of text and axes; in the report, CSS variables replace both
 NAME_LENGTH = 24  # characters
 
 
@@ -17,3 +29,60 @@ def drawable_names(class_names: Sequence[str]) -> list[str]:
         else f"class {number}"
         for number, name in enumerate(class_names)
     ]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw with matplotlib's defaults and these settings, ignoring the matplotlibrc of this machine."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
+                "ytick.color": INK, "axes.edgecolor": LINES, "grid.color": LINES, "axes.facecolor": "none",
+                "figure.dpi": DPI, "font.size": 10, "axes.titlesize": 11, "legend.frameon": False,
+                "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+                "text.parse_math": False,  # a class may be called a$b$c
+                "svg.hashsalt": "report",  # fixes the ids of clip paths, which are random otherwise
+            }
+        )  # fmt: skip
+        yield
+
+
+def png(figure: "Figure") -> bytes:
+    """A PNG with a white background, without matplotlib's version in it."""
+    import io
+
+    out = io.BytesIO()
+    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
+    return out.getvalue()
+
+
+def blank_axes(figure: "Figure", top: float = 0) -> "Axes":
+    """Invisible axes over a figure but for a title's room: x and y in inches from their upper left corner.
+
+    One plane for many images: axes for each would take ten times as long.
+
+    Args:
+        figure: where they are added.
+        top: inches to leave free above.
+    """
+    width, height = figure.get_size_inches()
+    axis = figure.add_axes((0, 0, 1, 1 - top / height))
+    axis.set(xlim=(0, width), ylim=(height - top, 0))
+    axis.axis("off")
+    return axis
+
+
+def show(axis: "Axes", image: "np.ndarray", left: float, top: float, side: float) -> None:
+    """Draw ``(C, H, W) uint8`` into a square of ``blank_axes``, in inches, keeping the aspect ratio."""
+    height, width = image.shape[1:]
+    scale = side / max(height, width)
+    left, top = left + (side - width * scale) / 2, top + (side - height * scale) / 2
+    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    extent = (left, left + width * scale, top + height * scale, top)
+    limits = axis.get_xlim(), axis.get_ylim()
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="none")
+    axis.set(xlim=limits[0], ylim=limits[1])

@@ -91,7 +91,7 @@ class Chaos:
         if point in ("publishing", "recording"):
             paths = [str(self.project.root / out) for out in self.outs[stage]]
             while process.poll() is None and not any(map(os.path.exists, paths)):
-                pass  # no sleep: the outs get their names within a millisecond or two of each other
+                time.sleep(0.0002)  # no longer: the outs get their names within a millisecond or two of each other
             self.seconds[stage] = time.monotonic() - began
             if point == "recording":
                 time.sleep(self.random.uniform(0, 0.7))

@@ -56,7 +56,8 @@ class InterruptedRun:
         progress = f"step {state['step']:,}, epoch {len(state['history']) + 1}" if state else "no readable checkpoint"
         stats = [part.stat() for part in parts if part.exists()]
         size = sum(stat.st_size for stat in stats) / 1e6
-        hours = (time.time() - max((stat.st_mtime for stat in stats), default=0)) / 3600
+        # never negative: the clock may have been set back
+        hours = max(0, time.time() - max((stat.st_mtime for stat in stats), default=0)) / 3600
         age = f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
         fate = "the next run resumes from it" if not self.differs else f"of other {', '.join(self.differs)}"
         return ", ".join(filter(None, [self.folder.name, model, progress, f"{size:.1f} MB", f"{age} old", fate]))

@@ -1,13 +1,17 @@
-"""Repair files that DVC can no longer read after it was stopped while writing: dvc.lock and two kinds in .dvc/.
+"""Repair files that DVC can no longer read, or takes for changed: a cut-off dvc.lock and others, Windows line ends.
 
-reads   dvc.lock, .dvc/tmp/rwlock, .dvc/cache/runs/
-writes  dvc.lock, if it was truncated: the committed one; deletes truncated files of the other two kinds; logs each
+reads   dvc.lock, .dvc/tmp/rwlock, .dvc/cache/runs/, the files that git tracks
+writes  dvc.lock, if it was truncated: the committed one; deletes truncated files of the other two kinds; text files
+        with Windows line ends, if .gitattributes wants others; logs each
 run     make repro does it first; or: python -m tools.repair
 expect  a second, and nothing to do; nothing is done while another DVC is running
 
 DVC writes these files in place, which takes some hundredths of a second a stage. A kill or a Ctrl-C just then leaves a
 truncated file, at which every later `dvc repro` stops. Nothing is lost with it: the intact entries of the run cache
 know what has run.
+
+DVC hashes files as they are. A clone that was made with `core.autocrlf=true` before it had a .gitattributes keeps its
+Windows line ends, and every stage would run again.
 """
 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
@@ -22,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier.errors import StageError
+from classifier.errors import StageError, shorten
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
@@ -95,8 +99,28 @@ def repair_run_cache(runs: Path) -> None:
         logger.info(f"{entry} was truncated; removed, the stage is recorded anew")
 
 
+def repair_line_ends() -> None:
+    """Give the text files that .gitattributes wants so the line ends of the repository; to git they are the same."""
+    try:
+        listed = _git("ls-files", "-z", "--eol").split(b"\0")
+    except StageError:
+        return  # without git there is no such clone
+    wrong = []
+    for entry in filter(None, listed):
+        ends, _, name = entry.partition(b"\t")
+        index, tree, *attributes = ends.split()
+        if (index, tree) == (b"i/lf", b"w/crlf") and b"eol=lf" in attributes:
+            wrong.append(Path(os.fsdecode(name)))
+    for path in wrong:
+        mode = path.stat().st_mode
+        files.atomic_write(path, path.read_bytes().replace(b"\r\n", b"\n"))
+        path.chmod(mode)
+    if wrong:
+        logger.info(f"{shorten(map(str, wrong))}: had Windows line ends, which DVC takes for a change; replaced")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look at all three, as the only DVC that is running."""
+    """Look at all of them, as the only DVC that is running."""
     return run_tool("repair", make_parser("tools.repair", __doc__), repair, argv)
 
 
@@ -117,6 +141,7 @@ def repair(arguments: argparse.Namespace) -> int:
             repair_lock()
             repair_rwlock(Path(os.path.relpath(repo.tmp_dir), "rwlock"))
             repair_run_cache(Path(os.path.relpath(repo.stage_cache.cache_dir)))
+            repair_line_ends()
     except LockError:
         return 0  # what is half written now is being written; and whoever runs `dvc` next is told
     except DvcException as error:

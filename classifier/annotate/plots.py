@@ -1,22 +1,18 @@
-"""Images shown as DVC plots: the same bytes every time on the same machine."""
+"""Images shown as a DVC plot."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from classifier.pictures import blank_axes, png, show, style
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import numpy as np
 
 MAX_CLASSES = 40  # in a picture; of more, the first
+CELL, NAMES = 0.64, 1.6  # inches: the side of an image with the room around it, the width of the names
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG, without matplotlib's version in it."""
-    figure.savefig(path, format="png", metadata={"Software": None})
-
-
-def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
+def sample_grid(path: Path, rows: "list[tuple[str, np.ndarray]]") -> None:
     """One row of images per class, with the class name on the left; not more classes than can be looked at.
 
     Args:
@@ -28,17 +24,13 @@ def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
     more = len(rows) - MAX_CLASSES
     rows = rows[:MAX_CLASSES]
     columns = max(len(images) for _, images in rows)
-    figure = Figure(figsize=(1.6 + 0.62 * columns, 0.64 * (len(rows) + (more > 0))), dpi=120, facecolor="white")
-    axes = figure.subplots(len(rows) + (more > 0), columns, squeeze=False)
-    figure.subplots_adjust(
-        left=1.5 / (1.6 + 0.62 * columns), right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.05
-    )
-    if more > 0:
-        axes[-1][0].text(-0.2, 0.5, f"{more:,} more", transform=axes[-1][0].transAxes, ha="right", va="center")
-    for axis in axes.flat:
-        axis.axis("off")
-    for (name, images), row in zip(rows, axes, strict=False):
-        row[0].text(-0.2, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=10, parse_math=False)
-        for axis, image in zip(row, images, strict=False):
-            axis.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255)
-    save(figure, path)
+    with style():
+        figure = Figure(figsize=(NAMES + CELL * columns, CELL * (len(rows) + (more > 0))))
+        axis = blank_axes(figure)
+        names = [name for name, _ in rows] + ([f"{more:,} more"] if more > 0 else [])
+        for row, name in enumerate(names):
+            axis.text(NAMES - 0.12, CELL * (row + 0.5), name, ha="right", va="center")
+        for row, (_, images) in enumerate(rows):
+            for column, image in enumerate(images):
+                show(axis, image, NAMES + CELL * column, CELL * row + 0.02, CELL - 0.04)
+        path.write_bytes(png(figure))

@@ -123,6 +123,7 @@ def environment(backend: Backend) -> dict[str, str | int | bool]:
         "machine": platform.machine(),
         "system": platform.system(),
         "threads": backend.threads,
+        "variables": portability.variables(),
     }
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from classifier.errors import StageError
+from classifier.errors import StageError, shorten
 from classifier.model import zoo
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ModelConfig:
             StageError: the classes or the image shape differ.
         """
         if data.class_names != self.class_names:
-            mine, other = ", ".join(self.class_names), ", ".join(data.class_names)
+            mine, other = shorten(self.class_names), shorten(data.class_names)
             raise StageError(f"{path}: was trained for the classes {mine}; the annotations have {other}")
         if data.shape != self.shape:
             wanted, got = ("x".join(map(str, size)) for size in (self.shape, data.shape))

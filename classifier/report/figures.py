@@ -1,11 +1,10 @@
 """The figures of an evaluation, made with matplotlib; the same bytes every time on the same machine.
 
-Each takes data and returns a ``Figure``. Call it inside ``style``; ``png`` and ``svg`` serialize the result.
+Each takes data and returns a ``Figure``. Call it inside ``pictures.style``; ``svg`` serializes the result.
 """
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -13,39 +12,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-DPI = 110
+from classifier.pictures import INK, LINES, blank_axes, show
+
 MAX_CLASSES_WITH_COUNTS = 20  # classes; a larger confusion matrix has no numbers in its cells
 MAX_CLASSES = 40  # that a picture shows; of more, it shows those that go wrong most
 
 LINE = 0.155  # inches, line height of a caption
 WRONG = "#c4432b"  # captions of mistakes; legible on white and on black
 GOOD, BAD = "tab:blue", "tab:orange"
-INK, LINES = "#1f2328", "#d0d7de"  # colors of text and axes; ``svg`` replaces both by CSS variables
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """Draw with matplotlib's defaults and these settings, ignoring the matplotlibrc of this machine."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.color": INK,
-                "ytick.color": INK, "axes.edgecolor": LINES, "grid.color": LINES, "axes.facecolor": "none",
-                "figure.dpi": DPI, "font.size": 10, "axes.titlesize": 11, "legend.frameon": False,
-                "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-                "text.parse_math": False,  # a class may be called a$b$c
-                "svg.hashsalt": "report",  # fixes the ids of clip paths, which are random otherwise
-            }
-        )  # fmt: skip
-        yield
-
-
-def png(figure: Figure) -> bytes:
-    """A PNG with a white background, without matplotlib's version in it."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
-    return out.getvalue()
 
 
 def svg(figure: Figure) -> str:
@@ -197,13 +171,11 @@ def picture_grid(
     cell_width, cell_height = 1.28, 1.04 + LINE * lines  # inches
     figure = Figure(figsize=(columns * cell_width, rows * cell_height + 0.5))
     figure.suptitle(title, fontsize=11, y=1 - 0.22 / figure.get_figheight(), va="center")
-    axis = figure.add_axes((0, 0, 1, rows * cell_height / figure.get_figheight()))
-    axis.set(xlim=(0, columns * cell_width), ylim=(rows * cell_height, 0))
-    axis.axis("off")
+    axis = blank_axes(figure, top=0.5)
     for number, (image, caption, is_wrong) in enumerate(zip(pixels, captions, wrong, strict=True)):
         row, column = divmod(number, columns)
         left, top = column * cell_width, row * cell_height
-        _show(axis, image, left + (cell_width - 0.92) / 2, top + 0.04, 0.92)
+        show(axis, image, left + (cell_width - 0.92) / 2, top + 0.04, 0.92)
         for line, text in enumerate(caption.split("\n")):  # one text per line: a block is aligned by its tallest glyph
             baseline = top + 1.1 + LINE * line
             axis.text(left + cell_width / 2, baseline, text, ha="center", fontsize=8, color=WRONG if is_wrong else INK)
@@ -221,31 +193,22 @@ def filters(kernels: np.ndarray | None) -> Figure:
         return _only_text(title, "The first layer has no filters that can be drawn.")
     columns = min(len(kernels), 8)
     rows = -(-len(kernels) // columns)
-    figure = Figure(figsize=(max(columns * 0.95, 4.2), rows * 0.95 + 0.75), layout="constrained")
     largest = float(np.abs(kernels).max()) or 1.0
     color = kernels.shape[1] == 3
-    figure.suptitle(title if color else f"{title}: red adds, blue subtracts", fontsize=11)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, kernel in zip(axes.flat, kernels, strict=False):
-        if color:
-            axis.imshow(kernel.transpose(1, 2, 0) / (2 * largest) + 0.5, interpolation="none")
-        else:
-            axis.imshow(kernel[0], cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="none")
+    shades = (
+        kernels / (2 * largest) + 0.5 if color else matplotlib.colormaps["RdBu_r"]((kernels[:, 0] / largest + 1) / 2)
+    )
+    pixels = (shades if color else shades[..., :3].transpose(0, 3, 1, 2)) * 255
+    width, height = max(columns * 0.95, 4.2), rows * 0.95 + 0.55
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(
+        title if color else f"{title}: red adds, blue subtracts", fontsize=11, y=1 - 0.22 / height, va="center"
+    )
+    axis = blank_axes(figure, top=0.55)
+    for number, image in enumerate(pixels.round().astype(np.uint8)):
+        row, column = divmod(number, columns)
+        show(axis, image, (width - columns * 0.95) / 2 + column * 0.95 + 0.04, 0.04 + row * 0.95, 0.87)
     return figure
-
-
-def _show(axis: Any, image: np.ndarray, left: float, top: float, side: float) -> None:
-    """Draw ``(C, H, W) uint8`` into a square of an axis whose y grows downwards, keeping the aspect ratio."""
-    height, width = image.shape[1:]
-    scale = side / max(height, width)
-    left, top = left + (side - width * scale) / 2, top + (side - height * scale) / 2
-    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    extent = (left, left + width * scale, top + height * scale, top)
-    limits = axis.get_xlim(), axis.get_ylim()
-    axis.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto", interpolation="none")
-    axis.set(xlim=limits[0], ylim=limits[1])
 
 
 def _only_text(title: str, text: str) -> Figure:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from classifier import pictures
 from classifier.report import figures
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ class Picture:
 
 def picture(draw: Callable[[], "Figure"]) -> Picture:
     """Draw a figure and render it in both formats."""
-    with figures.style():
+    with pictures.style():
         figure = draw()
-        return Picture(figures.png(figure), figures.svg(figure))
+        png = pictures.png(figure)
+        figure.set_layout_engine("none")  # the places that were found for the first format hold for the second
+        return Picture(png, figures.svg(figure))
 
 
 def data_uri(png: bytes) -> str:

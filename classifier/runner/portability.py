@@ -18,6 +18,13 @@ TORCH = {
     "MKL_CBWR": "COMPATIBLE",  # matrix products, exp, log
 }
 NUMPY = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}  # exp and log; nothing here uses its BLAS
+# What else a user may have set that changes the last bits.
+OTHERS = (
+    *("DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "MKL_ENABLE_INSTRUCTIONS"),
+    *("NPY_ENABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "KMP_DETERMINISTIC_REDUCTION"),
+)
+OF_GPU = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # only recorded
 # With these, OpenMP may start fewer threads than it was asked for, and then waits for the missing ones for ever.
 UNSET = ("OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 
@@ -39,6 +46,9 @@ def pin_instruction_set(portable: bool) -> None:
         if late in sys.modules and os.environ.get(name) != value:
             logger.warning(f"{late} was imported before {name} could be set: results may differ from other processors'")
         os.environ[name] = value
+    for name in OTHERS if portable else ():
+        if os.environ.pop(name, None) is not None:
+            logger.warning(f"{name} in the environment is ignored: compute.portable is true")
     for name in UNSET:
         if os.environ.pop(name, None) is not None:
             logger.warning(f"{name} in the environment is ignored: it changes how many threads there are")
@@ -62,6 +72,12 @@ def unmet_conditions(lock: Path = Path("requirements.lock")) -> list[str]:
     if locked and locked[1] != installed:
         reasons.append(f"torch {installed} is installed, not {locked[1]} of {lock}, so results may differ")
     return reasons
+
+
+def variables() -> str:
+    """What of the environment changes the last bits of a result, as ``NAME=value NAME=value``; mostly empty."""
+    names = sorted({*TORCH, *NUMPY, *OTHERS, *OF_GPU})
+    return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 
 def cpu_info() -> dict[str, str]:

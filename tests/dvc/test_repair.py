@@ -1,11 +1,14 @@
 """What a killed DVC leaves, and how ``tools.repair`` restores it."""
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.chaos import DVC_CUT_OFF
 from tests.project import REPOSITORY, Project
+from tests.support.tiny import Tiny
 
 
 def repaired(project: Project) -> str:
@@ -78,6 +81,28 @@ def test_repair_leaves_good_files_and_conflicts_alone(finished: Project) -> None
     assert b"<<<<<<<" in conflict
     assert finished.run("python", "-m", "tools.repair").stdout == ""
     assert finished.read("dvc.lock") == conflict
+
+
+def test_clone_with_autocrlf_made_before_gitattributes_is_repaired(tiny: Tiny, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    tiny.run("git", "rm", "--quiet", ".gitattributes")
+    tiny.run("git", "commit", "--quiet", "--message", "before")
+    tiny.run(
+        "git", "-c", "core.autocrlf=true", "clone", "--quiet", "-c", "core.autocrlf=true", str(tiny.root), str(old)
+    )
+    tiny.run("git", "revert", "--no-edit", "HEAD")
+    clone = Tiny(old, tiny.raw)
+    clone.run("git", "pull", "--quiet")
+    assert b"\r\n" in clone.read("params.yaml")
+    clone.dvc("config", "--local", "cache.dir", str(tiny.root / ".dvc/cache"))
+    text = clone.run("python", "-m", "tools.repair").stdout
+    assert re.fullmatch(
+        r"repair: .* and \d+ more: had Windows line ends, which DVC takes for a change; replaced\n", text
+    )
+    for path in tiny.run("git", "ls-files").stdout.splitlines():
+        assert clone.read(path) == tiny.read(path), path
+    assert clone.repro() == []
+    assert clone.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_make_repro_repairs_first() -> None:

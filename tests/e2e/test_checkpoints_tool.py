@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.project import Project, kill_group, wait_for
-from tests.support.recipes import ENDLESS, SAVED, states
+from tests.support.recipes import ENDLESS, SAVED, set_clock_back, states
 
 
 def checkpoints_tool(project: Project, *words: str, status: int = 0) -> list[str]:
@@ -34,6 +34,7 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     (finished.root / "scratch/train-0123456789abcdef").mkdir()
     (finished.root / "scratch/train-0123456789abcdef/newest.pt").write_bytes(b"from before there were notes")
 
+    set_clock_back(finished)
     told = {line.partition(",")[0]: line for line in checkpoints_tool(finished)}
     assert set(told) == {other, current, "train-0123456789abcdef"}
     shape = r"{}, mlp, step [\d,]+, epoch \d+, 0\.\d MB, 0\.0 h old, "

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos import Chaos
 from tests.project import STAGES, Project, kill_group, wait_for
-from tests.support.recipes import ENDLESS, LONG, SAVED, checkpoints, newer, states
+from tests.support.recipes import ENDLESS, LONG, SAVED, checkpoints, newer, set_clock_back, states
 from tests.support.tiny import FIRST, METRICS, Tiny
 
 
@@ -189,6 +189,7 @@ def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, 
         if signum != signal.SIGKILL:
             assert "is saved; the same command goes on from there" in errors
         assert ("resuming at step" in output) == bool(before)
+        set_clock_back(longer)
     output = longer.dvc("repro").stdout
     assert "train: resuming at step" in output
     assert longer.read("dvc.lock") == reference.read("dvc.lock")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from classifier.report import figures
+from classifier import pictures
 from stages import report
 from tests.project import Project
 from tests.support.browser import Browser
@@ -185,7 +185,7 @@ def test_mistakes_are_drawn_with_both_names(reported: Project) -> None:
     predictions = report.read_predictions(reported.root / "metrics/predictions.csv")
     worst = predictions.most_confident_mistakes()[:3]
     pixels = np.zeros((3, 1, 28, 28), np.uint8)
-    with figures.style():
+    with pictures.style():
         texts = written(report.draw_mistakes(worst, pixels))
     for row in worst.itertuples():
         assert row.label in texts

@@ -47,6 +47,8 @@ def watched(finished: Project, tmp_path: Path) -> Project:
     finished.environment |= {
         "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary"), "LD_PRELOAD": str(library),
         "WITNESS_LOG": str(tmp_path / "log"),
+        # With -O the libraries have no bytecode yet: one process writes it, and the others read it.
+        "PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode"),
     }  # fmt: skip
     for name in (
         "MPLCONFIGDIR",
@@ -54,6 +56,7 @@ def watched(finished: Project, tmp_path: Path) -> Project:
         "XDG_CACHE_HOME",
         "XDG_CONFIG_HOME",
         "ORT_DISABLE_TELEMETRY",
+        "PYTHONDONTWRITEBYTECODE",
     ):
         finished.environment.pop(name, None)
     return finished

@@ -10,6 +10,7 @@ import pytest
 from classifier.model import zoo
 from classifier.model.serialization import Normalize, load
 from tests.project import Project
+from tests.support.recipes import states
 
 
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)
@@ -94,6 +95,15 @@ def test_normalized_training_pixels_have_mean_0_and_deviation_1(finished: Projec
     values = Normalize(model_config)(data.all_images())
     assert values.mean().item() == pytest.approx(0, abs=1e-4)
     assert values.std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_environment_and_state_know_the_variables_that_change_bits(finished: Project) -> None:
+    finished.set_all({"compute.portable": False, "train.epochs": 2, "runtime.stop_after_epoch": 1})
+    finished.stage("train", status=75)
+    finished.environment["ONEDNN_MAX_CPU_ISA"] = "SSE41"
+    finished.stage("train", status=75, real=True)
+    decided = [json.loads((folder / "fingerprint.json").read_text())["environment"] for folder in states(finished)]
+    assert sorted("ONEDNN_MAX_CPU_ISA=SSE41" in each["variables"] for each in decided) == [False, True]
 
 
 def test_environment_names_the_processor(finished: Project) -> None:

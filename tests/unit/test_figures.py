@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.metrics import confusion_matrix
 
+from classifier import pictures
 from classifier.metrics import by_class
 from classifier.pictures import drawable_names
 from classifier.report import figures, model_summary, page
@@ -21,7 +22,7 @@ def written(figure: Any) -> list[str]:
 
 def test_confusion_matrix_has_counts_and_shares() -> None:
     labels, predicted = np.array([0] * 8 + [1] * 4), np.array([0] * 6 + [1] * 2 + [1] * 4)
-    with figures.style():
+    with pictures.style():
         texts = written(figures.confusion(confusion_matrix(labels, predicted), ["a", "b$c$"]))
     for text in ("6", "75.0%", "2", "25.0%", "4", "100.0%", "b$c$"):
         assert text in texts
@@ -73,7 +74,7 @@ def test_many_classes_stay_readable() -> None:
     counts = np.diag(random.integers(5, 9, 316))
     counts[np.arange(315), np.arange(1, 316)] = random.integers(0, 4, 315)
     names = [f"class of flags {number}" for number in range(316)]
-    with figures.style():
+    with pictures.style():
         for figure in (figures.confusion(counts, names), figures.f1_bars(by_class(counts, names))):
             width, height = figure.get_size_inches()
             assert width <= 10
@@ -84,6 +85,6 @@ def test_many_classes_stay_readable() -> None:
 def test_names_that_the_font_cannot_draw_are_numbers(recwarn: pytest.WarningsRecorder) -> None:
     names = drawable_names(["Straße", "犬", "a$b$c", "x" * 60])
     assert names == ["Straße", "class 1", "a$b$c", "x" * 23 + "…"]
-    with figures.style():
-        figures.png(figures.confusion(np.eye(4, dtype=int), names))
+    with pictures.style():
+        pictures.png(figures.confusion(np.eye(4, dtype=int), names))
     assert not recwarn.list

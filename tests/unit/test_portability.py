@@ -11,7 +11,7 @@ import pytest
 from classifier.runner import portability
 from tests.project import REPOSITORY
 
-VARIABLES = (*portability.TORCH, *portability.NUMPY, *portability.UNSET)
+VARIABLES = (*portability.TORCH, *portability.NUMPY, *portability.OTHERS, *portability.UNSET)
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +42,12 @@ def test_not_portable_leaves_the_libraries_alone() -> None:
 
 
 def test_a_value_of_the_users_is_overruled_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    os.environ |= {"MKL_CBWR": "AVX2", "OMP_THREAD_LIMIT": "1"}
+    os.environ |= {"MKL_CBWR": "AVX2", "OMP_THREAD_LIMIT": "1", "NPY_ENABLE_CPU_FEATURES": "AVX2"}
     portability.pin_instruction_set(portable=True)
     assert os.environ["MKL_CBWR"] == "COMPATIBLE"
-    assert "OMP_THREAD_LIMIT" not in os.environ
-    overruled, ignored = caplog.messages
+    assert not {"OMP_THREAD_LIMIT", "NPY_ENABLE_CPU_FEATURES"} & {*os.environ}
+    overruled, of_numpy, ignored = caplog.messages
+    assert of_numpy == "NPY_ENABLE_CPU_FEATURES in the environment is ignored: compute.portable is true"
     assert overruled.startswith("MKL_CBWR=AVX2 in the environment is overruled by COMPATIBLE")
     assert ignored.startswith("OMP_THREAD_LIMIT in the environment is ignored")
 
