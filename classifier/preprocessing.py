@@ -15,6 +15,7 @@ from classifier.errors import StageError
 
 FILTER = Image.Resampling.LANCZOS
 MAX_PIXELS = 89_478_485  # Pillow's limit: a file that unpacks to more may be a decompression bomb
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above it, and on the terminal; ``open_image`` refuses
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from classifier.runner.context import StageContext
 
 DECIMALS = 6
-LISTED_FINDINGS = 500  # pairs in the table
+LISTED_FINDINGS = 500  # rows of the table, the worst first
 
 logger = logging.getLogger("stages.annotate")
 
@@ -83,7 +83,7 @@ def main(context: "StageContext") -> None:
     annotations.write(context.out("data/annotations.csv"), rows)
     context.write_json("data/dataset_info.json", source.info)
 
-    counts, pairs = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
+    counts, findings = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
     if "source" in rows:
         counts["left_out"] = len(problems)
     means, stds = ([round(value, DECIMALS) for value in values] for values in images.mean_and_std_of(packed.histogram))
@@ -97,7 +97,11 @@ def main(context: "StageContext") -> None:
             "training_pixels": {"mean": means[0] if gray else means, "std": stds[0] if gray else stds},
         },
     )
-    listed = pairs.sort_values(["finding", "image", "other"]).head(LISTED_FINDINGS)
+    listed = findings.head(LISTED_FINDINGS).drop(columns=["labels_differ", "splits_differ"])
+    of_image = rows.set_index("image")[["class_name", "split"]]
+    for prefix, column in (("", "image"), ("other_", "other")):
+        found = of_image.reindex(listed[column])
+        listed[f"{prefix}label"], listed[f"{prefix}split"] = found["class_name"].to_numpy(), found["split"].to_numpy()
     listed.to_csv(context.out("metrics/annotate/findings.csv"), index=False, lineterminator="\n")
     by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[source.class_names]
     by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")

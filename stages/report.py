@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PROBABILITY = "probability of "
 MISTAKES_DRAWN = 25
-FINDINGS_SHOWN = 30  # pairs of nearly identical images
+FINDINGS_SHOWN = 30  # rows with their images
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "pillow", "safetensors", "matplotlib", "dvc")  # named on the page
 
 logger = logging.getLogger("stages.report")
@@ -54,7 +54,7 @@ def main(context: "StageContext") -> None:
     bins = read_table(context.dep("metrics/evaluate/reliability.csv"), "scaling")
     predictions = read_predictions(context.dep("metrics/predictions.csv"))
     read = images.reader(context.dep("data/test_images.zip"))
-    findings = read_table(context.dep("metrics/annotate/findings.csv"), "image").head(FINDINGS_SHOWN)
+    findings = pd.read_csv(context.dep("metrics/annotate/findings.csv"), dtype="str", keep_default_na=False)
     read_other = images.reader(context.dep("data/images.zip"))
     curves = pd.read_csv(context.dep("metrics/train/curves.csv"))
     model = model_summary.read(context.dep("models/classifier.safetensors"))
@@ -88,7 +88,7 @@ def main(context: "StageContext") -> None:
         classes=class_rows(by_class),
         pictures=pictures,
         mistakes=mistake_rows(mistakes[: options.mistakes], of_mistakes),
-        findings=finding_rows(findings, [read, read_other]),
+        findings=finding_rows(findings.head(FINDINGS_SHOWN), [read, read_other]),
         num_mistakes=int((~predictions.correct).sum()),
         params=yaml_file.flatten(model.trained_with),
         versions=page.versions(LIBRARIES),
@@ -276,8 +276,8 @@ def mistake_rows(rows: "pd.DataFrame", pixels: "np.ndarray") -> list[dict[str, A
     ]
 
 
-def finding_rows(pairs: "pd.DataFrame", readers: "list[Callable[[str], bytes]]") -> list[dict[str, Any]]:
-    """Pairs of identical and nearly identical images, with thumbnails."""
+def finding_rows(table: "pd.DataFrame", readers: "list[Callable[[str], bytes]]") -> list[dict[str, Any]]:
+    """What `annotate` found odd, in words, with thumbnails of the one or two images."""
     from classifier import images
     from classifier.report import page
 
@@ -287,10 +287,16 @@ def finding_rows(pairs: "pd.DataFrame", readers: "list[Callable[[str], bytes]]")
                 return next(page.thumbnails(images.decode(read(name), name)[None]))
         return next(page.thumbnails(images.decode(readers[-1](name), name)[None]))
 
-    return [
-        {"finding": row["finding"], "images": [(name, thumbnail(name)) for name in (row["image"], row["other"])]}
-        for row in pairs.reset_index().to_dict("records")
-    ]
+    rows = []
+    for row in table.to_dict("records"):
+        shown = [(row["image"], row["label"], row["split"])]
+        words = [row["finding"]]
+        if row["other"]:
+            shown.append((row["other"], row["other_label"], row["other_split"]))
+            words += ["another label"] * (row["label"] != row["other_label"])
+            words += ["another split"] * (row["split"] != row["other_split"])
+        rows.append({"finding": ", ".join(words), "images": [(*image, thumbnail(image[0])) for image in shown]})
+    return rows
 
 
 if __name__ == "__main__":

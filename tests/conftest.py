@@ -42,6 +42,7 @@ ONE_WORKER = (
     "test_demo_page",
     "test_report_page",
     "e2e/test_search",
+    "test_slurm",
     "test_kills.*(_killed_and_interrupted_|_corrupt_checkpoint_)",
     "test_distributed.*(_curve_|_torchrun_|_two_nodes_)",
 )

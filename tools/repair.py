@@ -53,7 +53,7 @@ def repair_lock() -> None:
         logger.info(f"{LOCK} was truncated and never committed; removed, DVC's run cache has its content")
 
 
-def _git(*words: str) -> bytes:
+def _git(*words: str | bytes) -> bytes:
     """What git prints.
 
     Raises:
@@ -103,6 +103,7 @@ def repair_line_ends() -> None:
     """Give the text files that .gitattributes wants so the line ends of the repository; to git they are the same."""
     try:
         listed = _git("ls-files", "-z", "--eol").split(b"\0")
+        edited = {*_git("diff", "--name-only", "-z").split(b"\0")}
     except StageError:
         return  # without git there is no such clone
     wrong = []
@@ -110,13 +111,17 @@ def repair_line_ends() -> None:
         ends, _, name = entry.partition(b"\t")
         index, tree, *attributes = ends.split()
         if (index, tree) == (b"i/lf", b"w/crlf") and b"eol=lf" in attributes:
-            wrong.append(Path(os.fsdecode(name)))
-    for path in wrong:
+            wrong.append(name)
+    for path in map(Path, map(os.fsdecode, wrong)):
         mode = path.stat().st_mode
         files.atomic_write(path, path.read_bytes().replace(b"\r\n", b"\n"))
         path.chmod(mode)
+    # git takes a file of another size for changed until it has read it again.
+    _git("update-index", "--", *(name for name in wrong if name not in edited)) if wrong else None
     if wrong:
-        logger.info(f"{shorten(map(str, wrong))}: had Windows line ends, which DVC takes for a change; replaced")
+        logger.info(
+            f"{shorten(map(os.fsdecode, wrong))}: had Windows line ends, which DVC takes for a change; replaced"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

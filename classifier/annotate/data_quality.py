@@ -25,13 +25,13 @@ class DataQuality:
     def __init__(self) -> None:
         self._digests: list[bytes] = []
         self._means: list[np.ndarray] = []
-        self._blank = 0
+        self._blank: list[np.ndarray] = []
         self._blocks_per_image = 0.0  # a fraction: pixels at the edges may be in no block
 
     def add(self, pixels: np.ndarray) -> None:
         """Look at ``(N, C, H, W) uint8`` images."""
         flat = pixels.reshape(len(pixels), -1)
-        self._blank += int((flat.max(1) == flat.min(1)).sum())
+        self._blank.append(flat.max(1) == flat.min(1))
         self._digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
         means = block_means(pixels)
         self._means.append(means)
@@ -48,31 +48,56 @@ class DataQuality:
             lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
 
         Returns:
-            Counts, and a table of pairs: ``image``, ``other``, and ``finding``, which is identical or nearly identical.
+            Counts, and a table of what they count, the worst first: ``finding``, ``image``, ``other`` (none for a blank
+            image), ``labels_differ`` and ``splits_differ``.
         """
-        identical, same = self._identical(rows)
-        near, close = self._nearly_identical(rows, lookup)
-        counts = {"blank": self._blank, "identical": identical, "nearly_identical": near}
+        blank = np.concatenate(self._blank).nonzero()[0]
+        pairs = {"identical": self._identical(), "nearly identical": self._nearly_identical(rows, lookup)}
+        counts: dict[str, Any] = {"blank": len(blank)}
         if "group" in rows:
+            pairs["same group"] = _cut_groups(rows)
             counts["groups_in_several_splits"] = cut_groups(rows)
-        pairs = [same.assign(finding="identical"), close.assign(finding="nearly identical")]
-        return counts, pd.concat(pairs, ignore_index=True)
+        label, split, image = (rows[column].to_numpy() for column in ("label", "split", "image"))
+        found = [pd.DataFrame({"finding": "blank", "image": image[blank], "other": ""})]
+        for finding, (first, second) in pairs.items():
+            table = pd.DataFrame({"finding": finding, "image": image[first], "other": image[second]})
+            table["labels_differ"], table["splits_differ"] = (
+                label[first] != label[second],
+                split[first] != split[second],
+            )
+            found.append(table)
+        listed = pd.concat(found, ignore_index=True).fillna({"labels_differ": False, "splits_differ": False})
+        listed = listed.astype({"labels_differ": bool, "splits_differ": bool})
+        order = ["labels_differ", "splits_differ", "finding", "image", "other"]
+        listed = listed.sort_values(order, ascending=[False, False, True, True, True], ignore_index=True)
+        counts["identical"] = self._images_with_an_identical_one(rows)
+        near = listed[listed["finding"] == "nearly identical"]
+        counts["nearly_identical"] = {
+            "across_splits": int(near["splits_differ"].sum()),
+            "pairs": len(near),
+            "with_another_label": int(near["labels_differ"].sum()),
+        }
+        return counts, listed
 
-    def _identical(self, rows: pd.DataFrame) -> tuple[dict[str, int], pd.DataFrame]:
+    def _images_with_an_identical_one(self, rows: pd.DataFrame) -> dict[str, int]:
         groups = rows.groupby(self._digests)
         duplicates = groups["label"].transform("size") > 1
-        counts = {
+        return {
             "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
             "images": int(duplicates.sum()),
             "with_another_label": int((duplicates & (groups["label"].transform("nunique") > 1)).sum()),
         }
-        first = groups["image"].transform("first")
-        later = duplicates & (first != rows["image"])
-        return counts, pd.DataFrame({"image": first[later], "other": rows["image"][later]})
+
+    def _identical(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs: the first of images that are identical, and each of the others."""
+        place = pd.Series(range(len(self._digests)))
+        first = place.groupby(self._digests).transform("first").to_numpy()
+        later = (first != place.to_numpy()).nonzero()[0]
+        return first[later], later
 
     def _nearly_identical(
         self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[dict[str, int], pd.DataFrame]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of images that differ, but by at most ``NEAR``.
 
         The block means of two images differ no more than their pixels do, so a k-d tree of the means finds all
@@ -82,13 +107,17 @@ class DataQuality:
         candidates = _candidates(means, NEAR * self._blocks_per_image**0.5)
         parts = np.array_split(candidates, len(candidates) // CANDIDATES + 1)
         first, second = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts]).T
-        label, split, image = (rows[column].to_numpy() for column in ("label", "split", "image"))
-        counts = {
-            "across_splits": int((split[first] != split[second]).sum()),
-            "pairs": len(first),
-            "with_another_label": int((label[first] != label[second]).sum()),
-        }
-        return counts, pd.DataFrame({"image": image[first], "other": image[second]})
+        return first, second
+
+
+def _cut_groups(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs: the first image of a group, and its first one in each other split."""
+    place = pd.Series(np.arange(len(rows)))[(rows["group"] != "").to_numpy()]
+    group, split = rows["group"].to_numpy()[place], rows["split"].to_numpy()[place]
+    first = place.groupby(group).transform("first")
+    of_split = place.groupby([group, split]).transform("first")
+    other = (place == of_split) & (split != rows["split"].to_numpy()[first])
+    return first[other].to_numpy(), place[other].to_numpy()
 
 
 def summarize(findings: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from classifier.model.serialization import ModelConfig, Normalize
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
 
-class _Deployed(nn.Module):
+class Deployed(nn.Module):
     """Pixels in, logits and probabilities out."""
 
     def __init__(self, model: nn.Module, model_config: ModelConfig):
@@ -29,6 +29,7 @@ class _Deployed(nn.Module):
         self.temperature = model_config.temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and probabilities, ``(N, classes)`` each, of ``(N, C, H, W) uint8``."""
         logits = self.model(images.float())
         calibrated = logits if self.temperature == 1 else logits / self.temperature
         return logits, calibrated.softmax(1)
@@ -70,7 +71,7 @@ def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.Mod
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's internals
         program = torch.onnx.export(
-            _Deployed(model, model_config).eval(),
+            Deployed(model, model_config).eval(),
             (images,),
             input_names=[INPUT],
             output_names=list(OUTPUTS),

@@ -16,6 +16,9 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("MPLCONFIGDIR", os.path.join(ROOT, "scratch", "matplotlib"))
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(ROOT, "scratch", "torchinductor"))
 
+# `PATH=.venv/bin:$PATH python ...` leaves a path here that is wrong in any other folder.
+sys.executable = os.path.abspath(sys.executable)
+
 
 def run_own_code(script: str) -> None:
     """Start again with the code beside the script, if Python has imported that of another clone.

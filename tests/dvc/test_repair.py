@@ -94,15 +94,18 @@ def test_clone_with_autocrlf_made_before_gitattributes_is_repaired(tiny: Tiny, t
     clone = Tiny(old, tiny.raw)
     clone.run("git", "pull", "--quiet")
     assert b"\r\n" in clone.read("params.yaml")
+    (clone.root / "data/input.csv").write_bytes(b"a,b\r\n1,3\r\n")  # an edit, which stays one
     clone.dvc("config", "--local", "cache.dir", str(tiny.root / ".dvc/cache"))
     text = clone.run("python", "-m", "tools.repair").stdout
     assert re.fullmatch(
         r"repair: .* and \d+ more: had Windows line ends, which DVC takes for a change; replaced\n", text
     )
     for path in tiny.run("git", "ls-files").stdout.splitlines():
-        assert clone.read(path) == tiny.read(path), path
+        assert clone.read(path) == tiny.read(path) or path == "data/input.csv", path
+    assert clone.run("git", "status", "--porcelain").stdout == " M data/input.csv\n"
+    assert clone.read("data/input.csv") == b"a,b\n1,3\n"
+    clone.run("git", "checkout", "--quiet", "data/input.csv")
     assert clone.repro() == []
-    assert clone.run("git", "status", "--porcelain").stdout == ""
 
 
 def test_make_repro_repairs_first() -> None:

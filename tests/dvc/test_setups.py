@@ -1,5 +1,12 @@
-"""Clones as people have them: linked caches, worktrees, submodules, no branch, sub-folders, a cleaned cache."""
+"""Clones as people have them: linked caches, worktrees, submodules, no branch, a cleaned cache, two users."""
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,3 +83,69 @@ def test_cleaned_cache_runs_again_what_it_forgot(tiny: Tiny) -> None:
     tiny.set(evaluate__batch_size=7)
     shown = tiny.dvc("repro").stdout
     assert (tiny.read(FIRST), tiny.read(OUTS[2])) == forgotten, ran(shown)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become two other users")
+@pytest.mark.parametrize("umask", ["077", "002"])
+def test_two_users_with_other_umasks_share_a_cache(tiny: Tiny, umask: str) -> None:
+    """As DVC documents it, with cache.shared and a common group; neither of them is root."""
+    with shared_folder() as folder:
+        cache = folder / "cache"
+        shutil.copytree(tiny.root / ".dvc/cache", cache)
+        tiny.dvc("config", "--local", "cache.dir", str(cache))
+        tiny.dvc("config", "--local", "cache.shared", "group")
+        a, b = (tiny.copy(folder / name) for name in ("a", "b"))
+        users = "".join(f"user{number}:x:{number}:4242::/:/bin/sh\n" for number in (4001, 4002))
+        (folder / "passwd").write_text(Path("/etc/passwd").read_text() + users)
+        names = f"mount --bind {folder}/passwd /etc/passwd; "
+        for owner, path in (("4001:4242", a.root), ("4002:4242", b.root), ("0:4242", cache)):
+            tiny.run("chown", "-R", owner, str(path))
+        tiny.run("chmod", "-R", "u+rwX,g+rwXs,o-rwx", str(cache))
+
+        def repro(project: Tiny, user: str, umask: str) -> list[str]:
+            become = f"setpriv --reuid {user} --regid 4242 --clear-groups sh -c 'umask {umask}; dvc repro'"
+            environment = {**project.environment, "HOME": str(project.root)}
+            done = subprocess.run(
+                ["unshare", "--mount", "sh", "-ec", f"{everybody_may_enter()}{names}{become}"], cwd=project.root,
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return ran(done.stdout)
+
+        a.set(evaluate__batch_size=7)
+        b.set(evaluate__batch_size=7)
+        assert repro(a, "4001", umask) == ["tiny"]
+        assert repro(b, "4002", "022") == []  # what the other one made is in the run cache
+        b.set(evaluate__batch_size=8)
+        a.set(evaluate__batch_size=8)
+        assert repro(b, "4002", "022") == ["tiny"]
+        assert repro(a, "4001", umask) == []
+        for out in OUTS:
+            assert a.read(out) == b.read(out)
+
+
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="shared-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def everybody_may_enter() -> str:
+    """Commands for a mount namespace in which every user reaches the interpreter and its libraries."""
+    needed = [Path(sys.base_prefix), Path(sys.prefix).resolve()]
+    closed = {place: path for path in needed for place in path.parents if not place.stat().st_mode & 0o001}
+    hidden = [path for path in needed if any(place in path.parents for place in closed)]
+    return "; ".join(
+        [
+            "mount -t tmpfs tmpfs /mnt",
+            *(f"mkdir /mnt/{number}; mount --bind {path} /mnt/{number}" for number, path in enumerate(hidden)),
+            *(f"mount -t tmpfs -o mode=755 tmpfs {place}" for place in closed),
+            *(f"mkdir -p {path}; mount --move /mnt/{number} {path}" for number, path in enumerate(hidden)),
+            "",
+        ]
+    )

@@ -1,6 +1,8 @@
-"""A real Slurm takes the node away from a training, twice: the weights are those of an undisturbed run."""
+"""A real Slurm of two nodes: preempted and requeued jobs, one training on both nodes, one search by two jobs."""
 
 import re
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,34 +15,113 @@ MODEL = "models/classifier.safetensors"
 PATIENCE = 240  # seconds; Slurm itself waits between its steps
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """The variable that the commands of a running cluster need."""
+    with slurm() as environment:
+        yield environment
+
+
+class Jobs:
+    """What a person types in a project on a cluster."""
+
+    def __init__(self, project: Project, cluster: dict[str, str]):
+        self.project = project
+        project.environment |= cluster
+
+    def submit(self, *words: str) -> str:
+        return self.project.run("sbatch", "--parsable", *words).stdout.strip()
+
+    def state(self, job: str) -> str:
+        """``RUNNING 1``: the state, and how often it was begun again."""
+        shown = self.project.run("scontrol", "show", "job", job).stdout
+        restarts, state = (re.search(rf"{name}=(\w+)", shown) for name in ("Restarts", "JobState"))
+        assert restarts
+        assert state
+        return f"{state[1]} {restarts[1]}"
+
+    def finish(self, *words: str) -> None:
+        """Submit a job that must come to its end as it is."""
+        job = self.submit("--output=slurm-%a.log", *words)
+        wait_for(lambda: "COMPLETED" in self.states(job) or "FAILED" in self.states(job), PATIENCE, pause=0.3)
+        assert self.states(job) == {"COMPLETED"}, [path.read_text() for path in self.project.root.glob("slurm-*.log")]
+
+    def states(self, job: str) -> set[str]:
+        """Of all tasks of an array; COMPLETED, once all are."""
+        shown = re.findall(r"JobState=(\w+)", self.project.run("scontrol", "show", "job", job).stdout)
+        return {*shown} - {"COMPLETED"} or {"COMPLETED"}
+
+
 @pytest.mark.kills
-def test_preempted_and_requeued_job_ends_with_the_same_weights(finished: Project, tmp_path: Path) -> None:
+def test_preempted_and_requeued_job_ends_with_the_same_weights(
+    finished: Project, cluster: dict[str, str], tmp_path: Path
+) -> None:
     finished.set_all({**LONG, "train.epochs": 60})
     undisturbed = finished.copy(tmp_path / "undisturbed")
     undisturbed.stage("train")
-    with slurm() as environment:
-        finished.environment |= environment
-
-        def state(job: str) -> str:
-            shown = finished.run("scontrol", "show", "job", job).stdout
-            restarts, job_state = (re.search(rf"{name}=(\w+)", shown) for name in ("Restarts", "JobState"))
-            assert restarts
-            assert job_state
-            return f"{job_state[1]} {restarts[1]}"
-
-        def submit(*words: str) -> str:
-            return finished.run("sbatch", "--parsable", *words).stdout.strip()
-
-        job = submit("--exclusive", "--output=slurm.log", "examples/slurm.sbatch", "python", "-m", "stages.train")
-        wait_for(lambda: bool(checkpoints(finished)) or state(job).startswith(("FAILED", "COMPLETED")), PATIENCE)
-        assert state(job) == "RUNNING 0", finished.read("slurm.log").decode()
-        urgent = submit("--exclusive", "--partition=high", "--output=/dev/null", "--wrap", "true")
-        wait_for(lambda: state(urgent).startswith("COMPLETED"), PATIENCE, pause=0.2)
-        wait_for(lambda: finished.read("slurm.log").count(b"resuming at step") == 1, PATIENCE)
-        # What Slurm sends before the time limit, by --signal=B:TERM@120.
-        finished.run("scancel", "--batch", "--signal=TERM", job)
-        wait_for(lambda: state(job) == "COMPLETED 2", PATIENCE, pause=0.2)
+    jobs = Jobs(finished, cluster)
+    job = jobs.submit("--exclusive", "--output=slurm.log", "examples/slurm.sbatch", "python", "-m", "stages.train")
+    wait_for(lambda: bool(checkpoints(finished)) or jobs.state(job).startswith(("FAILED", "COMPLETED")), PATIENCE)
+    assert jobs.state(job) == "RUNNING 0", finished.read("slurm.log").decode()
+    urgent = jobs.submit("--exclusive", "--nodes=2", "--partition=high", "--output=/dev/null", "--wrap", "true")
+    wait_for(lambda: jobs.state(urgent).startswith("COMPLETED"), PATIENCE, pause=0.2)
+    wait_for(lambda: finished.read("slurm.log").count(b"resuming at step") == 1, PATIENCE)
+    # What Slurm sends before the time limit, by --signal=B:TERM@120.
+    finished.run("scancel", "--batch", "--signal=TERM", job)
+    wait_for(lambda: jobs.state(job) == "COMPLETED 2", PATIENCE, pause=0.2)
     log = finished.read("slurm.log").decode()
     assert log.count("stopped by SIGTERM") == 2
     assert log.count("resuming at step") == 2
     assert finished.read(MODEL) == undisturbed.read(MODEL)
+
+
+@pytest.mark.distributed
+def test_torchrun_on_two_nodes_gives_the_weights_of_two_processes(
+    finished: Project, cluster: dict[str, str], tmp_path: Path
+) -> None:
+    """The nodes share the folder, as those of a cluster do."""
+    finished.set_all({"compute.portable": False, "train.world_size": 2, "runtime.threads": 1})
+    one_machine = finished.copy(tmp_path / "one-machine")
+    one_machine.stage("train")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch: tuple[str, ...] = (
+        "torchrun",
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "1",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-id",
+        "1",
+    )
+    launch += ("--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", "-m", "stages.train")
+    jobs = Jobs(finished, cluster)
+    jobs.finish("--nodes=2", "--ntasks-per-node=1", "examples/slurm.sbatch", "srun", *launch)
+    assert finished.read(MODEL) == one_machine.read(MODEL)
+    (log,) = finished.root.glob("slurm-*.log")
+    assert log.read_text().count("train: wrote ") == 1
+
+
+@pytest.mark.experiments
+def test_array_of_jobs_is_one_search(finished: Project, cluster: dict[str, str], tmp_path: Path) -> None:
+    finished.set_all(
+        {
+            **{"search.trials": 4, "search.trials_per_round": 4, "search.rungs": [1], "search.confirm_seeds": 1},
+            "train.epochs": 2,
+            "search.space": {"optimizers.sgd.lr": {"low": 0.001, "high": 0.02, "log": True}},
+        }
+    )
+    alone = finished.copy(tmp_path / "alone")
+    alone.run("python", "-m", "tools.search")
+    jobs = Jobs(finished, cluster)
+    jobs.finish("--array=0-1", "examples/slurm.sbatch", "python", "-m", "tools.search")
+    for name in ("metrics/search.csv", "metrics/search_confirmed.csv", "metrics/search.html"):
+        assert finished.read(name) == alone.read(name), name
+    workers = [path.read_text() for path in finished.root.glob("slurm-*.log")]
+    assert len(workers) == 2
+    done = [re.findall(r"^search: (\S+, epoch \d+): ", text, re.MULTILINE) for text in workers]
+    assert not {*done[0]} & {*done[1]}, "a run was done twice"
+    assert all(done), "one of them did nothing"

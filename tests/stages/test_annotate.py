@@ -100,6 +100,24 @@ def test_odd_images_are_counted_and_kept(finished: Project) -> None:
     assert "found 1 blank images, 3 with an identical one (3 in another split), 1 nearly identical pairs" in done.stdout
     assert len(annotations.read(finished.root / "data/annotations.csv")) == TRAINING_IMAGES + TEST_IMAGES
 
+    # The table and the report have all of them, the worst first.
+    rows = pd.read_csv(finished.root / "metrics/annotate/findings.csv", dtype=str, keep_default_na=False)
+    assert sorted(rows["finding"][:3]) == ["identical", "identical", "nearly identical"]
+    assert rows["finding"][3] == "blank"
+    differ = {what: (rows[what] != rows[f"other_{what}"])[:3].tolist() for what in ("label", "split")}
+    assert differ["label"] == sorted(differ["label"], reverse=True)
+    assert differ["label"][0]
+    assert sum(differ["split"]) >= 2
+    assert [*rows.loc[3, ["other", "other_label", "other_split"]]] == [""] * 3
+    finished.stage("report")
+    page = finished.read("metrics/report.html").decode()
+    section = page[page.index('id="findings"') : page.index('id="params"')]
+    for row, words in enumerate(re.findall(r"<td>((?:identical|nearly identical)[a-z, ]*)</td></tr>", section)):
+        assert ("another label" in words) == differ["label"][row]
+        assert ("another split" in words) == differ["split"][row]
+    assert section.count("<img") == 7
+    assert ">blank</td>" in section
+
 
 @pytest.mark.parametrize("part", ["train", "t10k"])
 def test_class_without_images_is_named(finished: Project, part: str) -> None:

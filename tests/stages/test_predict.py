@@ -4,9 +4,11 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,32 @@ def test_predict_reports_bad_files_after_the_answers(finished: Project, pictures
     (finished.root / "models/classifier.onnx").unlink()
     done = finished.run("python", "-m", "tools.predict", str(pictures / "00001.png"), status=1)
     assert "classifier.onnx is missing; `dvc repro export` makes it" in done.stderr
+
+
+def test_bombs_are_refused_before_they_are_unpacked(finished: Project, pictures: Path, tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    def png(width: int, height: int, *between: bytes) -> bytes:
+        header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+        parts = chunk(b"IHDR", header), *between, chunk(b"IDAT", zlib.compress(bytes(10_000_000))), chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000)))
+    bombs = {"wide": png(10_000, 9_000), "huge": png(100_000, 100_000), "text": png(28, 28, text)}
+    for name, content in bombs.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "zip.png", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", bytes(100_000_000))
+    limit = lambda: resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))  # noqa: E731
+    paths = [str(tmp_path / f"{name}.png") for name in (*bombs, "zip")]
+    command = ("python", "-m", "tools.predict", *paths, str(pictures / "00001.png"))
+    done = finished.run(*command, status=1, preexec_fn=limit)
+    assert done.stdout.startswith(str(pictures / "00001.png"))
+    errors = done.stderr.splitlines()
+    assert [line.partition(": not a readable image: ")[0] for line in errors] == [f"predict: error: {p}" for p in paths]
+    assert "10,000 x 9,000 pixels are too many" in errors[0]
+    assert "100,000 x 100,000 pixels are too many" in errors[1]
 
 
 def test_predict_takes_folders_patterns_and_stdin(finished: Project, pictures: Path) -> None:

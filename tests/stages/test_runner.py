@@ -1,5 +1,6 @@
 """The runner: stages by hand, declared inputs and outputs only, inputs that change, signals, locks, help."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import STAGES, Project
+from tests.project import REPOSITORY, STAGES, Project
+from tests.support import forking
 from tests.support.tiny import METRICS, Tiny
 
 
@@ -105,3 +107,14 @@ def test_help_prints_the_docstring_without_heavy_imports(stage: str) -> None:
     for word in ("reads", "writes", "run", "expect"):
         assert f"\n{word} " in done.stdout
     assert done.stdout.rstrip().endswith("[]")
+
+
+def test_relative_path_of_the_interpreter_is_made_absolute(tmp_path: Path) -> None:
+    """As after `PATH=.venv/bin:$PATH`: processes are started in other folders."""
+    (tmp_path / "bin").symlink_to(forking.REAL)
+    environment = {**os.environ, "PATH": f"bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    code = "import classifier.runner, sys; print(sys.executable)"
+    done = subprocess.run(
+        ["python", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{tmp_path}/bin/python\n"

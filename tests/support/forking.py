@@ -19,7 +19,7 @@ from pathlib import Path
 from classifier.runner import portability
 
 SERVER = "TEST_FORK_SERVER"  # in the environment: the folder of socket and programs
-REAL = Path(sys.executable).parent
+REAL = Path(sys.executable).absolute().parent
 FORKED_MODULES = ("stages.", "tools.", "demo.")
 # Read at the import of a library, or they make a process one of several.
 READ_AT_IMPORT = (
@@ -91,7 +91,7 @@ def start_server(folder: Path) -> "subprocess.Popen[bytes] | None":
     script = Path(__file__).with_name("fork_server.py")
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, script, folder / "socket"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+            [REAL / "python", script, folder / "socket"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
             env={**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1"}, start_new_session=True,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node on loopback: controller, node and their authentication, all of a test's own."""
+"""A Slurm cluster of two nodes on loopback: controller, nodes and their authentication, all of a test's own."""
 
 import os
 import secrets
@@ -7,26 +7,26 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.project import wait_for
 from tests.support.browser import cannot_run
 
+NODES = ("node1", "node2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -38,9 +38,10 @@ SelectTypeParameters=CR_Core
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
-PartitionName=low Nodes={host} Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
-PartitionName=high Nodes={host} PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cores} State=UNKNOWN
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} State=UNKNOWN
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
+PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
 """
 
 
@@ -54,7 +55,7 @@ def slurm() -> Iterator[dict[str, str]]:
             "Slurm needs root here" if os.geteuid() else "slurmctld is missing (on Debian: apt install slurm-wlm)"
         )
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    for name in ("munge", "state", "spool"):
+    for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(mode=0o700)
     (folder / "munge/key").touch(0o400)
     (folder / "munge/key").write_bytes(secrets.token_bytes(1024))
@@ -70,7 +71,7 @@ def slurm() -> Iterator[dict[str, str]]:
     commands: list[list[str]] = [
         ["munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in munge.items())],
         ["slurmctld", "-D"],
-        ["slurmd", "-D"],
+        *(["slurmd", "-D", "-N", node] for node in NODES),
     ]
     daemons: list[subprocess.Popen[bytes]] = []
     try:
@@ -104,7 +105,8 @@ def slurm() -> Iterator[dict[str, str]]:
 
 
 def free_ports() -> list[int]:
-    with socket.socket() as first, socket.socket() as second:
-        for one in (first, second):
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [first.getsockname()[1], second.getsockname()[1]]
+        return [one.getsockname()[1] for one in sockets]

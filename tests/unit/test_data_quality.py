@@ -31,3 +31,26 @@ def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: py
     counts, pairs = quality.findings(rows, lambda places: pixels[places][:, None])
     assert counts["nearly_identical"] == expected
     assert (pairs["finding"] == "nearly identical").sum() == expected["pairs"]
+
+
+def test_group_in_two_splits_is_listed_with_an_image_of_each() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
+    rows = pd.DataFrame({"image": [*"abcdefg"], "label": 0, "group": ["x", "x", "x", "y", "y", "", ""]})
+    rows["split"] = ["train", "train", "test", "val", "val", "train", "test"]
+    quality = data_quality.DataQuality()
+    quality.add(pixels)
+    counts, findings = quality.findings(rows, lambda places: pixels[places])
+    assert counts["groups_in_several_splits"] == 1
+    assert findings[["finding", "image", "other", "splits_differ"]].to_numpy().tolist() == [
+        ["same group", "a", "c", True]
+    ]
+
+
+def test_nothing_odd_gives_an_empty_table() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
+    quality = data_quality.DataQuality()
+    quality.add(pixels)
+    rows = pd.DataFrame({"image": [*"abc"], "label": 0, "split": "train"})
+    _, findings = quality.findings(rows, lambda places: pixels[places])
+    assert findings.empty
+    assert [*findings] == ["finding", "image", "other", "labels_differ", "splits_differ"]
