@@ -104,9 +104,10 @@ def search(arguments: argparse.Namespace) -> int:
             return known[key]
 
     def on_record(run: "Run", record: "Record") -> None:
-        halving = state(storage.records())
-        progress.tell(run, record, halving)
-        Results(halving).write_tables()
+        with workspace.alone:
+            halving = state(storage.records())
+            progress.tell(run, record, halving)
+            Results(halving).write_tables()
 
     workers = Workers(workspace, content, storage, params.search.objective, next_runs, on_record)
     try:
@@ -119,8 +120,9 @@ def search(arguments: argparse.Namespace) -> int:
         reasons = {record["error"] for record in halving.records.values() if record.get("error")}
         raise StageError(f"no trial came to a result: {shorten(sorted(reasons))}")
     results = Results(halving)
-    results.write_tables()
-    results.write_page()
+    with workspace.alone:
+        results.write_tables()
+        results.write_page()
     print("\n".join(results.summary()))
     workspace.drop()
     return 0
@@ -206,7 +208,7 @@ def refuse_changes(settings: dict[str, Any], storage: "Storage") -> None:
 
 def remove_losers(workspace: Any, halving: "Halving") -> None:
     """Remove the clones of trials that go no further; finished ones are experiments by now."""
-    with contextlib.suppress(FileNotFoundError):
+    with workspace.alone, contextlib.suppress(FileNotFoundError):
         for path in workspace.folder.iterdir():
             if halving.is_over(path.name):
                 workspace.clone(path.name).remove()

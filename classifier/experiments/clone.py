@@ -21,6 +21,7 @@ from classifier import yaml_file
 from classifier.errors import DivergedError, ParamsError, PausedError, StageError
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
+from classifier.runner.lock import SCRATCH
 
 POLL_SECONDS = 0.1
 ATTEMPTS = 3  # of a run that was killed from outside; it resumes each time
@@ -36,11 +37,14 @@ def git(folder: Path, *words: str) -> str:
     """What a git command prints, without the last newline.
 
     Raises:
-        StageError: git failed; its last line is the message.
+        StageError: git failed; the message is its own.
     """
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StageError(f"git {words[0]}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+        command = next(word for word in words if not word.startswith("-") and "=" not in word)
+        lines = done.stderr.strip().splitlines() or ["failed"]
+        reason = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[-1])
+        raise StageError(f"git {command}: {reason.partition(': ')[2] or reason}")
     return done.stdout.rstrip("\n")
 
 
@@ -51,9 +55,15 @@ class Workspace:
         root: of the project.
         folder: for the clones and for links to the data, below ``scratch/``.
         stages: that will run in the clones; the data that they read are linked.
+
+    Attributes:
+        alone: a lock. Two workers may be in one folder, as in an array of jobs; git's index, the links and the tables
+            stand only one at a time.
     """
 
     def __init__(self, root: Path, folder: Path, stages: Sequence[str]):
+        import filelock
+
         self.root, self.folder, self.stages = root, folder, stages
         try:
             self.commit = git(root, "rev-parse", "--verify", "HEAD")
@@ -61,11 +71,14 @@ class Workspace:
             raise StageError(
                 "this needs git: every run becomes an experiment of a commit; `git init`, add, commit"
             ) from None
-        git(root, "status", "--short")  # in a copied folder git would take every file for changed, and give up
-        # A commit of the changed files that no branch knows; empty if there are none.
-        identity = ("-c", "user.name=unknown", "-c", "user.email=unknown")
-        self._changes = git(root, *identity, "stash", "create") or self.commit
-        git(root, "update-ref", f"refs/runs/{folder.name}", self._changes)  # or git might remove it after weeks
+        self.alone = filelock.FileLock(SCRATCH / "workspace.lock")
+        SCRATCH.mkdir(exist_ok=True)
+        with self.alone:
+            git(root, "status", "--short")  # in a copied folder git would take every file for changed, and give up
+            # A commit of the changed files that no branch knows; empty if there are none.
+            identity = ("-c", "user.name=unknown", "-c", "user.email=unknown")
+            self._changes = git(root, *identity, "stash", "create") or self.commit
+            git(root, "update-ref", f"refs/runs/{folder.name}", self._changes)  # or git might remove it after weeks
         from dvc.repo import Repo
 
         with Repo(str(root)) as repo:
@@ -78,16 +91,17 @@ class Workspace:
             StageError: something is missing.
         """
         making, kept = self.folder / ".tmp.data", self.folder / "data"
-        if kept.exists():
-            return
-        files.remove(making)
-        making.mkdir(parents=True)
-        for path in self._deps(self.stages, params):
-            if not (self.root / path).exists():
-                raise StageError(f"{path} is missing; `dvc repro` makes it")
-            if not git(self.root, "ls-files", "--", path):
-                _link(self.root / path, making / path)
-        making.rename(kept)
+        with self.alone:
+            if kept.exists():
+                return
+            files.remove(making)
+            making.mkdir(parents=True)
+            for path in self._deps(self.stages, params):
+                if not (self.root / path).exists():
+                    raise StageError(f"{path} is missing; `dvc repro` makes it")
+                if not git(self.root, "ls-files", "--", path):
+                    _link(self.root / path, making / path)
+            making.rename(kept)
 
     def _deps(self, stages: Iterable[str], params: Mapping[str, Any]) -> list[str]:
         """What the stages read that no stage among them writes."""
@@ -97,9 +111,10 @@ class Workspace:
 
     def drop(self) -> None:
         """Forget the commit of the changed files, and the links to the data."""
-        files.remove(self.folder / "data")
-        files.remove(self.folder / "site-cache")
-        git(self.root, "update-ref", "-d", f"refs/runs/{self.folder.name}")
+        with self.alone:
+            files.remove(self.folder / "data")
+            files.remove(self.folder / "site-cache")
+            git(self.root, "update-ref", "-d", f"refs/runs/{self.folder.name}")
         with contextlib.suppress(OSError):  # records may be there
             self.folder.rmdir()
 

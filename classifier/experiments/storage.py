@@ -51,10 +51,14 @@ class FileStorage:
 
     def add(self, key: str, record: Record) -> Record:
         """See ``Storage``."""
+        import filelock
+
         path = self._records / f"{key}.json"
-        if not path.exists():  # whoever adds it holds the claim
-            files.atomic_write(path, files.json_bytes(record))
-        kept: Record = json.loads(path.read_text(encoding="utf-8"))
+        self._claims.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(self._claims / f"record-{key}.lock"):  # the settings come from all workers at once
+            if not path.exists():
+                files.atomic_write(path, files.json_bytes(record))
+            kept: Record = json.loads(path.read_text(encoding="utf-8"))
         return kept
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A real Slurm of two nodes: preempted and requeued jobs, one training on both nodes, one search by two jobs."""
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import Project, wait_for
+from tests.support import forking
 from tests.support.recipes import LONG, checkpoints
 from tests.support.slurm import slurm
 
@@ -109,13 +111,15 @@ def test_torchrun_on_two_nodes_gives_the_weights_of_two_processes(
 def test_array_of_jobs_is_one_search(finished: Project, cluster: dict[str, str], tmp_path: Path) -> None:
     finished.set_all(
         {
-            **{"search.trials": 4, "search.trials_per_round": 4, "search.rungs": [1], "search.confirm_seeds": 1},
+            **{"search.trials": 2, "search.trials_per_round": 2, "search.rungs": [1], "search.confirm_seeds": 2},
             "train.epochs": 2,
             "search.space": {"optimizers.sgd.lr": {"low": 0.001, "high": 0.02, "log": True}},
         }
     )
     alone = finished.copy(tmp_path / "alone")
     alone.run("python", "-m", "tools.search")
+    if programs := forking.programs():  # nothing is killed here
+        finished.environment["PATH"] = f"{programs}{os.pathsep}{finished.environment['PATH']}"
     jobs = Jobs(finished, cluster)
     jobs.finish("--array=0-1", "examples/slurm.sbatch", "python", "-m", "tools.search")
     for name in ("metrics/search.csv", "metrics/search_confirmed.csv", "metrics/search.html"):
