@@ -138,6 +138,7 @@ def repair(arguments: argparse.Namespace) -> int:
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     os.chdir(ROOT)
     try:
@@ -149,6 +150,8 @@ def repair(arguments: argparse.Namespace) -> int:
             repair_line_ends()
     except LockError:
         return 0  # what is half written now is being written; and whoever runs `dvc` next is told
+    except SCMError as error:
+        raise StageError(f"{error}; `git init` makes one, or `dvc config core.no_scm true` does without") from None
     except DvcException as error:
         raise StageError(str(error)) from None
     return 0

@@ -69,4 +69,8 @@ def one_line(error: Exception) -> str:
             return f"{error.strerror}; nothing was published; fix that and run it again"
         case _:
             first_line = str(error).strip().partition("\n")[0]
+            if type(error).__name__ in ("SCMError", "NoSCMError"):
+                return "this needs a git repository with a commit: `git init`, `git add`, `git commit`"
+            if type(error).__module__.startswith(("dvc.", "scmrepo.")):  # they write for people
+                return first_line
             return f"{type(error).__name__}: {first_line} (unexpected; --debug shows where)"

@@ -85,6 +85,28 @@ def test_cleaned_cache_runs_again_what_it_forgot(tiny: Tiny) -> None:
     assert (tiny.read(FIRST), tiny.read(OUTS[2])) == forgotten, ran(shown)
 
 
+@pytest.mark.parametrize("no_scm", [False, True])
+def test_folder_without_git_is_told_in_one_line(tiny: Tiny, no_scm: bool) -> None:
+    shutil.rmtree(tiny.root / ".git")
+    if no_scm:
+        tiny.dvc("config", "core.no_scm", "true")
+    repaired = tiny.run("python", "-m", "tools.repair", status=0 if no_scm else 1)
+    assert bool(repaired.stderr) != no_scm
+    assert repaired.stderr.count("\n") == (not no_scm)
+    failed = tiny.run("python", "-m", "tools.seed_statistics", status=1)
+    wanted = "seed_statistics: error: this needs a git repository with a commit: `git init`, `git add`, `git commit`\n"
+    assert failed.stderr == wanted
+    tiny.stage("tiny")
+
+
+def test_scratch_and_logs_may_be_links_to_another_disk(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.rmtree(tiny.root / "scratch", ignore_errors=True)
+    for name in ("scratch", "logs"):
+        (tmp_path / name).mkdir()
+        (tiny.root / name).symlink_to(tmp_path / name)
+    change_and_go_back(tiny)
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become two other users")
 @pytest.mark.parametrize("umask", ["077", "002"])
 def test_two_users_with_other_umasks_share_a_cache(tiny: Tiny, umask: str) -> None:
