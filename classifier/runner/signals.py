@@ -122,9 +122,10 @@ def _parents_up_to_dvc() -> list[Any] | None:
     """The processes whose end orphans this stage: the ``dvc`` that started it and those between, such as a shell.
 
     Returns:
-        None if the stage was started by hand: it may outlive its shell, as under nohup. An empty list if DVC is gone.
+        None if the stage was started by hand: it may outlive its shell, as under nohup; or if nobody can tell. An empty
+        list if DVC is gone.
     """
-    if "DVC_STAGE" not in os.environ:
+    if "DVC_STAGE" not in os.environ or _proc_is_of_others():
         return None
     import psutil
 
@@ -139,6 +140,14 @@ def _parents_up_to_dvc() -> list[Any] | None:
                 return [] if adopted else parents
             child = parent
     return []
+
+
+def _proc_is_of_others() -> bool:
+    """Whether /proc lists other processes than this one can have to do with, as in `unshare --pid` without a mount."""
+    try:
+        return os.readlink("/proc/self") != str(os.getpid())
+    except OSError:
+        return False  # not Linux: psutil has another source
 
 
 def _was_started_by_dvc(process: Any) -> bool:
