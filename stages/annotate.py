@@ -75,6 +75,8 @@ def main(context: "StageContext") -> None:
     else:
         source = read_own(own_path, params)
 
+    if not (source.rows["split"] == "train").any():
+        raise StageError("annotate.validation_fraction: leaves no image to train with; a smaller one would")
     archives = {False: context.out("data/images.zip"), True: context.out("data/test_images.zip")}
     packed = packing.pack(source.rows, source.decoded, archives, skip=params.bad_files == "skip")
     rows = source.rows[packed.kept].reset_index(drop=True)

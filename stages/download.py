@@ -5,8 +5,9 @@ writes  data/raw/: train and t10k images and labels as uncompressed IDX files; a
 run     dvc repro download, or: python -m stages.download
 expect  55 MB in seconds to minutes; the same bytes whatever the source
 
-The environment variable FASHION_MNIST_SOURCES (URLs or folders, separated by spaces) is tried before the sources of
-params.yaml. A folder or URL must have the four files under their published names, with or without .gz.
+The environment variable FASHION_MNIST_SOURCES (URLs or folders, separated by spaces; quote one that has a space in it)
+is tried before the sources of params.yaml. A folder or URL must have the four files under their published names, with
+or without .gz.
 """
 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
@@ -14,7 +15,9 @@ import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program wi
 # isort: split
 import logging
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classifier.errors import StageError
@@ -40,8 +43,7 @@ def main(context: "StageContext") -> None:
         (raw_folder / "README.txt").write_text(OWN_IMAGES, encoding="utf-8")
         logger.info(f"nothing to download: data/own/{dataset} has the images")
         return
-    from_environment = os.environ.get("FASHION_MNIST_SOURCES", "").split()
-    sources = [*from_environment, *context.untracked_param("download.sources").of(dataset)]
+    sources = [*sources_from_environment(), *context.untracked_param("download.sources").of(dataset)]
     timeout_seconds = context.untracked_param("download.timeout_seconds")
     retries = context.untracked_param("download.retries")
 
@@ -66,6 +68,21 @@ def main(context: "StageContext") -> None:
         + f"\nFetch the four .gz files from {homepage} on a machine that can, put them in a folder,"
         " and run: FASHION_MNIST_SOURCES=/that/folder dvc repro"
     )
+
+
+def sources_from_environment() -> list[str]:
+    """What FASHION_MNIST_SOURCES names.
+
+    Raises:
+        StageError: a quote is not closed.
+    """
+    named = os.environ.get("FASHION_MNIST_SOURCES", "")
+    if Path(named).is_dir():  # one folder, whose name may have spaces
+        return [named]
+    try:
+        return shlex.split(named, posix=os.name == "posix")
+    except ValueError as error:
+        raise StageError(f"FASHION_MNIST_SOURCES={named}: {error}") from None
 
 
 if __name__ == "__main__":

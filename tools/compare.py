@@ -81,20 +81,27 @@ def read_predictions(revision: str) -> "pd.DataFrame":
 
     Raises:
         StageError: there is no such revision, or it has no predictions here or in a remote.
+        ParamsError: the revision is empty.
     """
     import pandas as pd
 
+    if not revision:
+        raise ParamsError(f"an empty revision; name a commit, an experiment, or {WORKSPACE}")
     if revision == WORKSPACE:
         try:
             content = (ROOT / PREDICTIONS).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise StageError(f"{PREDICTIONS} is missing; `dvc repro evaluate` makes it") from None
+        except UnicodeDecodeError:
+            content = ""
     else:
         import dvc.api
         from dvc.exceptions import DvcException
 
         try:
             content = dvc.api.read(PREDICTIONS, repo=str(ROOT), rev=revision)
+        except UnicodeDecodeError:
+            content = ""
         except (DvcException, FileNotFoundError) as error:
             reason = str(error).partition("\n")[0]
             raise StageError(

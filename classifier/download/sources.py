@@ -95,7 +95,14 @@ def _read_either(base: str, name: str, timeout_seconds: float) -> bytes:
 
 def _read(url: str, timeout_seconds: float) -> bytes:
     import fsspec
-    from aiohttp import ClientConnectorError, ClientError, ClientResponseError, ClientTimeout, ConnectionTimeoutError
+    from aiohttp import (
+        ClientConnectorError,
+        ClientError,
+        ClientResponseError,
+        ClientTimeout,
+        ConnectionTimeoutError,
+        InvalidURL,
+    )
     from fsspec.callbacks import TqdmCallback
     from fsspec.exceptions import FSTimeoutError
 
@@ -124,6 +131,11 @@ def _read(url: str, timeout_seconds: float) -> bytes:
         if isinstance(error.__cause__ or error, ConnectionTimeoutError):  # fsspec raises its own error from it
             raise SourceError(f"{name}: the host cannot be reached (timeout)") from None
         raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
+    except InvalidURL as error:  # the source's own, or the proxy's
+        proxies = [key for key in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for key in (key, key.lower())]
+        wrong = next((key for key in proxies if os.environ.get(key) and "://" not in os.environ[key]), "")
+        where = f"the proxy {wrong}={os.environ[wrong]} must begin with http://" if wrong else f"no URL: {error}"
+        raise SourceError(f"{name}: {where}") from None
     except ClientResponseError as error:
         raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None
     except (ClientError, OSError) as error:

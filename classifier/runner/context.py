@@ -14,7 +14,8 @@ from classifier.runner.lock import SCRATCH, exclusive
 from classifier.runner.portability import pin_instruction_set
 from classifier.runner.signals import StopSignals
 
-OWN_DATA = "data/own/"  # what a person puts there, no stage makes
+# What a person puts there, no stage makes: the folder, what it is, the param that names it.
+USERS_FILES = (("data/own/", "images", "dataset"), ("models/pretrained/", "file", "train.initial_checkpoint"))
 FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
 
 
@@ -157,8 +158,12 @@ class StageContext:
 
     def _hash_inputs(self) -> dict[str, str]:
         for path in self._declared.deps:
-            if not Path(path).exists() and path.startswith(OWN_DATA):
-                raise StageError(f"{path} is missing; put your images there, or name another `dataset` in params.yaml")
-            if not Path(path).exists():
-                raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
+            if Path(path).exists():
+                continue
+            for folder, what, key in USERS_FILES:
+                if path.startswith(folder):
+                    raise StageError(
+                        f"{path} is missing; put your {what} there, or name another `{key}` in params.yaml"
+                    )
+            raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
         return files.digests(self._declared.deps)

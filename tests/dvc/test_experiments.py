@@ -64,3 +64,10 @@ def test_compare_reads_revisions_experiments_and_workspace(finished: Project) ->
     failed = finished.run("python", "-m", "tools.compare", "no-such-thing", status=1)
     assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed.stderr
     assert failed.stderr.count("\n") == 1
+    failed = finished.run("python", "-m", "tools.compare", "", status=2)
+    assert failed.stderr == "compare: error: an empty revision; name a commit, an experiment, or workspace\n"
+    (finished.root / "metrics/predictions.csv").write_bytes(b"\xff\xfe no text")
+    failed = finished.run("python", "-m", "tools.compare", "main", status=1)
+    assert (
+        failed.stderr == "compare: error: workspace: metrics/predictions.csv is not what `dvc repro evaluate` writes\n"
+    )

@@ -62,6 +62,14 @@ def test_zero_validation_fraction_makes_no_validation_split(finished: Project) -
     assert json.loads(finished.read("metrics/annotate.json"))["num_images"].keys() == {"train", "test"}
 
 
+def test_validation_fraction_that_leaves_nothing_is_refused(finished: Project) -> None:
+    finished.set(annotate__validation_fraction=0.99)
+    errors = finished.stage("annotate", status=1).stderr
+    assert errors == (
+        "annotate: error: annotate.validation_fraction: leaves no image to train with; a smaller one would\n"
+    )
+
+
 def test_metrics_describe_the_training_images(finished: Project) -> None:
     metrics = json.loads(finished.read("metrics/annotate.json"))
     rows = pd.read_csv(finished.root / "data/annotations.csv")

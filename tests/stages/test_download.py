@@ -141,6 +141,24 @@ def test_environment_sources_come_before_params(fresh: Project, server: Server) 
     assert len(server.requests) >= len(RAW_FILES)
 
 
+@pytest.mark.parametrize("form", ["{}", "'{}' http://127.0.0.1:9/never-asked"])
+def test_folder_with_a_space_is_a_source(fresh: Project, tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "my own folder"
+    folder.symlink_to(fresh.raw)
+    fresh.environment["FASHION_MNIST_SOURCES"] = form.format(folder)
+    fresh.stage("download")
+    assert fresh.read(f"data/raw/{RAW_FILES[0]}") == (fresh.raw / RAW_FILES[0]).read_bytes()
+
+
+def test_proxy_that_is_no_url_and_quote_that_is_open_are_named(fresh: Project) -> None:
+    fresh.environment |= {"HTTP_PROXY": "host:3128", "FASHION_MNIST_SOURCES": "http://127.0.0.1:9/x"}
+    errors = fresh.stage("download", status=1).stderr
+    assert "train-images-idx3-ubyte.gz: the proxy HTTP_PROXY=host:3128 must begin with http://" in errors
+    fresh.environment["FASHION_MNIST_SOURCES"] = "'/open"
+    errors = fresh.stage("download", status=1).stderr
+    assert errors == "download: error: FASHION_MNIST_SOURCES='/open: No closing quotation\n"
+
+
 def test_unknown_protocol_and_missing_folder_are_named(fresh: Project) -> None:
     use(fresh, "gopher://there", "/no/such/folder")
     failed = fresh.stage("download", status=1)

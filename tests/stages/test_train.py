@@ -106,6 +106,15 @@ def test_environment_and_state_know_the_variables_that_change_bits(finished: Pro
     assert sorted("ONEDNN_MAX_CPU_ISA=SSE41" in each["variables"] for each in decided) == [False, True]
 
 
+def test_missing_initial_checkpoint_says_where_to_put_it(finished: Project) -> None:
+    finished.set(train__initial_checkpoint="gone.safetensors")
+    errors = finished.stage("train", status=1).stderr
+    assert errors == (
+        "train: error: models/pretrained/gone.safetensors is missing; put your file there, or name another"
+        " `train.initial_checkpoint` in params.yaml\n"
+    )
+
+
 def test_environment_names_the_processor(finished: Project) -> None:
     environment = json.loads(finished.read("models/environment.json"))
     assert environment["cpu_vendor"]
