@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from classifier.errors import StageError
-from classifier.preprocessing import open_image
 
 MODES = {"L": 1, "RGB": 3}  # Pillow's mode: number of channels
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: a tracked file must not depend on the clock
@@ -58,7 +57,7 @@ def decode(content: bytes, name: str) -> np.ndarray:
         StageError: the image is not readable, or neither grayscale nor RGB.
     """
     try:
-        with open_image(content) as image:
+        with Image.open(io.BytesIO(content)) as image:
             if image.mode not in MODES:
                 raise StageError(f"{name}: has the mode {image.mode}; convert it to grayscale (L) or RGB")
             pixels = np.asarray(image)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ran
+from tests.project import Project, ran
 from tests.support.tiny import FIRST, OUTS, Tiny
 
 
@@ -105,6 +105,25 @@ def test_scratch_and_logs_may_be_links_to_another_disk(tiny: Tiny, tmp_path: Pat
         (tmp_path / name).mkdir()
         (tiny.root / name).symlink_to(tmp_path / name)
     change_and_go_back(tiny)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HOME", None), ("HOME", "/proc/none"), ("TMPDIR", "/dev/shm"), ("LC_ALL", "C")],
+)
+def test_odd_environment_changes_nothing(tiny: Tiny, name: str, value: str | None) -> None:
+    """No home, one where nothing can be written, temporary files on another file system, no locale."""
+    tiny.environment.pop(name, None)
+    if value:
+        tiny.environment[name] = value
+    change_and_go_back(tiny)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount here")
+def test_training_in_two_processes_needs_no_shared_memory(finished: Project) -> None:
+    """As in a container, whose /dev/shm has 64 MB and may be full."""
+    finished.set_all({"compute.portable": False, "train.world_size": 2, "runtime.threads": 1, "train.epochs": 1})
+    finished.run("unshare", "--mount", "sh", "-ec", "mount -t tmpfs -o size=4k tmpfs /dev/shm; python -m stages.train")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become two other users")

@@ -65,7 +65,9 @@ def test_early_ctrl_c_shows_no_traceback(finished: Project, command: str, second
     if seconds > 0.05:  # before that, Python may still be starting, and none of this project's code has run
         assert "Traceback" not in errors
         assert "KeyboardInterrupt" not in errors
-    assert not re.search(r"/(classifier|stages|tools)/\S+\.py", errors), errors
+    # At the worst it fell into the first import, which is what makes the next one quiet.
+    lines = re.findall(r'/(?:classifier|stages|tools)/\S+\.py", line \d+, in .*\n +(.*)', errors)
+    assert all(line.startswith("import classifier.runner") for line in lines), errors
     assert process.returncode in (-signal.SIGINT, 130) or (not process.returncode and "checkpoints" in command)
 
 
