@@ -24,6 +24,7 @@ def main() -> None:
     seconds, tables = [], []
     for jobs in ("1", "2"):
         with clone() as project:
+            project.dvc("checkout")
             project.set_all(SEARCH)
             taken, _ = measured(project, "python", "-m", "tools.search", "--jobs", jobs)
             seconds.append(taken)
