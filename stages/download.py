@@ -77,7 +77,7 @@ def sources_from_environment() -> list[str]:
         StageError: a quote is not closed.
     """
     named = os.environ.get("FASHION_MNIST_SOURCES", "")
-    if Path(named).is_dir():  # one folder, whose name may have spaces
+    if named and Path(named).is_dir():  # one folder, whose name may have spaces
         return [named]
     try:
         return shlex.split(named, posix=os.name == "posix")

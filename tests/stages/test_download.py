@@ -150,6 +150,13 @@ def test_folder_with_a_space_is_a_source(fresh: Project, tmp_path: Path, form: s
     assert fresh.read(f"data/raw/{RAW_FILES[0]}") == (fresh.raw / RAW_FILES[0]).read_bytes()
 
 
+def test_without_the_variable_only_params_name_sources(fresh: Project) -> None:
+    fresh.environment.pop("FASHION_MNIST_SOURCES")
+    fresh.set_all({"download.sources.fashion-mnist": [str(fresh.raw)]})
+    done = fresh.stage("download")
+    assert "nothing usable" not in done.stdout + done.stderr
+
+
 def test_proxy_that_is_no_url_and_quote_that_is_open_are_named(fresh: Project) -> None:
     fresh.environment |= {"HTTP_PROXY": "host:3128", "FASHION_MNIST_SOURCES": "http://127.0.0.1:9/x"}
     errors = fresh.stage("download", status=1).stderr
