@@ -57,9 +57,10 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         StageError: a run failed for another reason than its params.
     """
     from classifier import config
-    from classifier.experiments.clone import Stopped, Workspace
+    from classifier.experiments.clone import Stopped
     from classifier.experiments.storage import FileStorage
     from classifier.experiments.workers import Workers
+    from classifier.experiments.workspace import Workspace
 
     os.chdir(ROOT)
     if min(arguments.folds, arguments.seeds, arguments.jobs) < 1 or arguments.folds * arguments.seeds < 2:
@@ -111,7 +112,7 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
         ParamsError: a change is not KEY=VALUE, or not allowed; there is no such revision.
     """
     from classifier import config, yaml_file
-    from classifier.experiments.clone import experiment_references, git
+    from classifier.experiments.git import experiment_references, git
     from classifier.runner.declaration import flatten, get_by_key
 
     different: dict[str, Any] = {}
@@ -172,7 +173,7 @@ def recipe_hash(content: dict[str, Any]) -> str:
 
 def add_experiments(runs: "Sequence[Run]", storage: "Storage") -> int:
     """Take what experiments hold already, also those of other clones, and return how many runs are known."""
-    from classifier.experiments.clone import experiment_references, git
+    from classifier.experiments.git import experiment_references, git
 
     for run in runs:
         for reference in experiment_references(ROOT, run.experiment)[:1]:

@@ -63,10 +63,11 @@ def search(arguments: argparse.Namespace) -> int:
     """
     from classifier import config
     from classifier.experiments import space
-    from classifier.experiments.clone import Stopped, Workspace
+    from classifier.experiments.clone import Stopped
     from classifier.experiments.halving import Halving
     from classifier.experiments.search_results import Results
     from classifier.experiments.workers import Workers
+    from classifier.experiments.workspace import Workspace
     from classifier.runner import files
 
     os.chdir(ROOT)
@@ -152,7 +153,7 @@ def open_storage(url: str, folder: Path) -> "Storage":
         StageError: the database cannot be reached.
         ParamsError: the URL is of another kind.
     """
-    from classifier.experiments.clone import git
+    from classifier.experiments.git import git
     from classifier.experiments.storage import FileStorage, PostgresStorage
 
     if not url:

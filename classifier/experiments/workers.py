@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from classifier import config
 from classifier.errors import DivergedError, ParamsError
-from classifier.experiments.clone import Stopped, Workspace
+from classifier.experiments.clone import Stopped
 from classifier.experiments.storage import Record, Storage
+from classifier.experiments.workspace import Workspace
 
 if TYPE_CHECKING:
     from classifier.experiments.halving import Run
@@ -110,13 +111,17 @@ class Workers:
         try:
             content = config.replaced(self._content, run.params)
             clone = self._workspace.clone(run.clone)
-            clone.set_params(content, stop_after_epoch=run.epochs)
-            for stage in run.stages[: run.stages.index("train")]:
-                clone.reproduce(stage, self._stop)
-            row = clone.train_until(run.epochs, self._stop)
+            if not clone.has_experiment(run.experiment):
+                clone.undo_experiment(self._stop)
+                clone.set_params(content, stop_after_epoch=run.epochs)
+                for stage in run.stages[: run.stages.index("train")]:
+                    clone.reproduce(stage, self._stop)
+                row = clone.train_until(run.epochs, self._stop)
+                if run.experiment:
+                    clone.set_params(content, stop_after_epoch=0)
+                    clone.make_experiment(run.experiment, run.stages, self._stop)
             if run.experiment:
-                clone.set_params(content, stop_after_epoch=0)
-                row = clone.publish_experiment(run.experiment, run.stages, self._stop)
+                row = clone.publish_experiment(run.experiment)
         except (DivergedError, ParamsError) as error:
             return {"params": run.params, "value": None, "error": str(error)}
         return {"params": run.params, "value": round(row[self._objective], 6)}

@@ -1,10 +1,10 @@
 """A search that is killed, or shared by two machines, ends as one that nobody disturbed."""
 
+import contextlib
 import io
 import json
 import os
 import random
-import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -69,6 +69,19 @@ def begin(project: Project, *words: str) -> "subprocess.Popen[str]":
 
 def records(project: Project) -> int:
     return len([*project.root.glob("scratch/search-search/records/[!.]*.json")])
+
+
+def reached(project: Project, number: int) -> bool:
+    """Whether so many runs have a record, or an experiment is about to be made, where DVC hides files in a stash."""
+    return records(project) > number or any(project.root.glob("scratch/search-search/trial-*/scratch/kept"))
+
+
+def terminate(process: "subprocess.Popen[str]") -> None:
+    """Stop a search as Ctrl-C and batch systems do."""
+    process.terminate()
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "the same command goes on" in output
 
 
 def references(project: Project) -> dict[str, str]:
@@ -172,18 +185,16 @@ def test_search_killed_at_random_ends_with_the_same_tables_and_models(
     project = searchable.copy(tmp_path / "project")
     blank_test_images(project)
     draw = random.Random(os.environ.get("CHAOS_SEED"))
-    for signum, after in ((signal.SIGKILL, 0), (signal.SIGTERM, 3), (signal.SIGKILL, 6)):
+    for after, kill in ((0, kill_group), (3, terminate), (4, subprocess.Popen.kill)):
         process = begin(project, "--jobs", "2")
-        wait_for(lambda after=after, process=process: records(project) > after or process.poll() is not None, PATIENCE)  # type: ignore[misc]
-        try:
+        wait_for(lambda after=after, process=process: reached(project, after) or process.poll() is not None, PATIENCE)  # type: ignore[misc]
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(draw.uniform(0, 2))
-        except subprocess.TimeoutExpired:
-            if signum == signal.SIGTERM:
-                process.terminate()
-                assert process.wait(60) == 130
-                assert "the same command goes on" in process.communicate()[0]
-            else:
-                kill_group(process, signum)
+        assert not process.poll(), process.communicate()[0]
+        kill(process)
+        process.wait(60)
+    for clone in project.root.glob("scratch/search-search/trial-*"):
+        (clone / ".git/index.lock").touch()  # what a killed git leaves
     done = project.run("python", "-m", "tools.search", "--jobs", "2")
     assert "going on: " in done.stdout
     check_same(project, undisturbed)
