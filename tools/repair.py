@@ -1,14 +1,17 @@
-"""Repair files that DVC can no longer read, or takes for changed: a cut-off dvc.lock and others, Windows line ends.
+"""Repair what a killed DVC leaves (truncated files, no branch), and Windows line ends, which it takes for changes.
 
 reads   dvc.lock, .dvc/tmp/rwlock, .dvc/cache/runs/, the files that git tracks
 writes  dvc.lock, if it was truncated: the committed one; deletes truncated files of the other two kinds; text files
-        with Windows line ends, if .gitattributes wants others; logs each
+        with Windows line ends, if .gitattributes wants others; git's HEAD; logs each
 run     make repro does it first; or: python -m tools.repair
 expect  a second, and nothing to do; nothing is done while another DVC is running
 
 DVC writes these files in place, which takes some hundredths of a second a stage. A kill or a Ctrl-C just then leaves a
 truncated file, at which every later `dvc repro` stops. Nothing is lost with it: the intact entries of the run cache
 know what has run.
+
+`dvc exp run` leaves the branch while it works. If it is killed, git says "HEAD detached", and no branch would have the
+next commit.
 
 DVC hashes files as they are. A clone that was made with `core.autocrlf=true` before it had a .gitattributes keeps its
 Windows line ends, and every stage would run again.
@@ -25,14 +28,19 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from classifier.errors import StageError, shorten
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
 logger = logging.getLogger("tools.repair")
 
 LOCK = Path("dvc.lock")
+EXP_RUN = "refs/exps/exec/"  # there while `dvc exp run` works
 
 
 def repair_lock() -> None:
@@ -99,6 +107,29 @@ def repair_run_cache(runs: Path) -> None:
         logger.info(f"{entry} was truncated; removed, the stage is recorded anew")
 
 
+def repair_head(repo: "Repo") -> None:
+    """Go back to the branch that a killed `dvc exp run` has left; files stay as they are."""
+    try:
+        name, commit = (
+            _git(*words).decode().strip() for words in (("branch", "--show-current"), ("rev-parse", "HEAD"))
+        )
+        # DVC's own lock is free while a stage of the run works.
+        if name or not _git("for-each-ref", EXP_RUN) or repo.experiments.workspace_queue._active_pid:
+            return
+        # git's words for the latest move of HEAD, if that was the one to this commit.
+        words = _git("reflog", "-1", "--format=%gs").decode().strip()
+        branch = words.removeprefix("checkout: moving from ").removesuffix(f" to {commit}")
+        if _git("for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}").decode().strip() != commit:
+            return
+        _git("symbolic-ref", "-m", "repair: back to the branch", "HEAD", f"refs/heads/{branch}")
+        _git("rm", "--quiet", "--cached", "--ignore-unmatch", ".dvc/tmp/repro.dat")  # DVC's, for an experiment's commit
+        for reference in _git("for-each-ref", "--format=%(refname)", EXP_RUN).decode().split():
+            _git("update-ref", "--no-deref", "-d", reference)
+    except StageError:
+        return  # without git there are no experiments
+    logger.info(f"a `dvc exp run` was killed and had left the branch; back on {branch}")
+
+
 def repair_line_ends() -> None:
     """Give the text files that .gitattributes wants so the line ends of the repository; to git they are the same."""
     try:
@@ -148,6 +179,7 @@ def repair(arguments: argparse.Namespace) -> int:
             repair_rwlock(Path(os.path.relpath(repo.tmp_dir), "rwlock"))
             repair_run_cache(Path(os.path.relpath(repo.stage_cache.cache_dir)))
             repair_line_ends()
+            repair_head(repo)
     except LockError:
         return 0  # what is half written now is being written; and whoever runs `dvc` next is told
     except SCMError as error:

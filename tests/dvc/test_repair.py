@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import DVC_CUT_OFF
-from tests.project import REPOSITORY, Project
+from tests.project import REPOSITORY, Project, kill_group
 from tests.support.tiny import Tiny
 
 
@@ -106,6 +106,29 @@ def test_clone_with_autocrlf_made_before_gitattributes_is_repaired(tiny: Tiny, t
     assert clone.read("data/input.csv") == b"a,b\n1,3\n"
     clone.run("git", "checkout", "--quiet", "data/input.csv")
     assert clone.repro() == []
+
+
+def test_branch_that_a_killed_experiment_left_is_restored(tiny: Tiny, tmp_path: Path) -> None:
+    clone = tiny.copy(tmp_path / "clone")
+    branch = clone.run("git", "branch", "--show-current").stdout
+    process = clone.start_waiting("dvc", "exp", "run")
+    assert clone.run("python", "-m", "tools.repair").stdout == "", "it is still running"
+    kill_group(process)
+    clone.go_on()
+    assert clone.run("git", "branch", "--show-current").stdout == ""
+    params = clone.read("params.yaml")
+    said = clone.run("python", "-m", "tools.repair").stdout
+    assert said == f"repair: a `dvc exp run` was killed and had left the branch; back on {branch}"
+    assert clone.run("git", "branch", "--show-current").stdout == branch
+    assert clone.run("git", "diff", "--name-only", "HEAD").stdout == "metrics/tiny.json\nparams.yaml\n"
+    assert clone.read("params.yaml") == params
+    clone.dvc("exp", "run", "--name", "again")
+    assert clone.run("git", "branch", "--show-current").stdout == branch
+
+    # Whoever is off the branch by a wish of their own stays there.
+    clone.run("git", "checkout", "--quiet", "--detach")
+    assert clone.run("python", "-m", "tools.repair").stdout == ""
+    assert clone.run("git", "branch", "--show-current").stdout == ""
 
 
 def test_make_repro_repairs_first() -> None:
