@@ -77,7 +77,19 @@ LIBRARIES = [
     "torch.export",
     "torch.onnx",
     "torch.onnx._internal.exporter._compat",
+    "torch.export._trace",
+    "torch._functorch.aot_autograd",
+    "torch._inductor.codecache",
+    "torch._functorch._aot_autograd.subclass_parametrization",
+    "torch._inductor.compiler_bisector",
     "torch._inductor.custom_graph_pass",
+    "torch._inductor.sizevars",
+    "torch._subclasses.schema_check_mode",
+    "torch._export.passes.replace_autocast_with_hop_pass",
+    "torch._export.passes.replace_set_grad_with_hop_pass",
+    "torch.export._patches",
+    "torch.fx.experimental.validator",
+    "sympy.tensor.tensor",
     "torch.optim",
     "torchvision",
     "onnx",
@@ -86,6 +98,7 @@ LIBRARIES = [
     "onnx.numpy_helper",
     "onnxscript",
     "onnxscript.optimizer",
+    "onnxscript.rewriter.onnx_fusions",
     "dvc.cli",
     "dvc.repo",
     "dvc.repo.reproduce",
@@ -151,6 +164,16 @@ def import_libraries() -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    with contextlib.suppress(ImportError, AttributeError):
+        read_onnx_operators()
+
+
+def read_onnx_operators() -> None:
+    """Let a child's first export have the translations of PyTorch's operators, the same for every model, from here."""
+    source = importlib.import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
+    read = source.get_torchlib_ops
+    kept = [read()]
+    source.get_torchlib_ops = lambda: kept.pop() if kept else read()
 
 
 # --- the child ------------------------------------------------------------------------------------------------------
