@@ -113,7 +113,7 @@ def write_samples(site: Path) -> dict:
     rows = annotations.read(ANNOTATIONS)
     test = rows[rows["split"] == "test"]
     each = max(1, SAMPLES // max(1, test["label"].nunique()))
-    chosen = test.groupby("label").head(each).head(SAMPLES)
+    chosen = test.sort_values("label", kind="stable").groupby("label").head(each).head(SAMPLES)
     read = images.reader(IMAGES)
     (site / "samples").mkdir()
     samples = []

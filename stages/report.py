@@ -167,6 +167,7 @@ def read_predictions(path: Path) -> Predictions:
     number = {name: label for label, name in enumerate(class_names)}
     labels, predicted = (rows[column].map(number).to_numpy(np.int64) for column in ("label", "predicted"))
     probabilities = rows[columns].to_numpy(np.float64)
+    rows = rows[["image", "label", "predicted"]].copy()
     rows["confidence"] = probabilities[np.arange(len(rows)), predicted]
     rows["probability of the label"] = probabilities[np.arange(len(rows)), labels]
     return Predictions(rows, class_names, labels, predicted, probabilities)
@@ -253,8 +254,8 @@ def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def class_rows(by_class: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The classes with their figures, the lowest F1 first."""
-    rows = by_class.reset_index().sort_values(["f1", "class"])
+    """The classes with their figures, the lowest F1 first, then by number."""
+    rows = by_class.reset_index().sort_values("f1", kind="stable")
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
 

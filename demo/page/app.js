@@ -4,12 +4,14 @@ import { load } from "./classifier.js";
 import { decode, isLight, prepare } from "./pixels.js";
 
 const FIELD_PIXELS = 448; // approximate width; rounded to a multiple of the model's width, so that pixels stay square
+const MOST_BARS = 20; // of more classes, half as many of the likeliest
 const PEN = 1 / 11; // fraction of the field's width
 
 const [field, choose, clear, invert, file, hint, problem, answer, prediction, source, bars, samples, about] = [
   "field", "choose", "clear", "invert", "file", "hint", "problem", "answer", "prediction", "source", "bars", "samples",
   "about",
 ].map((id) => document.getElementById(id));
+const rows = []; // of the bars, one for each class
 const context = field.getContext("2d", { alpha: false, willReadFrequently: true });
 const usualHint = hint.textContent;
 
@@ -114,7 +116,7 @@ function giveHint(background) {
 
 function showBars(probabilities) {
   const best = Math.max(...probabilities);
-  [...bars.children].forEach((row, label) => {
+  rows.forEach((row, label) => {
     const probability = probabilities[label] ?? 0;
     const meter = row.querySelector("[role=meter]");
     meter.ariaValueNow = probability;
@@ -122,6 +124,10 @@ function showBars(probabilities) {
     meter.firstChild.style.width = percent(probability);
     row.classList.toggle("likeliest", probability > 0 && probability === best);
   });
+  if (rows.length > MOST_BARS) {
+    const order = rows.map((_, label) => label).sort((a, b) => (probabilities[b] ?? 0) - (probabilities[a] ?? 0));
+    bars.replaceChildren(...order.slice(0, MOST_BARS / 2).map((label) => rows[label]));
+  }
 }
 
 function showPixels(pixels) {
@@ -159,8 +165,9 @@ function build() {
   });
   for (const name of model.class_names) {
     const meter = element("div", { role: "meter", ariaLabel: name, ariaValueMin: 0, ariaValueMax: 1 }, element("div"));
-    bars.append(element("li", {}, element("span", { textContent: name }), meter, element("span")));
+    rows.push(element("li", {}, element("span", { textContent: name }), meter, element("span")));
   }
+  bars.append(...rows);
   for (const sample of model.samples) {
     const image = element("img", { src: sample.file, alt: sample.class_name });
     const radio = element("input", { type: "radio", name: "sample", onchange: () => takeSample(sample, image) });

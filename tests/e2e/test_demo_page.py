@@ -127,6 +127,21 @@ def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_of_many_classes_the_likeliest_come_first(demo: Project, browser: Browser, address: str) -> None:
+    path = demo.root / "scratch/demo/site/model.json"
+    whole = path.read_text()
+    names = json.loads(whole)["class_names"]
+    path.write_text(json.dumps({**json.loads(whole), "class_names": [*names, *(f"other {n}" for n in range(20))]}))
+    try:
+        page = Page(browser, address)
+        shown = page.probabilities()
+        assert sorted(shown) == sorted(names), "ten are known to the model, so no other can be likelier"
+        assert sorted(shown.values(), reverse=True) == [*shown.values()]
+        assert page.text("prediction").startswith(next(iter(shown)))
+    finally:
+        path.write_text(whole)
+
+
 PHONE, HEIGHT = 360, 740  # CSS pixels
 
 
@@ -402,7 +417,7 @@ def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, 
             ):
                 pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
             (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})
-            page.choose(number)
+            page.choose(page.samples().index(f"{number}.jpg"))
             page.must_say(f"{number}.jpg", dict(zip(["<b>red", "green", "blue"], probabilities[0], strict=True)))
         Image.fromarray(random.integers(0, 256, (50, 33, 3)).astype(np.uint8)).save(tmp_path / "large.png")
         browser.drop(tmp_path / "large.png")

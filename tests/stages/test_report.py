@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from classifier.errors import StageError
 from classifier.report import model_summary
+from stages import report
 from tests.project import Project
 
 
@@ -13,6 +15,20 @@ def test_matplotlibrc_changes_no_byte(finished: Project) -> None:
     (finished.root / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\nsvg.fonttype: none\n")
     finished.stage("report", real=True)  # it is read at the import
     assert "up to date" in finished.dvc("status").stdout
+
+
+@pytest.mark.filterwarnings("error")
+def test_predictions_of_many_classes_are_read_without_a_warning(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(300)]
+    table = pd.DataFrame(0.0, index=range(2), columns=[f"{report.PROBABILITY}{name}" for name in names])
+    table.iloc[:, 7] = 1.0
+    table.insert(0, "image", ["a", "b"])
+    table.insert(1, "label", "class 7")
+    table.insert(2, "predicted", "class 7")
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    read = report.read_predictions(tmp_path / "predictions.csv")
+    assert read.class_names == names
+    assert [*read.rows["confidence"]] == [1.0, 1.0]
 
 
 def test_unsuitable_input_is_one_line(finished: Project, tmp_path: Path) -> None:
