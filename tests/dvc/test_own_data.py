@@ -1,12 +1,16 @@
 """A person's own images through the whole pipeline: one line in params.yaml, and everything else follows."""
 
+import functools
+import http.server
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from classifier import annotations
 from classifier.model.serialization import load
 from tests.project import STAGES, Project
 from tests.support import own
@@ -100,6 +104,23 @@ def test_experiment_switches_the_images_and_a_clone_pulls_them(colors: Project, 
     other.run("git", "config", "user.email", "test@example.org")
     done = other.dvc("exp", "run", "--name", "small", "-S", "annotate.size=[16,16]", "-S", "train.epochs=1")
     assert "train: mlp" in done.stdout
+
+
+@pytest.mark.experiments
+def test_images_are_imported_from_a_url(colors: Project, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "web/colors"), "zip", colors.root / "data/own/colors")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        colors.dvc("import-url", f"http://127.0.0.1:{server.server_port}/colors.zip", "data/own/web.zip")
+        server.shutdown()
+        thread.join()
+    before = annotations.read(colors.root / "data/annotations.csv")
+    colors.set_all({"dataset": "web.zip"})
+    assert colors.repro("annotate") == ["download", "annotate"]
+    assert sorted(annotations.read(colors.root / "data/annotations.csv")["image"]) == sorted(before["image"])
+    assert "web.zip.dvc" in colors.run("git", "status", "--porcelain", "--", "data/own").stdout
 
 
 def test_persons_files_are_never_written(colors: Project) -> None:
