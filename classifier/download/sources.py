@@ -134,7 +134,8 @@ def _read(url: str, timeout_seconds: float) -> bytes:
     except InvalidURL as error:  # the source's own, or the proxy's
         proxies = [key for key in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for key in (key, key.lower())]
         wrong = next((key for key in proxies if os.environ.get(key) and "://" not in os.environ[key]), "")
-        where = f"the proxy {wrong}={os.environ[wrong]} must begin with http://" if wrong else f"no URL: {error}"
+        # Not its value, which may hold a password.
+        where = f"the proxy in {wrong} must begin with http://" if wrong else f"no URL: {error}"
         raise SourceError(f"{name}: {where}") from None
     except ClientResponseError as error:
         raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None

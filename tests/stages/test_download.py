@@ -158,9 +158,10 @@ def test_without_the_variable_only_params_name_sources(fresh: Project) -> None:
 
 
 def test_proxy_that_is_no_url_and_quote_that_is_open_are_named(fresh: Project) -> None:
-    fresh.environment |= {"HTTP_PROXY": "host:3128", "FASHION_MNIST_SOURCES": "http://127.0.0.1:9/x"}
+    fresh.environment |= {"HTTP_PROXY": "me:secret@host:3128", "FASHION_MNIST_SOURCES": "http://127.0.0.1:9/x"}
     errors = fresh.stage("download", status=1).stderr
-    assert "train-images-idx3-ubyte.gz: the proxy HTTP_PROXY=host:3128 must begin with http://" in errors
+    assert "train-images-idx3-ubyte.gz: the proxy in HTTP_PROXY must begin with http://" in errors
+    assert "secret" not in errors
     fresh.environment["FASHION_MNIST_SOURCES"] = "'/open"
     errors = fresh.stage("download", status=1).stderr
     assert errors == "download: error: FASHION_MNIST_SOURCES='/open: No closing quotation\n"
