@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+import types
 from typing import Any
 
 from classifier.runner import portability
@@ -20,6 +21,16 @@ MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [24]}, "lenet": {}, "cnn"
 # Of each model; convolutions are slow in an emulator, so most optimizers train the other one.
 OPTIMIZERS = {"mlp": ("adam", "adamw", "rmsprop", "adagrad", "sgd"), "lenet": ("sgd",), "cnn": ("sgd", "muon")}
 IMAGES, BATCH, STEPS = 40, 20, 2
+
+
+class NoCompiler(types.ModuleType):
+    """In the place of ``torch._dynamo``."""
+
+    def disable(self, function: Any, *words: Any, **options: Any) -> Any:
+        return function
+
+    def graph_break(self) -> None:
+        pass
 
 
 def digest(*parts: Any) -> str:
@@ -44,6 +55,10 @@ def results(with_onnx: bool) -> dict[str, str]:
     from classifier.train.losses import make_loss
     from classifier.train.optim import make_optimizer
     from classifier.train.parallel import ParallelGradient
+
+    if not with_onnx:
+        # An optimizer's first step imports the compiler, to be left alone by it: ten seconds in an emulator.
+        torch._dynamo = sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")  # type: ignore[attr-defined]
 
     params, plain = config.read()
     backend = compute.prepare(params.compute.model_copy(update={"portable": True}), params.runtime.threads)

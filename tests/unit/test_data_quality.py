@@ -33,6 +33,20 @@ def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: py
     assert (pairs["finding"] == "nearly identical").sum() == expected["pairs"]
 
 
+def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> None:
+    one = np.random.default_rng(0).integers(0, 200, (1, 8, 8), dtype=np.uint8)
+    pixels = np.stack([one, one, one + 1, one + 1, one + 50])
+    rows = pd.DataFrame({"image": [*"abcde"], "label": 0, "split": ["train", "test", "train", "train", "train"]})
+    quality = data_quality.DataQuality()
+    quality.add(pixels)
+    asked = []
+    counts, pairs = quality.findings(rows, lambda places: (asked.append(len(places)), pixels[places])[1])
+    near = pairs[pairs["finding"] == "nearly identical"]
+    assert sorted(zip(near["image"], near["other"], strict=True)) == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
+    assert counts["nearly_identical"] == {"across_splits": 2, "pairs": 4, "with_another_label": 0}
+    assert asked == [1, 1]
+
+
 def test_group_in_two_splits_is_listed_with_an_image_of_each() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
     rows = pd.DataFrame({"image": [*"abcdefg"], "label": 0, "group": ["x", "x", "x", "y", "y", "", ""]})
