@@ -4,7 +4,7 @@ Everybody reports results on the official test images; dropping one would make i
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from classifier.annotate.splits import cut_groups
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
 BLOCKS = (2, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
-CANDIDATES = 20_000  # pairs whose pixels are compared at once
+FINE_BLOCKS = (4, 4)  # of each channel, to rule most candidates out before their pixels are read
+COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
 
@@ -26,17 +27,22 @@ class DataQuality:
         self._digests: list[bytes] = []
         self._means: list[np.ndarray] = []
         self._blank: list[np.ndarray] = []
-        self._blocks_per_image = 0.0  # a fraction: pixels at the edges may be in no block
+        self._fine_means: list[np.ndarray] = []
+        self._image_bytes = 0
+        self._radius = self._fine_radius = 0.0  # of two means; no images that differ by at most NEAR are farther apart
 
     def add(self, pixels: np.ndarray) -> None:
         """Look at ``(N, C, H, W) uint8`` images."""
         flat = pixels.reshape(len(pixels), -1)
         self._blank.append(flat.max(1) == flat.min(1))
         self._digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
-        means = block_means(pixels)
-        self._means.append(means)
-        height, width = (side // min(parts, side) for parts, side in zip(BLOCKS, pixels.shape[2:], strict=True))
-        self._blocks_per_image = pixels.shape[2] * pixels.shape[3] / (height * width)
+        means, fine_means = (block_means(pixels, blocks) for blocks in (BLOCKS, FINE_BLOCKS))
+        self._means.append(means.mean(1))
+        self._fine_means.append(fine_means.reshape(len(pixels), -1))
+        _, channels, *size = pixels.shape
+        self._image_bytes = pixels[0].nbytes
+        self._radius = NEAR * _blocks_per_image(size, BLOCKS) ** 0.5
+        self._fine_radius = NEAR * (channels * _blocks_per_image(size, FINE_BLOCKS)) ** 0.5
 
     def findings(
         self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
@@ -105,10 +111,15 @@ class DataQuality:
         """
         groups = pd.Series(range(len(self._digests))).groupby(self._digests, sort=False)
         first = groups.first().to_numpy()
-        means = np.concatenate(self._means)[first]
-        candidates = first[_candidates(means, NEAR * self._blocks_per_image**0.5)]
-        parts = np.array_split(candidates, len(candidates) // CANDIDATES + 1)
-        near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
+        candidates = first[_candidates(np.concatenate(self._means)[first], self._radius)]
+        fine = np.concatenate(self._fine_means)
+        candidates = np.concatenate(
+            [
+                pairs[((fine[pairs[:, 0]] - fine[pairs[:, 1]]) ** 2).sum(1) <= self._fine_radius**2]
+                for pairs in _parts(candidates, fine[0].nbytes)
+            ]
+        )
+        near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in _parts(candidates, 4 * self._image_bytes)])
         sizes = groups.transform("size").to_numpy()
         if 0 < (sizes[near[:, 0]] * sizes[near[:, 1]]).sum() <= MAX_CANDIDATES and (sizes[near] > 1).any():
             members = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
@@ -139,13 +150,29 @@ def summarize(findings: dict[str, Any]) -> str:
     )
 
 
-def block_means(pixels: np.ndarray) -> np.ndarray:
-    """Means of the ``BLOCKS`` of each of ``(N, C, H, W)`` images, over all channels, ``(N, blocks)``."""
+def block_means(pixels: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
+    """Means of the blocks (rows and columns of them) of each of ``(N, C, H, W)`` images, ``(N, C, blocks)``."""
     count, channels, *size = pixels.shape
-    rows, columns = (min(parts, side) for parts, side in zip(BLOCKS, size, strict=True))
-    height, width = size[0] // rows, size[1] // columns
-    blocks = pixels[:, :, : rows * height, : columns * width].reshape(count, channels, rows, height, columns, width)
-    return np.asarray(blocks.mean((1, 3, 5), dtype=np.float32).reshape(count, -1))
+    rows, columns, height, width = _layout(size, blocks)
+    whole = pixels[:, :, : rows * height, : columns * width].reshape(count, channels, rows, height, columns, width)
+    return np.asarray(whole.mean((3, 5), dtype=np.float32).reshape(count, channels, -1))
+
+
+def _layout(size: Sequence[int], blocks: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Rows and columns of blocks, and their height and width; pixels at the edges may be in no block."""
+    rows, columns = (min(parts, side) for parts, side in zip(blocks, size, strict=True))
+    return rows, columns, size[0] // rows, size[1] // columns
+
+
+def _blocks_per_image(size: Sequence[int], blocks: tuple[int, int]) -> float:
+    """By area, so it may be a fraction."""
+    _, _, height, width = _layout(size, blocks)
+    return size[0] * size[1] / (height * width)
+
+
+def _parts(pairs: np.ndarray, nbytes: int) -> list[np.ndarray]:
+    """The pairs in parts, so that ``nbytes`` each are not too much."""
+    return np.array_split(pairs, len(pairs) * nbytes // COMPARED_BYTES + 1)
 
 
 def _candidates(means: np.ndarray, radius: float) -> np.ndarray:
@@ -165,6 +192,9 @@ def _is_near(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> n
     """Which of ``(P, 2)`` pairs of images are nearly but not exactly identical, ``(P,) bool``."""
     if not len(pairs):
         return np.zeros(0, bool)
-    difference = lookup(pairs[:, 0]).astype(np.float32) - lookup(pairs[:, 1])
+    places, which = np.unique(pairs, return_inverse=True)
+    first, second = which.reshape(pairs.shape).T
+    pixels = lookup(places)
+    difference = pixels[first].astype(np.float32) - pixels[second]
     squared = (difference**2).mean((1, 2, 3))
     return np.asarray((squared > 0) & (squared <= NEAR**2))
