@@ -39,8 +39,13 @@ def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> Non
     rows = pd.DataFrame({"image": [*"abcde"], "label": 0, "split": ["train", "test", "train", "train", "train"]})
     quality = data_quality.DataQuality()
     quality.add(pixels)
-    asked = []
-    counts, pairs = quality.findings(rows, lambda places: (asked.append(len(places)), pixels[places])[1])
+    asked: list[int] = []
+
+    def lookup(places: np.ndarray) -> np.ndarray:
+        asked.append(len(places))
+        return np.asarray(pixels[places])
+
+    counts, pairs = quality.findings(rows, lookup)
     near = pairs[pairs["finding"] == "nearly identical"]
     assert sorted(zip(near["image"], near["other"], strict=True)) == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
     assert counts["nearly_identical"] == {"across_splits": 2, "pairs": 4, "with_another_label": 0}
