@@ -120,11 +120,11 @@ class DataQuality:
             ]
         )
         near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in _parts(candidates, 4 * self._image_bytes)])
-        sizes = groups.transform("size").to_numpy()
-        if 0 < (sizes[near[:, 0]] * sizes[near[:, 1]]).sum() <= MAX_CANDIDATES and (sizes[near] > 1).any():
-            members = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
-            pairs = pd.DataFrame(near, columns=["a", "b"]).merge(members, left_on="a", right_on="of")
-            pairs = pairs.merge(members, left_on="b", right_on="of", suffixes=("_a", "_b"))
+        sizes = groups.transform("size").to_numpy()[near]
+        if (sizes > 1).any() and sizes.prod(1).sum() <= MAX_CANDIDATES:  # list their copies, too, unless it is too much
+            copies = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
+            pairs = pd.DataFrame(near, columns=["a", "b"]).merge(copies, left_on="a", right_on="of")
+            pairs = pairs.merge(copies, left_on="b", right_on="of", suffixes=("_a", "_b"))
             near = np.sort(pairs[["image_a", "image_b"]].to_numpy(), axis=1)
         first, second = near.T
         return first, second
