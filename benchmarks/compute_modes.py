@@ -35,7 +35,8 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     from classifier import config
     from classifier.model import compute
     from classifier.model.serialization import ModelConfig, Normalize
-    from classifier.train.loop import Stepper, Task
+    from classifier.train.epochs import Epochs
+    from classifier.train.loop import Batch, Stepper, Task
     from classifier.train.losses import make_loss
     from classifier.train.optim import Schedule, make_optimizer
     from classifier.train.state import TrainState
@@ -55,18 +56,20 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
         def targets(self) -> torch.Tensor:
             return self.labels
 
-    schedule = Schedule(train.schedule, {}, train.warmup_fraction, 1000, 100)
-    loss = make_loss(train.loss, plain["losses"][train.loss], 10)
     data: Any = Images()
-    task = Task(train, loss, schedule, Normalize(about), data, data, [], backend)
+    epochs = Epochs(train, data.labels)
+    schedule = Schedule(train.schedule, {}, train.warmup_fraction, epochs.first_steps)
+    loss = make_loss(train.loss, plain["losses"][train.loss], 10)
+    task = Task(train, loss, schedule, epochs, Normalize(about), data, data, [], backend)
     optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
     state = TrainState.create(model, optimizer, train)
     stepper = Stepper(state, task)
     stepper.set_train_mode()
-    indices, taken = torch.arange(train.batch_size), []
+    batch = Batch(torch.arange(train.batch_size), images, torch.ones(train.batch_size))
+    taken = []
     for step in range(steps + 5):
         start = time.perf_counter()
-        stepper.step(indices, images, step)
+        stepper.step(batch, step)
         taken.append(time.perf_counter() - start)
     return 1000 * statistics.median(taken[5:])
 

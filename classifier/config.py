@@ -118,6 +118,12 @@ class Augment(Section):
     cutout_pixels: Pixels
 
 
+class Pruning(Section):
+    easy: Fraction
+    skip: Fraction
+    between: Annotated[list[Share], Field(min_length=2, max_length=2)]
+
+
 class Train(Section):
     model: str
     loss: str
@@ -137,6 +143,7 @@ class Train(Section):
     initial_checkpoint: FileName
     freeze: list[str]
     augment: Augment
+    pruning: Pruning
     seed: Seed
     world_size: Annotated[int, Field(ge=1, le=1024)]
 
@@ -146,7 +153,7 @@ class Mlp(Section):
 
 
 class Cnn(Section):
-    stem: Count
+    stem: Count | Literal["whiten"]
     widths: Annotated[list[Count], Field(min_length=1)]
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = Path("models/environment.json")
 CURVES = "metrics/train/curves.csv"
 DECIMALS = 6
+WHITENING_IMAGES = 2000  # evenly spread over the training images; each has hundreds of patches
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's weights, by channel
 
 logger = logging.getLogger("stages.train")
@@ -61,6 +62,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     from classifier.runner.lock import SCRATCH
     from classifier.train import pretrained
     from classifier.train.checkpoint import Checkpoint
+    from classifier.train.epochs import Epochs
     from classifier.train.loop import Task, fit
     from classifier.train.losses import make_loss
     from classifier.train.optim import Schedule, make_optimizer
@@ -86,7 +88,7 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     train_images.target_transform = val_images.target_transform = loss.target_transform
 
     model_config = make_model_config(context, train_images)
-    model = build_model(context, model_config, len(train_images), device)
+    model = build_model(context, model_config, train_images, device)
     eval_modules = pretrained.freeze(model, config.freeze)
     print_model_summary(config, model, model_config, len(train_images), device)
     model = model.to(device).to(memory_format=torch.channels_last)
@@ -94,14 +96,13 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     fingerprint = context.fingerprint(environment=compute.deciding(environment))
     processes.init_process_group(group, device, fingerprint)
     checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}")
-    steps_per_epoch = math.ceil(len(train_images) / config.batch_size)  # the last batch may be smaller
+    epochs = Epochs(config, train_images.labels)
     schedule_options = context.param(f"schedules.{config.schedule}").model_dump()
     task = Task(
         config=config,
         loss=loss,
-        schedule=Schedule(
-            config.schedule, schedule_options, config.warmup_fraction, config.epochs * steps_per_epoch, steps_per_epoch
-        ),
+        schedule=Schedule(config.schedule, schedule_options, config.warmup_fraction, epochs.first_steps),
+        epochs=epochs,
         normalize=serialization.Normalize(model_config).to(device),
         train_images=train_images,
         val_images=val_images,
@@ -167,14 +168,16 @@ def make_model_config(context: "StageContext", train_images: "AnnotatedImages") 
 
 
 def build_model(
-    context: "StageContext", model_config: "ModelConfig", num_images: int, device: "torch.device"
+    context: "StageContext", model_config: "ModelConfig", train_images: "AnnotatedImages", device: "torch.device"
 ) -> "nn.Module":
     """The model with its initial weights, fresh ones or those of ``train.initial_checkpoint``.
 
     Raises:
         ParamsError: the params make no model for these images, or leave a last batch on which it cannot train.
     """
-    from classifier.model import compute, zoo
+    import torch
+
+    from classifier.model import compute, serialization, zoo
     from classifier.seeds import derive_seed
 
     config = context.param("train")
@@ -183,7 +186,7 @@ def build_model(
         model = model_config.build()
     except ValueError as error:
         raise ParamsError(str(error)) from None
-    last_batch = num_images % config.batch_size or config.batch_size
+    last_batch = len(train_images) % config.batch_size or config.batch_size
     shared = f" for {config.world_size} processes" if config.world_size > 1 else ""
     if last_batch < config.world_size:
         raise ParamsError(f"train.batch_size: leaves a last batch of {last_batch}{shared}; each needs an image")
@@ -191,6 +194,10 @@ def build_model(
         raise ParamsError(
             f"train.batch_size: leaves a last batch of {last_batch}{shared}, too few for batch normalization"
         )
+    if isinstance(model, zoo.Cnn) and model.has_whitening_stem:
+        normalize = serialization.Normalize(model_config)
+        some = torch.arange(0, len(train_images), math.ceil(len(train_images) / WHITENING_IMAGES)).split(10)
+        model.whiten_stem(normalize(pixels) for _, pixels in train_images.batches(some))
     model = distributed.convert_sync_batchnorm(model, device, config.world_size)
     load_initial_checkpoint(model, context.dep(f"models/pretrained/{config.initial_checkpoint}"))
     return model

@@ -1,5 +1,6 @@
 """The exported model: one ONNX file that includes the preprocessing, with its contract in the metadata."""
 
+import itertools
 import json
 import logging
 import warnings
@@ -24,6 +25,7 @@ class Deployed(nn.Module):
     def __init__(self, model: nn.Module, model_config: ModelConfig):
         super().__init__()
         normalize = Normalize(model_config)
+        model = _norm_before_pooling(model)
         folded = _fold_normalization(model, normalize)
         self.model = folded or nn.Sequential(normalize, model)
         self.temperature = model_config.temperature
@@ -33,6 +35,20 @@ class Deployed(nn.Module):
         logits = self.model(images.float())
         calibrated = logits if self.temperature == 1 else logits / self.temperature
         return logits, calibrated.softmax(1)
+
+
+def _norm_before_pooling(model: nn.Module) -> nn.Module:
+    """The same model with each BatchNorm that follows a maximum pooling before it, where it folds into a convolution.
+
+    A scale that is positive changes no order, so the largest value before is the largest after.
+    """
+    if not isinstance(model, nn.Sequential):
+        return model
+    layers = list(model)
+    for index, (pool, norm) in enumerate(itertools.pairwise(model)):
+        if isinstance(pool, nn.MaxPool2d) and isinstance(norm, nn.BatchNorm2d) and bool((norm.weight > 0).all()):
+            layers[index : index + 2] = norm, pool
+    return nn.Sequential(*layers)
 
 
 @torch.no_grad()

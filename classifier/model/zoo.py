@@ -4,11 +4,16 @@ Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor
 the data, then those in the section ``models.<name>`` of params.yaml.
 """
 
+from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
+
+STEM_SIDE = 2  # pixels
+WHITENING_EPSILON = 0.01  # added to eigenvalues, of pixels of deviation 1: directions of hardly any size stay small
 
 
 class Mlp(nn.Sequential):
@@ -44,20 +49,55 @@ class LeNet(nn.Sequential):
 class Cnn(nn.Sequential):
     """A small convolutional network made for the CPU.
 
-    A 2x2 stem with few channels, then blocks of one 3x3 convolution and pooling, so that the wide layers work on small
-    maps; one more convolution at the end. Every BatchNorm directly follows a convolution and folds into it at export.
+    A 2x2 stem, then blocks of one 3x3 convolution and pooling, so that the wide layers work on small maps; the last
+    convolution has no padding, so that of a map of 3x3 it makes one vector. BatchNorm comes after pooling, where a
+    quarter of the values is left; at export it changes places with the pooling and folds into the convolution.
     Based on airbench (github.com/KellerJordan/cifar10-airbench), with fewer operations.
+
+    Args:
+        channels, size, classes: of the data.
+        stem: channels of the first convolution, which is trained; or "whiten": see ``whiten_stem``.
+        widths: channels of the 3x3 convolutions.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int], classes: int, stem: int, widths: list[int]):
-        layers: list[nn.Module] = [nn.Conv2d(channels, stem, 2), nn.ReLU()]
-        inputs = stem
+    def __init__(
+        self, channels: int, size: tuple[int, int], classes: int, stem: int | Literal["whiten"], widths: list[int]
+    ):
+        self.has_whitening_stem = stem == "whiten"
+        inputs = 2 * channels * STEM_SIDE**2 if stem == "whiten" else stem
+        layers: list[nn.Module] = [nn.Conv2d(channels, inputs, STEM_SIDE, bias=not self.has_whitening_stem), nn.ReLU()]
+        side = min(size) - STEM_SIDE + 1
         for width in widths:
-            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
-            layers += [nn.MaxPool2d(2), nn.ReLU()]
-            inputs = width
-        layers += [nn.Conv2d(inputs, inputs, 3, padding=1, bias=False), nn.BatchNorm2d(inputs), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+            inputs, side = width, side // 2
+        layers += [nn.Conv2d(inputs, inputs, 3, padding=0 if side >= 3 else 1, bias=False)]
+        layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
         super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+        if self.has_whitening_stem:
+            next(self.parameters()).requires_grad_(False)
+
+    @torch.no_grad()
+    def whiten_stem(self, batches: Iterable[torch.Tensor]) -> None:
+        """Set the filters of the stem so that their outputs are uncorrelated and of equal size on these images.
+
+        They are the eigenvectors of the second moments of 2x2 patches, divided by the square roots of the eigenvalues;
+        each is there twice, with both signs, so that the ReLU loses nothing. They are not trained: the first layer's
+        gradient, which is on the largest maps, need not be computed. Source: airbench, after David Page's "How to Train
+        Your ResNet 8".
+
+        Args:
+            batches: normalized images, ``(N, C, H, W) float32`` each.
+        """
+        moments, count = torch.zeros(()), 0
+        for batch in batches:
+            patches = nn.functional.unfold(batch, STEM_SIDE).transpose(1, 2).flatten(0, 1).double()
+            moments, count = moments + patches.T @ patches, count + len(patches)
+        values, vectors = torch.linalg.eigh(moments / count)
+        roots = torch.from_numpy(np.sqrt((values + WHITENING_EPSILON).numpy()))  # PyTorch's differ between processors
+        filters = (vectors / roots).T.flip(0)
+        weight = next(self.parameters())
+        weight.copy_(torch.cat([filters, -filters]).view_as(weight))
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"mlp": Mlp, "lenet": LeNet, "cnn": Cnn}

@@ -61,6 +61,18 @@ def shard(batch: "Tensor") -> "Tensor":
     return batch.tensor_split(dist.get_world_size())[dist.get_rank()]
 
 
+def gather(part: "Tensor", total: int) -> "Tensor":
+    """The whole ``(total,)`` of which each process has the part that ``shard`` gave to it."""
+    if not _connected():
+        return part
+    from torch import distributed as dist
+
+    whole = part.new_zeros(total)
+    shard(whole).copy_(part)
+    dist.all_reduce(whole)
+    return whole
+
+
 def seed_by_rank(*key: int | str) -> None:
     """From here on, random draws such as dropout differ between the processes."""
     if _connected():

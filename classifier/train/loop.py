@@ -18,12 +18,14 @@ from classifier.model.inference import predict_logits
 from classifier.model.serialization import Normalize
 from classifier.progress import progress_bar
 from classifier.runner.context import StageContext
-from classifier.seeds import derive_seed, derive_seeds
+from classifier.seeds import derive_seeds
 from classifier.train import distributed
 from classifier.train.augment import augment
 from classifier.train.checkpoint import Checkpoint
+from classifier.train.epochs import Epochs
 from classifier.train.losses import Loss
 from classifier.train.optim import Schedule
+from classifier.train.optimizer import Optimizer
 from classifier.train.parallel import ParallelGradient
 from classifier.train.state import Row, TrainState
 
@@ -44,6 +46,7 @@ class Task:
         config: the section ``train`` of params.yaml.
         loss: for training and for validation.
         schedule: of the learning rate, by step.
+        epochs: which images each has.
         normalize: uint8 pixels to network input, on the device of the model.
         train_images, val_images: the splits; there may be no validation images.
         eval_modules: modules with frozen statistics, which stay in evaluation mode.
@@ -53,6 +56,7 @@ class Task:
     config: "Train"
     loss: Loss
     schedule: Schedule
+    epochs: Epochs
     normalize: Normalize
     train_images: AnnotatedImages
     val_images: AnnotatedImages
@@ -114,25 +118,27 @@ def fit(
             )
 
     stepper.set_train_mode()
+    if task.epochs.needs_losses and state.losses is None:
+        state.losses = torch.full((len(task.train_images),), math.inf)
     last_step = state.step if state.early_stopping.should_stop else schedule.total_steps
     if runtime.stop_after_epoch:
-        last_step = min(last_step, runtime.stop_after_epoch * schedule.steps_per_epoch)
-    batches = task.train_images.batches(batch_indices(config, task.train_images.labels, state.step, last_step))
+        last_step = min(last_step, schedule.first_steps[min(runtime.stop_after_epoch, config.epochs)])
     seeds = derive_seeds(config.seed, "step", start=state.step)
-    progress = Progress(config.epochs, schedule.steps_per_epoch, state.step)
+    progress = Progress(schedule.total_steps, config.epochs, state.step)
     saved_at = time.monotonic()
     with context.signals.deferred():
-        for (indices, pixels), seed in zip(batches, seeds, strict=False):
+        for batch, seed in zip(iter_batches(state, task, last_step), seeds, strict=False):
             lr_factor = schedule(state.step)
             for group, base_lr in zip(state.optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = lr_factor * base_lr
-            loss_sum, num_correct = stepper.step(indices, pixels, seed)
-            state.add(loss_sum, num_correct)
+            loss_sum, correct_sum = stepper.step(batch, seed)
+            state.add(loss_sum, correct_sum)
             progress.step()
-            check_loss(loss_sum / len(indices), task.loss, state.step)
+            check_loss(loss_sum / len(batch.indices), task.loss, state.step)
 
-            epoch, position = divmod(state.step, schedule.steps_per_epoch)
-            if position == 0:
+            epoch = len(state.history) + 1
+            ended = state.step == schedule.first_steps[epoch]
+            if ended:
                 row = {"epoch": epoch, "lr": lr_factor * base_lrs[0], **train_metrics(state, task)}
                 if len(task.val_images):
                     row |= validate(state, task)
@@ -146,7 +152,7 @@ def fit(
             due = time.monotonic() >= saved_at + runtime.checkpoint_seconds
             stop = context.signals.stop_requested() or state.early_stopping.should_stop
             stop = distributed.broadcast_bool(task.device, stop)
-            if due or stop or position == 0:
+            if due or stop or ended:
                 save()
                 saved_at = time.monotonic()
             if stop:
@@ -160,6 +166,35 @@ def fit(
         raise PausedError(f"stopped after epoch {len(state.history)}, as runtime.stop_after_epoch says; it is saved")
     state.early_stopping.restore_best(state.eval_model)
     return state.eval_model.eval()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on.
+
+    Attributes:
+        indices: of the images in the training split, ``(N,) int64``.
+        pixels: the images, ``(N, C, H, W) uint8``.
+        weights: of their losses, ``(N,) float32``.
+    """
+
+    indices: torch.Tensor
+    pixels: torch.Tensor
+    weights: torch.Tensor
+
+
+def iter_batches(state: TrainState, task: Task, last_step: int) -> Iterator[Batch]:
+    """The batches from the step of the state to before ``last_step``; an epoch is drawn when it begins."""
+    size, first_steps = task.config.batch_size, task.epochs.first_steps
+    for epoch in range(len(state.history), task.config.epochs):
+        if state.step >= last_step:
+            return
+        if state.step == first_steps[epoch] and state.losses is not None:
+            state.epoch_losses = state.losses.clone()
+        drawn, position = task.epochs.draw(epoch, state.epoch_losses), state.step - first_steps[epoch]
+        batches = task.train_images.batches(drawn.indices.split(size)[position:])
+        for (indices, pixels), weights in zip(batches, drawn.weights.split(size)[position:], strict=True):
+            yield Batch(indices, pixels, weights)
 
 
 class Stepper:
@@ -176,6 +211,8 @@ class Stepper:
         self._parallel = None
         if task.backend.portable:
             self._parallel = ParallelGradient(state.model, task.config.batch_size, task.backend.threads)
+            if isinstance(state.optimizer, Optimizer):
+                state.optimizer.use_threads(task.backend.threads)
 
     def set_train_mode(self) -> None:
         """Training mode, less the frozen modules."""
@@ -185,28 +222,28 @@ class Stepper:
         if self._parallel:
             self._parallel.set_mode()
 
-    def step(self, indices: torch.Tensor, pixels: torch.Tensor, seed: int) -> tuple[float, int]:
+    def step(self, batch: Batch, seed: int) -> tuple[float, float]:
         """Train on one batch.
 
         Args:
-            indices: of the images in the training split, ``(N,) int64``.
-            pixels: the images, ``(N, C, H, W) uint8``.
+            batch: of all processes.
             seed: of every random draw in the step.
 
         Returns:
-            The sum of the losses and the number of correct predictions, over the batch of all processes.
+            The sums of the losses and of the correct predictions by their weights, over the batch of all processes.
         """
         state, task = self._state, self._task
         seed_generators(seed)
-        inputs = task.normalize(distributed.shard(augment(pixels.to(task.device), task.config.augment)))
-        mine = distributed.shard(indices)
+        inputs = task.normalize(distributed.shard(augment(batch.pixels.to(task.device), task.config.augment)))
+        mine, total = distributed.shard(batch.indices), len(batch.indices)
         targets = task.train_targets.index_select(0, mine).to(task.device)
+        weights = distributed.shard(batch.weights).to(task.device)
         distributed.seed_by_rank(task.config.seed, "step", state.step)
 
         if self._parallel:
-            loss, outputs = self._parallel(inputs, targets, task.loss.training)
+            losses, outputs = self._parallel(inputs, targets, weights, task.loss.training)
         else:
-            loss, outputs = self._whole_batch(inputs, targets, len(indices))
+            losses, outputs = self._whole_batch(inputs, targets, weights, total)
         if task.config.clip_grad_norm:
             parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, task.config.clip_grad_norm)
@@ -215,23 +252,31 @@ class Stepper:
         if state.ema:
             state.ema.update_parameters(state.model)
 
-        correct = (outputs.argmax(1).cpu() == task.train_images.labels.index_select(0, mine)).sum().item()
-        loss_sum, num_correct = distributed.all_reduce_sum(task.device, loss * len(mine), correct)
-        return loss_sum, int(num_correct)
+        if state.losses is not None:
+            state.losses[batch.indices] = distributed.gather(losses, total).cpu()
+        correct = outputs.argmax(1).cpu() == task.train_images.labels.index_select(0, mine)
+        sums = (losses * weights).sum().item(), (correct * weights.cpu()).sum().item()
+        loss_sum, correct_sum = distributed.all_reduce_sum(task.device, *sums)
+        return loss_sum, correct_sum
 
-    def _whole_batch(self, inputs: torch.Tensor, targets: torch.Tensor, total: int) -> tuple[float, torch.Tensor]:
+    def _whole_batch(
+        self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, total: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Set the gradients; PyTorch's threads share each operation, and the processes share the batch of ``total``."""
         with self._task.autocast:
             outputs = self._network(inputs.contiguous(memory_format=torch.channels_last))
-        loss = self._task.loss.training(outputs.float(), targets)
-        distributed.scale_loss(loss, len(inputs), total).backward()
-        return loss.item(), outputs
+        losses = self._task.loss.training(outputs.float(), targets)
+        distributed.scale_loss((losses * weights).sum() / len(inputs), len(inputs), total).backward()
+        return losses.detach(), outputs.detach()
 
 
 def train_metrics(state: TrainState, task: Task) -> Row:
-    """Loss and accuracy over the training images of the epoch, as they were augmented."""
+    """Loss and accuracy over the training images of the epoch, as they were augmented.
+
+    Easy images that were left out are represented by those that counted more.
+    """
     count = len(task.train_images)
-    return {"train_loss": state.loss_sum / count, "train_acc": state.num_correct / count}
+    return {"train_loss": state.loss_sum / count, "train_acc": state.correct_sum / count}
 
 
 def validate(state: TrainState, task: Task) -> Row:
@@ -240,35 +285,9 @@ def validate(state: TrainState, task: Task) -> Row:
     with task.autocast:
         logits = torch.cat([*predict_logits(state.eval_model.eval(), task.normalize, batches, task.backend)])
     return {
-        "val_loss": task.loss.validation(logits.double(), task.val_targets).item(),
+        "val_loss": task.loss.validation(logits.double(), task.val_targets).mean().item(),
         "val_acc": (logits.argmax(1) == task.val_images.labels).double().mean().item(),
     }
-
-
-def batch_indices(config: "Train", labels: torch.Tensor, start: int, stop: int) -> Iterator[torch.Tensor]:
-    """The indices of the images of each batch, ``(N,) int64``, for the steps from ``start`` to before ``stop``.
-
-    The last batch of an epoch may be smaller.
-
-    Args:
-        config: the section ``train``.
-        labels: of all training images, ``(N,) int64``.
-        start: the first step.
-        stop: the step after the last one.
-    """
-    num_images = len(labels)
-    order = torch.arange(num_images)
-    shares = 1 / torch.bincount(labels).double()[labels]  # each class as often as any other
-    steps_per_epoch = math.ceil(num_images / config.batch_size)
-    for step in range(start, stop):
-        epoch, position = divmod(step, steps_per_epoch)
-        if config.shuffle and (position == 0 or step == start):
-            generator = torch.Generator().manual_seed(derive_seed(config.seed, "order", epoch))
-            if config.class_balance == "equal":
-                order = torch.multinomial(shares, num_images, replacement=True, generator=generator)
-            else:
-                order = torch.randperm(num_images, generator=generator)
-        yield order[position * config.batch_size :][: config.batch_size]
 
 
 def check_loss(value: float, loss: Loss, step: int) -> None:
@@ -289,25 +308,25 @@ def check_loss(value: float, loss: Loss, step: int) -> None:
 class Progress:
     """A bar inside the epoch on a terminal, and a line an epoch."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, done: int):
-        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self.bar = progress_bar(description="train", total=epochs * steps_per_epoch, initial=done, unit="step")
+    def __init__(self, total_steps: int, epochs: int, done: int):
+        self.epochs, self.steps_left = epochs, total_steps - done
+        self.bar = progress_bar(description="train", total=total_steps, initial=done, unit="step")
         self.done, self.since = 0, time.monotonic()
 
     def step(self) -> None:
         """One batch is done."""
         self.done += 1
+        self.steps_left -= 1
         self.bar.update()
 
     def end_epoch(self, row: Row) -> None:
         """One epoch is done."""
         self.bar.clear()
-        steps_left = int(self.epochs - row["epoch"]) * self.steps_per_epoch
-        left = self.bar.format_interval((time.monotonic() - self.since) / self.done * steps_left)
+        left = self.bar.format_interval((time.monotonic() - self.since) / self.done * self.steps_left)
         validation = ""
         if "val_loss" in row:
             validation = f", validation loss {row['val_loss']:.4f}, accuracy {row['val_acc']:.2%}"
         logger.info(
             f"epoch {row['epoch']:.0f}/{self.epochs}: loss {row['train_loss']:.4f}, accuracy {row['train_acc']:.2%}"
-            f"{validation}{f', {left} left' if steps_left else ''}"
+            f"{validation}{f', {left} left' if self.steps_left else ''}"
         )

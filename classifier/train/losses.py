@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Criterion = Callable[[Tensor, Tensor], Tensor]  # (N, classes) logits and N targets to the mean loss
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (N, classes) logits and N targets to N losses
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ def make_loss(name: str, options: dict[str, Any], classes: int) -> Loss:
     log_classes = math.log(classes)
     match name:
         case "cross_entropy":
-            return Loss(nn.CrossEntropyLoss(**options), nn.functional.cross_entropy, None, log_classes)
+            smoothed, plain = (nn.CrossEntropyLoss(**words, reduction="none") for words in (options, {}))
+            return Loss(smoothed, plain, None, log_classes)
         case "nll":
             return Loss(_nll, _nll, None, log_classes)
         case "mse":
@@ -42,12 +43,12 @@ def make_loss(name: str, options: dict[str, Any], classes: int) -> Loss:
 
 
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.nll_loss(logits.log_softmax(1), labels)
+    return nn.functional.nll_loss(logits.log_softmax(1), labels, reduction="none")
 
 
 def _mse(logits: Tensor, one_hot: Tensor) -> Tensor:
     """The Brier score, divided by the number of classes."""
-    return nn.functional.mse_loss(logits.softmax(1), one_hot.to(logits.dtype))
+    return (logits.softmax(1) - one_hot.to(logits.dtype)).square().mean(1)
 
 
 def _one_hot(classes: int) -> Callable[[int], Tensor]:

@@ -49,11 +49,17 @@ def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
     """
     x = matrix / (matrix.norm() + 1e-7)
     gram = x @ x.T
-    product = torch.eye(len(x), device=x.device)
-    for _ in range(steps):
-        factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        factor.diagonal().add_(3.4445)
-        product = factor @ product
+    factor = product = _factor(gram)
+    for _ in range(steps - 1):
         gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     result: Tensor = product @ x
     return result
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """3.4445 - 4.7750 gram + 2.0315 gram^2."""
+    factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+    factor.diagonal().add_(3.4445)
+    return factor

@@ -1,6 +1,8 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
+import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,7 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torc
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate as a fraction of its peak, at a step from 0 to ``total_steps`` - 1.
+    """The learning rate as a fraction of its peak, at a step from 0 on.
 
     All schedules rise linearly over the first ``warmup_fraction`` of the steps. Then ``constant`` stays, ``step``
     multiplies by ``gamma`` after every ``step_size`` epochs, counted from the start of the run, ``cosine`` falls as
@@ -66,15 +68,18 @@ class Schedule:
         name: what ``train.schedule`` names.
         options: the section ``schedules.<name>``.
         warmup_fraction: of all steps.
-        total_steps: of the whole run.
-        steps_per_epoch: of one epoch.
+        first_steps: of each epoch, and at the end the number of all steps.
     """
 
     name: str
     options: dict[str, Any]
     warmup_fraction: float
-    total_steps: int
-    steps_per_epoch: int
+    first_steps: Sequence[int]
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.first_steps[-1]
 
     def __call__(self, step: int) -> float:
         """The fraction of the peak at a step."""
@@ -86,7 +91,8 @@ class Schedule:
             case "constant":
                 return 1.0
             case "step":
-                times = step // self.steps_per_epoch // self.options["step_size"]
+                epoch = bisect.bisect_right(self.first_steps, step) - 1
+                times = epoch // self.options["step_size"]
                 return float(self.options["gamma"] ** times)
             case "cosine":
                 return (1 - math.cos(math.pi * rest)) / 2

@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from classifier.model.compute import use_one_thread
+from classifier.model.compute import start_training_thread
 
 PART = 64  # images, at most; smaller parts fit the caches no better, and each costs the overhead of a whole model
+SMALLEST_PART = 2  # images: batch normalization of a vector needs two
 
 
 def count_parts(batch_size: int) -> int:
     """How many parts a batch is cut into; it decides the result, so it depends on nothing else."""
-    return min(batch_size, max(2, math.ceil(batch_size / PART)))
+    return max(1, min(batch_size // SMALLEST_PART, max(2, math.ceil(batch_size / PART))))
 
 
 class ParallelGradient:
@@ -44,7 +45,7 @@ class ParallelGradient:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._replicas = [_replicate(model) for _ in range(count_parts(batch_size))]
         # Dropout draws from one generator for all threads: then the parts must come one after the other.
-        self._pool = ThreadPoolExecutor(1 if _is_random(model) else threads, initializer=use_one_thread)
+        self._pool = ThreadPoolExecutor(1 if _is_random(model) else threads, initializer=start_training_thread)
 
     def set_mode(self) -> None:
         """Give the replicas the modes of the model's modules: training or evaluation."""
@@ -56,32 +57,36 @@ class ParallelGradient:
                         copy._buffers[name] = buffer
 
     def __call__(
-        self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[float, Tensor]:
-        """Set the gradients of the mean loss over a batch.
+        self, inputs: Tensor, targets: Tensor, weights: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Set the gradients of the weighted losses' sum, divided by the size of the batch.
 
         Args:
             inputs: ``(N, C, H, W) float32``.
             targets: ``(N, ...)``.
-            loss: mean over a part.
+            weights: of the losses, ``(N,) float32``.
+            loss: from outputs and targets to the losses, ``(N,)``.
 
         Returns:
-            The mean loss, and the outputs ``(N, classes) float32``.
+            The losses ``(N,)``, without weights, and the outputs ``(N, classes) float32``.
         """
         count = count_parts(len(inputs))
-        parts = zip(self._replicas, inputs.tensor_split(count), targets.tensor_split(count), strict=False)
+        parts = zip(
+            self._replicas, *(tensor.tensor_split(count) for tensor in (inputs, targets, weights)), strict=False
+        )
 
-        def compute(part: tuple[nn.Module, Tensor, Tensor]) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
-            replica, some_inputs, some_targets = part
+        def compute(part: tuple[nn.Module, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
+            replica, some_inputs, some_targets, some_weights = part
             outputs = replica(some_inputs.contiguous(memory_format=torch.channels_last))
-            share = loss(outputs, some_targets) * (len(some_inputs) / len(inputs))
-            return share.detach(), outputs.detach(), torch.autograd.grad(share, self._parameters, allow_unused=True)
+            losses = loss(outputs, some_targets)
+            share = (losses * some_weights).sum() / len(inputs)
+            return losses.detach(), outputs.detach(), torch.autograd.grad(share, self._parameters, allow_unused=True)
 
-        shares, outputs, gradients = zip(*self._pool.map(compute, parts), strict=True)
+        losses, outputs, gradients = zip(*self._pool.map(compute, parts), strict=True)
         for parameter, *of_parts in zip(self._parameters, *gradients, strict=True):
             parameter.grad = _sum(of_parts)
         self._update_statistics(count)
-        return math.fsum(share.item() for share in shares), torch.cat(outputs)
+        return torch.cat(losses), torch.cat(outputs)
 
     @torch.no_grad()
     def _update_statistics(self, count: int) -> None:

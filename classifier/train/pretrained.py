@@ -68,7 +68,8 @@ def freeze(model: nn.Module, patterns: list[str]) -> list[nn.Module]:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not frozen(name))
+        if frozen(name):
+            parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ParamsError("train.freeze: leaves nothing to train")
     buffers = {name.rpartition(".")[0] for name, _ in model.named_buffers() if frozen(name)}

@@ -29,7 +29,9 @@ class TrainState:
         early_stopping: the best epoch so far.
         ema: the exponential moving average of the weights; None without one.
         step: how many steps are done.
-        loss_sum, num_correct: over the images of the epoch so far.
+        loss_sum, correct_sum: over the images of the epoch so far, by their weights.
+        losses: of each training image when it was last seen, ``(N,) float32``; None if no epoch depends on them.
+        epoch_losses: as they were when the epoch began.
         history: one row an epoch: ``epoch, lr, train_loss, train_acc``, with validation images ``val_loss, val_acc``.
     """
 
@@ -39,7 +41,9 @@ class TrainState:
     ema: AveragedModel | None = None
     step: int = 0
     loss_sum: float = 0.0
-    num_correct: int = 0
+    correct_sum: float = 0.0
+    losses: torch.Tensor | None = None
+    epoch_losses: torch.Tensor | None = None
     history: list[Row] = field(default_factory=list)
 
     @classmethod
@@ -61,20 +65,21 @@ class TrainState:
         """The model that is validated and kept: the moving average, if there is one."""
         return self.ema.module if self.ema else self.model
 
-    def add(self, loss_sum: float, num_correct: int) -> None:
+    def add(self, loss_sum: float, correct_sum: float) -> None:
         """Count one step."""
         self.step += 1
         self.loss_sum += loss_sum
-        self.num_correct += num_correct
+        self.correct_sum += correct_sum
 
     def end_epoch(self, row: Row) -> None:
         """Add a row to the history and begin a new epoch."""
         self.history.append(row)
-        self.loss_sum, self.num_correct = 0.0, 0
+        self.loss_sum, self.correct_sum = 0.0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, text, and lists and dictionaries of them."""
-        plain = {name: getattr(self, name) for name in ("step", "loss_sum", "num_correct", "history")}
+        names = ("step", "loss_sum", "correct_sum", "losses", "epoch_losses", "history")
+        plain = {name: getattr(self, name) for name in names}
         return plain | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ from classifier.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.model.serialization import load
 from classifier.train import pretrained
-from classifier.train.loop import batch_indices
 from tests.project import Project, kill_group, wait_for
 
 
@@ -217,17 +216,6 @@ def test_clipped_gradients_change_the_result(finished: Project) -> None:
     finished.stage("train")
     after = weights(finished)["1.weight"]
     assert not torch.equal(before, after)
-
-
-def test_equal_class_balance_draws_each_class_equally_often() -> None:
-    labels = torch.tensor([0] * 180 + [1] * 20)
-    config: Any = SimpleNamespace(batch_size=20, shuffle=True, seed=0, class_balance="equal")
-    batches = [*batch_indices(config, labels, 0, 100)]
-    drawn = labels[torch.cat(batches)]
-    assert len(drawn) == 2000
-    assert 0.45 < drawn.double().mean() < 0.55  # a tenth of the images, half of the draws
-    for expected, again in zip(batches[37:], batch_indices(config, labels, 37, 100), strict=True):  # a resumed run
-        assert torch.equal(expected, again)
 
 
 def test_class_balance_needs_shuffling(fresh: Project) -> None:

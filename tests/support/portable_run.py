@@ -17,7 +17,7 @@ from typing import Any
 
 from classifier.runner import portability
 
-MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [24]}, "lenet": {}, "cnn": {"stem": 4, "widths": [6, 10]}}
+MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [24]}, "lenet": {}, "cnn": {"stem": "whiten", "widths": [6, 10]}}
 # Of each model; convolutions are slow in an emulator, so most optimizers train the other one.
 OPTIMIZERS = {"mlp": ("adam", "adamw", "rmsprop", "adagrad", "sgd"), "lenet": ("sgd",), "cnn": ("sgd", "muon")}
 IMAGES, BATCH, STEPS = 40, 20, 2
@@ -47,7 +47,7 @@ def results(with_onnx: bool) -> dict[str, str]:
 
     from classifier import config, metrics
     from classifier.export import onnx_file
-    from classifier.model import compute
+    from classifier.model import compute, zoo
     from classifier.model.inference import predict_logits
     from classifier.model.serialization import ModelConfig, Normalize
     from classifier.seeds import derive_seed
@@ -71,6 +71,8 @@ def results(with_onnx: bool) -> dict[str, str]:
         model_config = ModelConfig(name, MODELS[name], list("abcdefghij"), 1, 28, 28, [0.29], [0.35], {})
         compute.seed_generators(derive_seed(0, name, optimizer_name))
         model = model_config.build().to(memory_format=torch.channels_last).train()
+        if isinstance(model, zoo.Cnn):
+            model.whiten_stem([Normalize(model_config)(pixels)])
         optimizer = make_optimizer(optimizer_name, plain["optimizers"][optimizer_name], model)
         normalize, loss = Normalize(model_config), make_loss("cross_entropy", {"label_smoothing": 0.1}, 10)
         parallel = ParallelGradient(model, BATCH, backend.threads)
@@ -80,7 +82,7 @@ def results(with_onnx: bool) -> dict[str, str]:
             compute.seed_generators(derive_seed(0, "step", step))
             indices = torch.arange(step * BATCH, (step + 1) * BATCH)
             inputs = normalize(augment.augment(pixels[indices], params.train.augment))
-            losses.append(parallel(inputs, labels[indices], loss.training)[0])
+            losses.append(parallel(inputs, labels[indices], torch.ones(BATCH), loss.training)[0].tolist())
             optimizer.step()
         found[f"{name}, {optimizer_name}"] = digest(*model.state_dict().values(), repr(losses).encode())
         return model.eval(), model_config

@@ -25,8 +25,9 @@ MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 LONG: dict[str, Any] = {"train.epochs": 20, "train.model": "cnn", "runtime.checkpoint_seconds": 0}
-LONG |= {"models.cnn.stem": 4, "models.cnn.widths": [4, 8, 8]}
+LONG |= {"models.cnn.widths": [4, 8, 8]}
 LONG |= {"train.ema_decay": 0.9, "train.augment.cutout_pixels": 4, "train.optimizer": "muon"}
+LONG |= {"train.pruning.skip": 0.6, "models.cnn.stem": "whiten"}
 
 
 def checkpoints(project: Project) -> list[Path]:

@@ -18,15 +18,15 @@ from tests.project import REPOSITORY
 def test_schedules_rise_and_fall_as_documented() -> None:
     every = {"step_size": 3, "gamma": 0.1}
     for name in ("constant", "step", "cosine", "linear"):
-        rates = [Schedule(name, every, 0.2, 100, 10)(step) for step in range(100)]
+        rates = [Schedule(name, every, 0.2, range(0, 101, 10))(step) for step in range(100)]
         np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
         assert max(rates) == 1
         assert rates[-1] == {"constant": 1, "step": pytest.approx(0.001)}.get(name, pytest.approx(0.01, abs=0.012))
-        assert Schedule(name, every, 0, 10, 10)(0) == pytest.approx(1, rel=0.1)
+        assert Schedule(name, every, 0, [0, 10])(0) == pytest.approx(1, rel=0.1)
     # linear falls in a straight line, step in steps of three epochs
-    falls = np.diff([Schedule("linear", {}, 0.2, 100, 10)(step) for step in range(20, 100)])
+    falls = np.diff([Schedule("linear", {}, 0.2, range(0, 101, 10))(step) for step in range(20, 100)])
     np.testing.assert_allclose(falls, falls[0])
-    steps = [Schedule("step", every, 0, 100, 10)(step) for step in (0, 29, 30, 59, 60)]
+    steps = [Schedule("step", every, 0, range(0, 101, 10))(step) for step in (0, 29, 30, 59, 60)]
     np.testing.assert_allclose(steps, [1, 1, 0.1, 0.1, 0.01])
 
 

@@ -22,9 +22,13 @@ def _one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def batch(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(count, 1, 28, 28, generator=generator), torch.arange(count) % 10
+    return torch.rand(count, 1, 28, 28, generator=generator), torch.arange(count) % 10, torch.ones(count)
+
+
+def losses_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, targets, reduction="none")
 
 
 def gradients(model: nn.Module) -> list[torch.Tensor]:
@@ -43,13 +47,14 @@ def train_mode(model: nn.Module, batch_size: int, threads: int) -> ParallelGradi
 def test_gradient_without_batch_norm_is_that_of_the_whole_batch(name: str, count: int) -> None:
     torch.manual_seed(0)
     model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
-    inputs, targets = batch(count)
-    loss, outputs = train_mode(model, 256, 2)(inputs, targets, nn.functional.cross_entropy)
+    inputs, targets, _ = batch(count)
+    weights = torch.rand(count)
+    losses, outputs = train_mode(model, 256, 2)(inputs, targets, weights, losses_of)
     in_parts = [gradient.clone() for gradient in gradients(model)]
     model.zero_grad()
-    expected = nn.functional.cross_entropy(model(inputs), targets)
-    expected.backward()
-    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    expected = losses_of(model(inputs), targets)
+    (expected * weights).sum().div(count).backward()
+    torch.testing.assert_close(losses, expected.detach())
     torch.testing.assert_close(outputs, model(inputs))
     for one, other in zip(in_parts, gradients(model), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -64,7 +69,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
         parallel = train_mode(model, 200, threads)
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         for _ in range(3):
-            parallel(*batch(200), nn.functional.cross_entropy)
+            parallel(*batch(200), losses_of)
             optimizer.step()
         results.append([tensor.clone() for tensor in model.state_dict().values()])
     for others in results[1:]:
@@ -75,8 +80,8 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
 def test_running_statistics_are_the_mean_over_the_parts(momentum: float | None) -> None:
     model: Any = nn.Sequential(nn.BatchNorm2d(1, momentum=momentum), nn.Flatten(), nn.Linear(784, 10))
     alone = deepcopy(model[0])
-    inputs, targets = batch(128)
-    train_mode(model, 128, 2)(inputs, targets, nn.functional.cross_entropy)
+    inputs, targets, weights = batch(128)
+    train_mode(model, 128, 2)(inputs, targets, weights, losses_of)
     means = []
     for part in inputs.tensor_split(count_parts(128)):
         copy = deepcopy(alone)
@@ -95,8 +100,8 @@ def test_frozen_batch_norm_keeps_its_statistics_and_uses_them() -> None:
     parallel = ParallelGradient(model, 128, 2)
     parallel.set_mode()
     model[0].running_mean.fill_(0.25)  # as a checkpoint does that is loaded later
-    inputs, targets = batch(128)
-    _, outputs = parallel(inputs, targets, nn.functional.cross_entropy)
+    inputs, targets, weights = batch(128)
+    _, outputs = parallel(inputs, targets, weights, losses_of)
     torch.testing.assert_close(outputs, model(inputs))
     assert model[0].running_mean.item() == 0.25
 
@@ -108,7 +113,7 @@ def test_dropout_draws_the_same_for_any_number_of_threads() -> None:
         model: Any = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
         parallel = train_mode(model, 256, threads)
         torch.manual_seed(1)
-        parallel(*batch(256), nn.functional.cross_entropy)
+        parallel(*batch(256), losses_of)
         results.append(gradients(model)[0].clone())
     assert torch.equal(*results)
 
@@ -117,7 +122,7 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
     model: Any = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     model.unused = nn.Parameter(torch.ones(3))
     model[1].bias.requires_grad_(False)
-    train_mode(model, 64, 2)(*batch(64), nn.functional.cross_entropy)
+    train_mode(model, 64, 2)(*batch(64), losses_of)
     assert model.unused.grad is None
     assert model[1].bias.grad is None
     assert model[1].weight.grad is not None
