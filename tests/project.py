@@ -96,12 +96,26 @@ class Project:
     def stage(self, name: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return self.run("python", "-m", f"stages.{name}", *words, **options)
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command as the leader of a process group of its own."""
-        pipe = subprocess.PIPE
+    def start(self, *command: str, forked: bool = False) -> subprocess.Popen[str]:
+        """Start a command as the leader of a process group of its own.
+
+        With ``forked``, the stage that it is or starts is a fork (see ``run``): a process like another, that gets the
+        signals a moment later, and whose end only ``communicate`` awaits. ``dvc`` is always a real one.
+        """
+        pipe, environment = subprocess.PIPE, self.environment
+        if forked:
+            command, environment = self.forked(*command)
         return subprocess.Popen(
-            command, cwd=self.root, env=self.environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+            command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
+
+    def forked(self, *command: str) -> tuple[tuple[str, ...], dict[str, str]]:
+        """A command and its environment, in which the stages that it starts are forks."""
+        if not (programs := forking.programs()):
+            return command, self.environment
+        name, *words = command
+        path = f"{programs}{os.pathsep}{self.environment['PATH']}"
+        return (str(forking.REAL / name) if name == "dvc" else name, *words), {**self.environment, "PATH": path}
 
     def repro(self, *words: str, **options: Any) -> list[str]:
         """Run ``dvc repro`` and return the stages whose command ran."""

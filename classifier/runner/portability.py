@@ -75,7 +75,7 @@ def unmet_conditions(lock: Path = Path("requirements.lock")) -> list[str]:
 
 
 def variables() -> str:
-    """What of the environment changes the last bits of a result, as ``NAME=value NAME=value``; mostly empty."""
+    """What of the environment changes the last bits of a result, as ``NAME=value NAME=value``."""
     names = sorted({*TORCH, *NUMPY, *OTHERS, *OF_GPU})
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 

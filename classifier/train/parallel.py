@@ -44,6 +44,12 @@ class ParallelGradient:
         self._model = model
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._replicas = [_replicate(model) for _ in range(count_parts(batch_size))]
+        of_replicas = zip(*(replica.modules() for replica in self._replicas), strict=True)
+        self._norms = [
+            (module, copies)
+            for module, copies in zip(model.modules(), of_replicas, strict=True)
+            if isinstance(module, _BatchNorm)
+        ]
         # Dropout draws from one generator for all threads: then the parts must come one after the other.
         self._pool = ThreadPoolExecutor(1 if _is_random(model) else threads, initializer=start_training_thread)
 
@@ -83,23 +89,23 @@ class ParallelGradient:
             return losses.detach(), outputs.detach(), torch.autograd.grad(share, self._parameters, allow_unused=True)
 
         losses, outputs, gradients = zip(*self._pool.map(compute, parts), strict=True)
-        for parameter, *of_parts in zip(self._parameters, *gradients, strict=True):
-            parameter.grad = _sum(of_parts)
+        for parameter, gradient in zip(self._parameters, _sums(gradients), strict=True):
+            parameter.grad = gradient
         self._update_statistics(count)
         return torch.cat(losses), torch.cat(outputs)
 
     @torch.no_grad()
     def _update_statistics(self, count: int) -> None:
-        replicas = (replica.modules() for replica in self._replicas[:count])
-        for module, *copies in zip(self._model.modules(), *replicas, strict=True):
-            if not isinstance(module, _BatchNorm) or not module.training or module.running_mean is None:
+        for module, copies in self._norms:
+            if not module.training or module.running_mean is None:
                 continue
             assert module.running_var is not None
             assert module.num_batches_tracked is not None
             module.num_batches_tracked += 1
             momentum = 1 / int(module.num_batches_tracked) if module.momentum is None else module.momentum
-            for running, name in ((module.running_mean, "running_mean"), (module.running_var, "running_var")):
-                statistic = _sum([copy._buffers[name] for copy in copies])
+            of_parts = [[copy.running_mean, copy.running_var] for copy in copies[:count]]
+            for running, statistic in zip((module.running_mean, module.running_var), _sums(of_parts), strict=True):
+                assert statistic is not None
                 running.mul_(1 - momentum).add_(statistic, alpha=momentum / count)
 
 
@@ -121,12 +127,18 @@ def _is_random(model: nn.Module) -> bool:
     )
 
 
-def _sum(tensors: Sequence[Any]) -> Any:
-    """The sum in the order of the sequence; None if nothing is there."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    if not given:
-        return None
-    total = given[0].clone()
-    for tensor in given[1:]:
-        total += tensor
-    return total
+def _sums(parts: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
+    """For each place the sum over the parts, in their order; None where no part has anything.
+
+    One call a part: a call for each tensor would take longer than the additions.
+    """
+    totals: list[Tensor | None] = [None] * len(parts[0])
+    for part in parts:
+        given = [(place, tensor) for place, tensor in enumerate(part) if tensor is not None]
+        known = [(totals[place], tensor) for place, tensor in given if totals[place] is not None]
+        if known:
+            torch._foreach_add_(*map(list, zip(*known, strict=True)))  # type: ignore[call-overload]
+        for place, tensor in given:
+            if totals[place] is None:
+                totals[place] = tensor.clone()
+    return totals

@@ -1,7 +1,7 @@
 """The state of a training run: exactly what a checkpoint holds.
 
-Data order, learning rate and every random draw are functions of the seed and the step, so nothing else needs to be
-remembered.
+Data order, learning rate and every random draw are functions of the seed, the step and the losses that are part of the
+state, so nothing else needs to be remembered.
 """
 
 from dataclasses import dataclass, field

@@ -26,9 +26,10 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     names = []
     for change in ({}, {"train.seed": 7, "train.augment.translate_pixels": 2}):
         finished.set_all(change)
-        process = finished.start("python", "-m", "stages.train")
+        process = finished.start("python", "-m", "stages.train", forked=True)
         wait_for(lambda known=len(states(finished)): len(states(finished)) > known)  # type: ignore[misc] # noqa: B008
         kill_group(process)
+        process.communicate(timeout=60)
         names += [path.name for path in states(finished) if path.name not in names]
     other, current = names
     (finished.root / "scratch/train-0123456789abcdef").mkdir()

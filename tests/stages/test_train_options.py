@@ -158,7 +158,7 @@ def test_curves_grow_while_training_runs(finished: Project) -> None:
     finished.set(train__epochs=10_000)
     path = finished.root / "metrics/train/curves.csv"
     path.unlink()  # of the run before
-    process = finished.start("python", "-m", "stages.train")
+    process = finished.start("python", "-m", "stages.train", forked=True)
     wait_for(lambda: path.exists() and len(path.read_text().splitlines()) > 3)
     rows = pd.read_csv(path)
     assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))

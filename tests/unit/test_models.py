@@ -7,6 +7,7 @@ import torch
 
 from classifier.model import zoo
 from classifier.model.serialization import ModelConfig, load, save
+from classifier.train.pretrained import freeze
 from tests.support.recipes import MODEL_ARGUMENTS
 
 # One of each family that fits into a test: plain, residual, dense, inverted, branching, depthwise, patches, attention.
@@ -44,6 +45,30 @@ def test_tutorial_networks_have_the_tutorial_shapes() -> None:
     assert [tuple(p.shape) for p in lenet.parameters() if p.ndim > 1] == [
         (6, 1, 5, 5), (16, 6, 5, 5), (120, 256), (84, 120), (10, 84),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whitening_stem_has_outputs_without_correlation_and_of_one_size(channels: int) -> None:
+    torch.manual_seed(0)
+    images = torch.nn.functional.avg_pool2d(torch.randn(40, channels, 17, 17), 3, stride=1)  # neighbors are alike
+    images = (images + 2 * images.mean(1, keepdim=True)) * 3 + 1
+    model = zoo.Cnn(channels, (15, 15), 7, "whiten", [8, 8])
+    model.whiten_stem(images.split(9))
+    outputs = model[0](images).transpose(0, 1).flatten(1).double()
+    assert len(outputs) == 8 * channels
+    torch.testing.assert_close(outputs[4 * channels :], -outputs[: 4 * channels])  # each with both signs
+    moments = outputs[: 4 * channels] @ outputs[: 4 * channels].T / outputs.shape[1]
+    torch.testing.assert_close(moments, torch.eye(4 * channels, dtype=torch.float64), atol=0.05, rtol=0)
+    freeze(model, [])
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == ["0.weight"]
+    assert all(parameter.requires_grad for parameter in zoo.Cnn(channels, (15, 15), 7, 8, [8, 8]).parameters())
+
+
+def test_last_convolution_is_padded_only_where_the_map_is_smaller_than_its_filters() -> None:
+    for side, padding in ((16, 1), (23, 1), (25, 0), (28, 0), (64, 0)):
+        model = zoo.build_model("cnn", {"stem": 4, "widths": [8, 8, 8]}, 1, (side, side + 9), 7)
+        *_, last = (layer for layer in model if isinstance(layer, torch.nn.Conv2d))  # type: ignore[attr-defined]
+        assert last.padding == (padding, padding)
 
 
 def test_model_file_depends_on_its_content_alone(tmp_path: Path) -> None:

@@ -10,11 +10,19 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
+from torchvision.models.mobilenetv3 import InvertedResidualConfig
+from torchvision.models.resnet import BasicBlock
 
 from classifier.export import background, onnx_file, onnx_int8, onnx_validate
 from classifier.model import zoo
 from classifier.model.serialization import ModelConfig, Normalize
 from tests.support.recipes import MODEL_ARGUMENTS
+
+MOBILENET_BLOCKS = [
+    InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1),
+    InvertedResidualConfig(16, 5, 48, 16, False, "HS", 1, 1, 1),
+    InvertedResidualConfig(16, 5, 48, 24, True, "HS", 2, 1, 1),
+]
 
 
 def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelConfig:
@@ -71,6 +79,16 @@ def test_padding_first_layer_keeps_its_normalization(tmp_path: Path) -> None:
     check_exported(model.eval(), make_model_config("cnn", channels=3), tmp_path / "model.onnx")
 
 
+def test_normalization_after_pooling_is_exported_whatever_its_sign(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model_config = make_model_config("cnn")
+    model = as_after_training(model_config.build())
+    norm = next(layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.weight[1] = -0.5  # the largest value is the smallest afterwards: they cannot change places
+    check_exported(model, model_config, tmp_path / "model.onnx")
+
+
 def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model_config = make_model_config("cnn")
@@ -95,11 +113,11 @@ def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "multiplications"),
     # DenseNet's BatchNorm comes before its convolutions: one of each of its 8 layers, its 3 transitions and the last
-    # cannot be folded. MaxViT is like it (11 left).
+    # cannot be folded. MaxViT is like it (11 left). Of each family, the fewest blocks that have every kind of layer.
     [
-        ("resnet18", {}, 1),
-        ("mobilenet_v3_small", {}, None),
-        ("shufflenet_v2_x0_5", {}, 1),
+        ("ResNet", {"block": BasicBlock, "layers": [1, 2, 1, 1]}, 1),
+        ("MobileNetV3", {"inverted_residual_setting": MOBILENET_BLOCKS, "last_channel": 64}, None),
+        ("ShuffleNetV2", {"stages_repeats": [2, 1, 1], "stages_out_channels": [24, 48, 96, 192, 256]}, 1),
         ("DenseNet", {"block_config": (2, 2, 2, 2)}, 13),
     ],
 )
