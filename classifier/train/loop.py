@@ -32,7 +32,7 @@ from classifier.train.state import Row, TrainState
 if TYPE_CHECKING:
     from classifier.config import Runtime, Train
 
-VALIDATION_BATCH_SIZE = 1000  # images; the last bits of the loss depend on it, so it is not a param
+VALIDATION_BATCH_SIZE = 250  # images; the last bits of the loss depend on it, so it is not a param
 MAX_INITIAL_LOSS_RATIO = 10  # to the chance loss: fresh weights that start above it got inputs that are not normalized
 
 logger = logging.getLogger(__name__)
