@@ -144,11 +144,11 @@ class Chaos:
             self.repaired += 1
 
     def _popen(self) -> "subprocess.Popen[bytes]":
-        command, environment = self.project.forked("dvc", "repro")
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                command, cwd=self.project.root, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+                ["dvc", "repro"], cwd=self.project.root, env=self.project.environment, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
 
     def _await(self, process: "subprocess.Popen[bytes]", said: Callable[[str], bool]) -> bool:
         end = time.monotonic() + SECONDS

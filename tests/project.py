@@ -103,19 +103,12 @@ class Project:
         signals a moment later, and whose end only ``communicate`` awaits. ``dvc`` is always a real one.
         """
         pipe, environment = subprocess.PIPE, self.environment
-        if forked:
-            command, environment = self.forked(*command)
+        if forked and (programs := forking.programs()):
+            environment = {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
+            command = (str(forking.REAL / "dvc"), *command[1:]) if command[0] == "dvc" else command
         return subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
-
-    def forked(self, *command: str) -> tuple[tuple[str, ...], dict[str, str]]:
-        """A command and its environment, in which the stages that it starts are forks."""
-        if not (programs := forking.programs()):
-            return command, self.environment
-        name, *words = command
-        path = f"{programs}{os.pathsep}{self.environment['PATH']}"
-        return (str(forking.REAL / name) if name == "dvc" else name, *words), {**self.environment, "PATH": path}
 
     def repro(self, *words: str, **options: Any) -> list[str]:
         """Run ``dvc repro`` and return the stages whose command ran."""

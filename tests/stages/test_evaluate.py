@@ -106,7 +106,10 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
     assert figures["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert figures["temperature"] != 1
     mirrored = (both.argmax(1) == test.labels).double().mean().item()
-    assert figures["accuracy_tta"] == pytest.approx(mirrored)
+    best, second = both.topk(2).values.T
+    ties = (best - second < 1e-4).double().mean().item()  # classes that are each other's mirror images
+    assert figures["accuracy_tta"] == pytest.approx(mirrored, abs=ties + 1e-6)
+    assert ties < 0.05
     mirrored_alone = model(normalize(test.all_images().flip(-1))).argmax(1)
     assert figures["accuracy_mirrored"] == pytest.approx((mirrored_alone == test.labels).double().mean().item())
     lost = figures["accuracy"] - figures["accuracy_mirrored"]

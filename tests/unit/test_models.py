@@ -51,7 +51,7 @@ def test_tutorial_networks_have_the_tutorial_shapes() -> None:
 def test_whitening_stem_has_outputs_without_correlation_and_of_one_size(channels: int) -> None:
     torch.manual_seed(0)
     images = torch.nn.functional.avg_pool2d(torch.randn(40, channels, 17, 17), 3, stride=1)  # neighbors are alike
-    images = (images + 2 * images.mean(1, keepdim=True)) * 3 + 1
+    images = (images + 2 * images.mean(1, keepdim=True)) * 20 + 1
     model = zoo.Cnn(channels, (15, 15), 7, "whiten", [8, 8])
     model.whiten_stem(images.split(9))
     outputs = model[0](images).transpose(0, 1).flatten(1).double()
