@@ -62,7 +62,8 @@ def test_early_ctrl_c_shows_no_traceback(finished: Project, command: str, second
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    if seconds > 0.05:  # before that, Python may still be starting, and none of this project's code has run
+    # While Python itself is starting, none of this project's code has run; on a busy machine that takes a while.
+    if seconds > 0.05 and "Fatal Python error: init" not in errors:
         assert "Traceback" not in errors
         assert "KeyboardInterrupt" not in errors
     # At the worst it fell into the first import, which is what makes the next one quiet.
