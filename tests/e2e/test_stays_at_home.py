@@ -47,8 +47,6 @@ def watched(finished: Project, tmp_path: Path) -> Project:
     finished.environment |= {
         "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary"), "LD_PRELOAD": str(library),
         "WITNESS_LOG": str(tmp_path / "log"),
-        # With -O the libraries have no bytecode yet: one process writes it, and the others read it.
-        "PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode"),
     }  # fmt: skip
     for name in (
         "MPLCONFIGDIR",
@@ -75,9 +73,13 @@ def test_stages_and_tools_send_and_write_nothing_outside_the_project(watched: Pr
     # What else may be odd about a machine, in one go: a locale without ±, warnings as errors, no asserts, few files.
     watched.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONWARNINGS": "error"}
     with_torch = ("stages.train", "stages.evaluate", "stages.export")
+    # With -O the libraries have no bytecode yet: one process writes it, and the others read it.
+    bytecode = {"PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode")}
+    ordinary = watched.environment
     for command in commands:
-        optimized = [] if command[1] in with_torch else ["-O"]  # for which PyTorch has no bytecode yet
-        watched.run("python", *optimized, *command, preexec_fn=few_files)
+        optimized = command[1] not in with_torch  # PyTorch would take long to compile
+        watched.environment = {**ordinary, **bytecode} if optimized else ordinary
+        watched.run("python", *["-O"] * optimized, *command, preexec_fn=few_files)
     assert not (tmp_path / "log").exists(), (tmp_path / "log").read_text()
     assert [*(tmp_path / "home").rglob("*")] == []
     assert [*(tmp_path / "temporary").rglob("*")] == []

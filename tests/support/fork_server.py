@@ -29,6 +29,7 @@ import threading
 import traceback
 import types
 import warnings
+import weakref
 from typing import Any, NoReturn
 
 DEFAULT_FILTERS = list(warnings.filters)
@@ -161,11 +162,24 @@ LIBRARIES = [
 
 def import_libraries() -> None:
     """Import them; one that is missing costs time in every child, and nothing else."""
+    register = atexit.register
+    atexit.register = lambda function, *words, **named: (  # type: ignore[assignment]
+        function if is_leak_check(function) else register(function, *words, **named)
+    )
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    atexit.register = register
+    # PyTorch would unregister its operators one by one at the end of each child, which costs more than a short program.
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
     with contextlib.suppress(ImportError, AttributeError):
         read_onnx_operators()
+
+
+def is_leak_check(function: Any) -> bool:
+    """Whether a function for the end of a process is nanobind's, which walks over all objects to look for leaks."""
+    return getattr(getattr(function, "__code__", None), "co_filename", "") == "<internal>"
 
 
 def read_onnx_operators() -> None:
