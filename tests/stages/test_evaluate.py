@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, recall_score, top_k_accuracy_score
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier import metrics
 from classifier.dataset import AnnotatedImages
@@ -64,6 +63,8 @@ def test_metrics_equal_scikit_learn(finished: Project) -> None:
 
 
 def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error  # seconds, in one worker
+
     figures = details(finished)
     rows = pd.read_csv(finished.root / "metrics/predictions.csv")
     probabilities = rows.filter(like="probability of").to_numpy()

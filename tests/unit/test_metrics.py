@@ -9,7 +9,6 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precision_recall_fscore_support
 from sklearn.metrics import top_k_accuracy_score as library_top_k
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from classifier import metrics
 
@@ -73,6 +72,8 @@ def test_brier_score_equals_scikit_learn(logits: np.ndarray, labels: np.ndarray)
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_calibration_error_equals_torchmetrics(logits: np.ndarray, labels: np.ndarray, temperature: float) -> None:
+    from torchmetrics.functional.classification import multiclass_calibration_error  # seconds, in one worker
+
     probabilities = metrics.softmax(logits, temperature)
     bins = metrics.reliability(probabilities, labels)
     expected = multiclass_calibration_error(

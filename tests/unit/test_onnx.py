@@ -9,20 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import torchvision
-from torchvision.models.mobilenetv3 import InvertedResidualConfig
-from torchvision.models.resnet import BasicBlock
 
 from classifier.export import background, onnx_file, onnx_int8, onnx_validate
 from classifier.model import zoo
 from classifier.model.serialization import ModelConfig, Normalize
 from tests.support.recipes import MODEL_ARGUMENTS
-
-MOBILENET_BLOCKS = [
-    InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1),
-    InvertedResidualConfig(16, 5, 48, 16, False, "HS", 1, 1, 1),
-    InvertedResidualConfig(16, 5, 48, 24, True, "HS", 2, 1, 1),
-]
 
 
 def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelConfig:
@@ -110,22 +101,37 @@ def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
         assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
 
 
+def small_torchvision_model(name: str) -> torch.nn.Module:
+    """Of a family, the fewest blocks that have every kind of layer."""
+    from torchvision import models  # seconds, in one worker
+    from torchvision.models.mobilenetv3 import InvertedResidualConfig
+    from torchvision.models.resnet import BasicBlock
+
+    options: dict[str, dict[str, Any]] = {
+        "ResNet": {"block": BasicBlock, "layers": [1, 2, 1, 1]},
+        "MobileNetV3": {
+            "inverted_residual_setting": [
+                InvertedResidualConfig(16, 3, 16, 16, True, "RE", 2, 1, 1),
+                InvertedResidualConfig(16, 5, 48, 16, False, "HS", 1, 1, 1),
+                InvertedResidualConfig(16, 5, 48, 24, True, "HS", 2, 1, 1),
+            ],
+            "last_channel": 64,
+        },
+        "ShuffleNetV2": {"stages_repeats": [2, 1, 1], "stages_out_channels": [24, 48, 96, 192, 256]},
+        "DenseNet": {"block_config": (2, 2, 2, 2)},
+    }
+    model: torch.nn.Module = getattr(models, name)(num_classes=7, **options[name])
+    return model
+
+
+# DenseNet's BatchNorm comes before its convolutions: one of each of its 8 layers, its 3 transitions and the last cannot
+# be folded. MaxViT is like it (11 left).
 @pytest.mark.parametrize(
-    ("name", "options", "multiplications"),
-    # DenseNet's BatchNorm comes before its convolutions: one of each of its 8 layers, its 3 transitions and the last
-    # cannot be folded. MaxViT is like it (11 left). Of each family, the fewest blocks that have every kind of layer.
-    [
-        ("ResNet", {"block": BasicBlock, "layers": [1, 2, 1, 1]}, 1),
-        ("MobileNetV3", {"inverted_residual_setting": MOBILENET_BLOCKS, "last_channel": 64}, None),
-        ("ShuffleNetV2", {"stages_repeats": [2, 1, 1], "stages_out_channels": [24, 48, 96, 192, 256]}, 1),
-        ("DenseNet", {"block_config": (2, 2, 2, 2)}, 13),
-    ],
+    ("name", "multiplications"), [("ResNet", 1), ("MobileNetV3", None), ("ShuffleNetV2", 1), ("DenseNet", 13)]
 )
-def test_torchvision_model_exports_without_batch_norm(
-    tmp_path: Path, name: str, options: dict[str, Any], multiplications: int | None
-) -> None:
+def test_torchvision_model_exports_without_batch_norm(tmp_path: Path, name: str, multiplications: int | None) -> None:
     torch.manual_seed(0)
-    model = getattr(torchvision.models, name)(num_classes=7, **options)
+    model = small_torchvision_model(name)
     where, first = next(item for item in model.named_modules() if isinstance(item[1], torch.nn.Conv2d))
     parent, _, attribute = where.rpartition(".")
     gray = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
