@@ -6,8 +6,8 @@ Each request brings a command line, a working directory, an environment and thre
 leads a process group of its own, and runs the module or script as ``__main__``; no code of this project is imported
 before that. It must not differ from a program that was just started: signal handlers, warning filters and generators
 of random numbers are those of a fresh process, and no thread runs at the fork. What cannot be the same is the seed of
-``hash`` and the list of imported modules. ``tests/stages/test_runner.py`` compares the
-results with real ones.
+``hash`` and the list of imported modules; what is left out at the end takes libraries apart or looks for leaks.
+``tests/stages/test_runner.py`` compares the results with real ones.
 
 The messages: a request is a length and a marshaled dictionary, with three files; the answer is the process id, then
 the exit status, as lines. Bytes that a client sends later are signals for the child; a client that hangs up kills it.
@@ -243,7 +243,7 @@ def execute(arguments: list[str], main: types.ModuleType) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """What the interpreter does at its end, except to take its modules apart."""
+    """What the interpreter does at its end, except to take its modules and PyTorch's operators apart."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
