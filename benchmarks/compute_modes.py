@@ -70,6 +70,7 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     for step in range(steps + 5):
         start = time.perf_counter()
         stepper.step(batch, step)
+        stepper.fetch()
         taken.append(time.perf_counter() - start)
     return 1000 * statistics.median(taken[5:])
 

@@ -38,7 +38,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         threads: number of prefetch threads, used if the images are not in memory.
 
     Attributes:
-        labels: ``(N,) int64``.
+        labels: ``(N,) int64``, on the CPU.
         names: the ``image`` column.
         class_names: names of classes 0, 1, ...; all classes of the file, whatever the split.
         shape: channels, height and width of an image; (0, 0, 0) if there are no images.
@@ -77,6 +77,18 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
             names = progress_bar(self.names, "reading images")
             self.images = torch.from_numpy(images.stack(names, len(self), self._read, self.shape))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images are; those that are read from disk arrive on the CPU."""
+        return torch.device("cpu") if self.images is None else self.images.device
+
+    def to(self, device: torch.device) -> None:
+        """Keep the images on a device, if they are in memory and take at most half of what is free there."""
+        if self.images is None or device.type == "cpu":
+            return
+        if device.type != "cuda" or 2 * self.images.nbytes <= torch.cuda.mem_get_info(device)[0]:
+            self.images = self.images.to(device)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -90,7 +102,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
     def batch(self, indices: torch.Tensor) -> torch.Tensor:
         """The images at ``(n,) int64``, as ``(n, C, H, W) uint8``; no transform is applied."""
         if self.images is not None:
-            return self.images.index_select(0, indices)  # takes a fifth of the time of [indices]
+            return self.images.index_select(0, indices.to(self.device))  # takes a fifth of the time of [indices]
         names = [self.names[index] for index in indices.tolist()]
         return torch.from_numpy(images.stack(names, len(names), self._read, self.shape))
 
@@ -113,7 +125,8 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
     def iter_batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """All images in their order, ``(n, C, H, W) uint8`` each time."""
         if len(self):
-            yield from (batch for _, batch in self.batches(torch.arange(len(self)).split(batch_size)))
+            plan = torch.arange(len(self), device=self.device).split(batch_size)
+            yield from (batch for _, batch in self.batches(plan))
 
 
 def load_splits(

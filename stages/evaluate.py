@@ -70,7 +70,7 @@ def main(context: "StageContext") -> None:
     batches = test_images.iter_batches(params.batch_size)
     views = (images.flip(-1) if flip else images for images in batches for flip in flips)
     logits_of_views = [*predict_logits(model, normalize, views, backend)]
-    logits, *mirrored = (torch.cat(logits_of_views[first :: len(flips)]).numpy() for first in range(len(flips)))
+    logits, *mirrored = (torch.cat(logits_of_views[first :: len(flips)]).cpu().numpy() for first in range(len(flips)))
 
     confusion = metrics.confusion(labels, logits.argmax(1), len(model_config.class_names))
     by_class = metrics.by_class(confusion, model_config.class_names)

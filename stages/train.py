@@ -92,6 +92,8 @@ def run_training(context: "StageContext", group: processes.ProcessGroup) -> None
     eval_modules = pretrained.freeze(model, config.freeze)
     print_model_summary(config, model, model_config, len(train_images), device)
     model = model.to(device).to(memory_format=torch.channels_last)
+    for images in (train_images, val_images):
+        images.to(device)
 
     fingerprint = context.fingerprint(environment=compute.deciding(environment))
     processes.init_process_group(group, device, fingerprint)
@@ -267,7 +269,7 @@ def calibrate(model: "nn.Module", normalize: "Normalize", val_images: "Annotated
     if not len(val_images):
         return 1.0
     batches = val_images.iter_batches(VALIDATION_BATCH_SIZE)
-    logits = torch.cat([*predict_logits(model, normalize, batches, backend)])
+    logits = torch.cat([*predict_logits(model, normalize, batches, backend)]).cpu()
     return calibration.fit_temperature(logits, val_images.labels)
 
 

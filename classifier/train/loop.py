@@ -1,6 +1,7 @@
 """The training loop: one page, top to bottom. Interrupt it anywhere; the same call resumes to the same bytes."""
 
 import contextlib
+import itertools
 import logging
 import math
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from classifier.config import Runtime, Train
 
 VALIDATION_BATCH_SIZE = 250  # images; the last bits of the loss depend on it, so it is not a param
+FETCH_STEPS = 10  # between two looks at what an accelerator has computed; each look waits until it has caught up
 MAX_INITIAL_LOSS_RATIO = 10  # to the chance loss: fresh weights that start above it got inputs that are not normalized
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Task:
         train_images, val_images: the splits; there may be no validation images.
         eval_modules: modules with frozen statistics, which stay in evaluation mode.
         backend: where and how the model computes.
+        fetch_steps: how many steps are queued before losses are looked at, signals obeyed and checkpoints written.
     """
 
     config: "Train"
@@ -64,7 +67,9 @@ class Task:
     backend: Backend
 
     def __post_init__(self) -> None:
-        self.train_targets, self.val_targets = self.train_images.targets(), self.val_images.targets()
+        self.train_labels = self.train_images.labels.to(self.device)
+        self.train_targets, self.val_targets = self.train_images.targets().to(self.device), self.val_images.targets()
+        self.fetch_steps = 1 if self.device.type == "cpu" else FETCH_STEPS
         self.autocast: Any = contextlib.nullcontext()
         if self.config.precision == "bf16":
             self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -107,6 +112,8 @@ def fit(
     saved = distributed.broadcast_object(task.device, checkpoint.load)
     if saved:
         state.load_state_dict(saved)
+        if state.losses is not None:
+            state.losses = state.losses.to(task.device)
         logger.info(f"resuming at step {state.step} of {schedule.total_steps}")
     stepper = Stepper(state, task)
 
@@ -119,7 +126,7 @@ def fit(
 
     stepper.set_train_mode()
     if task.epochs.needs_losses and state.losses is None:
-        state.losses = torch.full((len(task.train_images),), math.inf)
+        state.losses = torch.full((len(task.train_images),), math.inf, device=task.device)
     last_step = state.step if state.early_stopping.should_stop else schedule.total_steps
     if runtime.stop_after_epoch:
         last_step = min(last_step, schedule.first_steps[min(runtime.stop_after_epoch, config.epochs)])
@@ -131,13 +138,13 @@ def fit(
             lr_factor = schedule(state.step)
             for group, base_lr in zip(state.optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = lr_factor * base_lr
-            loss_sum, correct_sum = stepper.step(batch, seed)
-            state.add(loss_sum, correct_sum)
+            stepper.step(batch, seed)
             progress.step()
-            check_loss(loss_sum / len(batch.indices), task.loss, state.step)
-
             epoch = len(state.history) + 1
             ended = state.step == schedule.first_steps[epoch]
+            if not ended and state.step % task.fetch_steps:
+                continue
+            stepper.fetch()
             if ended:
                 row = {"epoch": epoch, "lr": lr_factor * base_lrs[0], **train_metrics(state, task)}
                 if len(task.val_images):
@@ -172,6 +179,8 @@ def fit(
 class Batch:
     """What one step trains on.
 
+    All on the device of the model, if the images fit there; else the pixels come from the CPU.
+
     Attributes:
         indices: of the images in the training split, ``(N,) int64``.
         pixels: the images, ``(N, C, H, W) uint8``.
@@ -190,15 +199,17 @@ def iter_batches(state: TrainState, task: Task, last_step: int) -> Iterator[Batc
         if state.step >= last_step:
             return
         if state.step == first_steps[epoch] and state.losses is not None:
-            state.epoch_losses = state.losses.clone()
+            state.epoch_losses = state.losses.to("cpu", copy=True)
         drawn, position = task.epochs.draw(epoch, state.epoch_losses), state.step - first_steps[epoch]
-        batches = task.train_images.batches(drawn.indices.split(size)[position:])
-        for (indices, pixels), weights in zip(batches, drawn.weights.split(size)[position:], strict=True):
-            yield Batch(indices, pixels, weights)
+        order, weights = drawn.indices.to(task.device), drawn.weights.to(task.device)
+        batches = task.train_images.batches(drawn.indices.to(task.train_images.device).split(size)[position:])
+        parts = zip(batches, order.split(size)[position:], weights.split(size)[position:], strict=True)
+        for (_, pixels), indices, some_weights in parts:
+            yield Batch(indices, pixels, some_weights)
 
 
 class Stepper:
-    """One step of the optimizer at a time.
+    """One step of the optimizer at a time. A step waits for nothing that an accelerator computes; ``fetch`` does.
 
     Args:
         state: whose model, optimizer and moving average are updated.
@@ -207,6 +218,7 @@ class Stepper:
 
     def __init__(self, state: TrainState, task: Task):
         self._state, self._task = state, task
+        self._pending: list[tuple[int, torch.Tensor]] = []  # size of the batch, and its two sums
         self._network = distributed.setup_module(state.model)
         self._parallel = None
         if task.backend.portable:
@@ -222,22 +234,19 @@ class Stepper:
         if self._parallel:
             self._parallel.set_mode()
 
-    def step(self, batch: Batch, seed: int) -> tuple[float, float]:
+    def step(self, batch: Batch, seed: int) -> None:
         """Train on one batch.
 
         Args:
             batch: of all processes.
             seed: of every random draw in the step.
-
-        Returns:
-            The sums of the losses and of the correct predictions by their weights, over the batch of all processes.
         """
         state, task = self._state, self._task
         seed_generators(seed)
-        inputs = task.normalize(distributed.shard(augment(batch.pixels.to(task.device), task.config.augment)))
+        pixels = augment(batch.pixels.to(task.device, non_blocking=True), task.config.augment)
+        inputs = task.normalize(distributed.shard(pixels))
         mine, total = distributed.shard(batch.indices), len(batch.indices)
-        targets = task.train_targets.index_select(0, mine).to(task.device)
-        weights = distributed.shard(batch.weights).to(task.device)
+        targets, weights = task.train_targets.index_select(0, mine), distributed.shard(batch.weights)
         distributed.seed_by_rank(task.config.seed, "step", state.step)
 
         if self._parallel:
@@ -249,15 +258,28 @@ class Stepper:
             nn.utils.clip_grad_norm_(parameters, task.config.clip_grad_norm)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
-        if state.ema:
-            state.ema.update_parameters(state.model)
+        state.update_ema()
 
         if state.losses is not None:
-            state.losses[batch.indices] = distributed.gather(losses, total).cpu()
-        correct = outputs.argmax(1).cpu() == task.train_images.labels.index_select(0, mine)
-        sums = (losses * weights).sum().item(), (correct * weights.cpu()).sum().item()
-        loss_sum, correct_sum = distributed.all_reduce_sum(task.device, *sums)
-        return loss_sum, correct_sum
+            state.losses[batch.indices] = distributed.gather(losses, total)
+        correct = outputs.argmax(1) == task.train_labels.index_select(0, mine)
+        self._pending.append((total, torch.stack([(losses * weights).sum(), (correct * weights).sum()])))
+        state.step += 1
+
+    def fetch(self) -> None:
+        """Add the losses and correct predictions of the steps since the last call to the state, by their weights.
+
+        Raises:
+            DivergedError: as ``check_loss``, of the first step that it finds.
+        """
+        state, pending = self._state, self._pending
+        self._pending = []
+        mine = torch.stack([sums for _, sums in pending]).flatten().tolist()
+        sums = distributed.all_reduce_sum(self._task.device, *mine)
+        first = state.step - len(pending) + 1
+        for step, (total, _), loss_sum, correct_sum in zip(itertools.count(first), pending, sums[::2], sums[1::2]):
+            check_loss(loss_sum / total, self._task.loss, step)
+            state.add(loss_sum, correct_sum)
 
     def _whole_batch(
         self, inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, total: int
@@ -283,7 +305,7 @@ def validate(state: TrainState, task: Task) -> Row:
     """Loss and accuracy of the model to keep on the validation images. It is left in evaluation mode."""
     batches = task.val_images.iter_batches(VALIDATION_BATCH_SIZE)
     with task.autocast:
-        logits = torch.cat([*predict_logits(state.eval_model.eval(), task.normalize, batches, task.backend)])
+        logits = torch.cat([*predict_logits(state.eval_model.eval(), task.normalize, batches, task.backend)]).cpu()
     return {
         "val_loss": task.loss.validation(logits.double(), task.val_targets).mean().item(),
         "val_acc": (logits.argmax(1) == task.val_images.labels).double().mean().item(),

@@ -4,12 +4,14 @@ Data order, learning rate and every random draw are functions of the seed, the s
 state, so nothing else needs to be remembered.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from classifier.train.early_stopping import EarlyStopping
 
@@ -27,18 +29,21 @@ class TrainState:
         model: trained in place.
         optimizer: of the model's parameters.
         early_stopping: the best epoch so far.
-        ema: the exponential moving average of the weights; None without one.
+        ema: the exponential moving average of weights and statistics; None without one.
+        ema_decay: of that average, by step.
         step: how many steps are done.
         loss_sum, correct_sum: over the images of the epoch so far, by their weights.
-        losses: of each training image when it was last seen, ``(N,) float32``; None if no epoch depends on them.
-        epoch_losses: as they were when the epoch began.
+        losses: of each training image when it was last seen, ``(N,) float32``, on the device of the model; None if no
+            epoch depends on them.
+        epoch_losses: as they were when the epoch began, on the CPU.
         history: one row an epoch: ``epoch, lr, train_loss, train_acc``, with validation images ``val_loss, val_acc``.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     early_stopping: EarlyStopping
-    ema: AveragedModel | None = None
+    ema: nn.Module | None = None
+    ema_decay: float = 0.0
     step: int = 0
     loss_sum: float = 0.0
     correct_sum: float = 0.0
@@ -55,21 +60,40 @@ class TrainState:
             optimizer: of its parameters.
             config: the section ``train`` of params.yaml.
         """
-        ema = None
-        if config.ema_decay:
-            ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-        return cls(model, optimizer, EarlyStopping(config.keep, config.patience), ema)
+        ema = deepcopy(model) if config.ema_decay else None
+        return cls(model, optimizer, EarlyStopping(config.keep, config.patience), ema, config.ema_decay)
 
     @property
     def eval_model(self) -> nn.Module:
         """The model that is validated and kept: the moving average, if there is one."""
-        return self.ema.module if self.ema else self.model
+        return self.ema or self.model
 
     def add(self, loss_sum: float, correct_sum: float) -> None:
-        """Count one step."""
-        self.step += 1
+        """Count the images of one step."""
         self.loss_sum += loss_sum
         self.correct_sum += correct_sum
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """Let the moving average follow the model; at the first step it begins as the model.
+
+        ``AveragedModel`` of PyTorch counts in a tensor and looks at it, so a GPU would have to be waited for.
+        """
+        if not self.ema:
+            return
+        pairs = zip(
+            chain(self.ema.parameters(), self.ema.buffers()),
+            chain(self.model.parameters(), self.model.buffers()),
+            strict=True,
+        )
+        floats = []
+        for average, value in pairs:
+            if self.step and value.is_floating_point():
+                floats.append((average, value))
+            else:
+                average.copy_(value)
+        if floats:
+            get_ema_multi_avg_fn(self.ema_decay)(*map(list, zip(*floats, strict=True)), self.step)
 
     def end_epoch(self, row: Row) -> None:
         """Add a row to the history and begin a new epoch."""

@@ -1,0 +1,195 @@
+"""The training loop on an accelerator: no step waits for it, and to look at the losses seldom changes no number.
+
+PyTorch's device "meta" has shapes and no values. So what would wait for a value of an accelerator fails on it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from classifier import config, images
+from classifier.dataset import load_splits
+from classifier.errors import DivergedError
+from classifier.model.compute import Backend, seed_generators
+from classifier.model.serialization import ModelConfig, Normalize
+from classifier.runner.signals import Interrupted, StopSignals
+from classifier.train.checkpoint import Checkpoint
+from classifier.train.epochs import Epochs
+from classifier.train.loop import FETCH_STEPS, Stepper, Task, fit, iter_batches
+from classifier.train.losses import make_loss
+from classifier.train.optim import OPTIMIZERS, Schedule, make_optimizer
+from classifier.train.state import TrainState
+from tests.project import PARAMS
+
+TRAIN, VAL = 80, 20
+SIZE = 12
+CHANGES = {
+    "train.epochs": 4,
+    "train.batch_size": 10,
+    "train.ema_decay": 0.9,
+    "train.clip_grad_norm": 1.0,
+    "train.pruning.skip": 0.5,
+    "train.augment.hflip": True,
+    "train.augment.rotate_degrees": 5,
+    "train.augment.cutout_pixels": 3,
+    "models.cnn": {"stem": 4, "widths": [8, 8]},
+}
+
+Start = Callable[..., tuple[TrainState, Task]]
+
+
+class Copies(TorchDispatchMode):
+    """Notes every copy between devices: PyTorch waits until it is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        tensors = [value for value in (*args, result) if isinstance(value, torch.Tensor)]
+        if "copy" in str(function) and len({tensor.device for tensor in tensors}) > 1:
+            self.found.append(str(function))
+        return result
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """A run before its first step."""
+    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, 1, SIZE, SIZE), np.uint8)
+    names = [f"{number:03}.png" for number in range(TRAIN + VAL)]
+    images.write_zip(tmp_path / "images.zip", names, pixels)
+    rows = (
+        f"{name},{place % 10},{place % 10},{'train' if place < TRAIN else 'val'}" for place, name in enumerate(names)
+    )
+    (tmp_path / "annotations.csv").write_text("\n".join(["image,label,class_name,split", *rows]) + "\n")
+
+    def start(device: str = "cpu", **changes: Any) -> tuple[TrainState, Task]:
+        _, plain = config.read(PARAMS)
+        values = {f"train.{name}": value for name, value in changes.items()}
+        plain = config.replaced(plain, {**CHANGES, "train.model": "cnn", **values})
+        train = config.validate(plain).train
+        backend = Backend(torch.device(device), 1, portable=False)
+        about = ModelConfig(
+            train.model, plain["models"][train.model], list("0123456789"), 1, SIZE, SIZE, [0.5], [0.3], {}
+        )
+        seed_generators(0)
+        model = about.build().to(backend.device).to(memory_format=torch.channels_last)
+        train_images, val_images = load_splits(tmp_path / "annotations.csv", tmp_path / "images.zip", "train", "val")
+        loss = make_loss(train.loss, plain["losses"][train.loss], 10)
+        for split in (train_images, val_images):
+            split.target_transform = loss.target_transform
+            split.to(backend.device)
+        epochs = Epochs(train, train_images.labels)
+        schedule = Schedule(train.schedule, plain["schedules"][train.schedule], 0.2, epochs.first_steps)
+        task = Task(
+            train, loss, schedule, epochs, Normalize(about).to(backend.device), train_images, val_images, [], backend
+        )
+        optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
+        return TrainState.create(model, optimizer, train), task
+
+    return start
+
+
+def train(state: TrainState, task: Task, folder: Path, signals: StopSignals | None = None) -> None:
+    context: Any = SimpleNamespace(signals=signals or StopSignals(), is_rank_zero=True, resume_hint="")
+    runtime: Any = SimpleNamespace(checkpoint_seconds=1e9, stop_after_epoch=0)
+    fit(state, task, context=context, checkpoint=Checkpoint(folder), runtime=runtime)
+
+
+def results(state: TrainState) -> tuple[Any, ...]:
+    weights = {name: tensor.tolist() for name, tensor in state.eval_model.state_dict().items()}
+    assert state.losses is not None
+    return state.step, state.history, weights, state.losses.tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"optimizer": name} for name in (*OPTIMIZERS, "muon")] + [{"loss": "nll"}, {"loss": "mse"}],
+    ids=lambda change: "-".join(change.values()),
+)
+def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) -> None:
+    state, task = start("meta", **change)
+    assert task.fetch_steps == FETCH_STEPS
+    assert task.train_images.device.type == "meta"
+    stepper = Stepper(state, task)
+    stepper.set_train_mode()
+    batches = iter_batches(state, task, last_step=8)
+    first = next(batches)  # the order of the epoch is copied when it begins
+    state.losses = torch.empty(TRAIN, device="meta")
+    with Copies() as copies:
+        stepper.step(first, 0)
+        for seed, batch in enumerate(batches, 1):
+            stepper.step(batch, seed)
+    assert state.step == 8
+    assert copies.found == []
+    with pytest.raises(RuntimeError, match="meta"):
+        stepper.fetch()
+
+
+def test_looking_at_the_losses_seldom_changes_no_number(start: Start, tmp_path: Path) -> None:
+    found = []
+    for fetch_steps in (1, 3, 100):
+        state, task = start()
+        task.fetch_steps = fetch_steps
+        train(state, task, tmp_path / str(fetch_steps))
+        found.append(results(state))
+    assert found[0] == found[1] == found[2]
+    assert all(1 < row["train_loss"] < 9 and 0 < row["train_acc"] < 1 for row in state.history)
+
+
+def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_numbers(
+    start: Start, tmp_path: Path
+) -> None:
+    state, task = start()
+    train(state, task, tmp_path / "undisturbed")
+    expected = results(state)
+
+    class StopAfter(StopSignals):
+        def stop_requested(self) -> bool:
+            self._pending = 15 if state.step >= 5 else 0
+            return super().stop_requested()
+
+        def raise_if_stop_requested(self) -> None:
+            if self._pending:
+                raise Interrupted(self._pending)
+
+    state, task = start()
+    task.fetch_steps = 3
+    with pytest.raises(Interrupted):
+        train(state, task, tmp_path / "stopped", StopAfter())
+    assert state.step == 6
+    state, task = start()
+    task.fetch_steps = 3
+    train(state, task, tmp_path / "stopped")
+    assert results(state) == expected
+
+
+def test_a_doomed_run_is_found_at_its_step_and_not_saved(start: Start, tmp_path: Path) -> None:
+    state, task = start()
+    task.fetch_steps = 7
+    plain, steps = task.loss.training, iter(range(100))
+    object.__setattr__(task.loss, "training", lambda *args: plain(*args) * (1 if next(steps) < 11 else torch.inf))
+    with pytest.raises(DivergedError, match="the loss is inf at step 12; "):
+        train(state, task, tmp_path / "doomed")
+    saved = Checkpoint(tmp_path / "doomed").load()
+    assert saved
+    assert saved["step"] == 8  # the end of the first epoch
+
+
+def test_images_that_do_not_fit_the_accelerator_stay_where_they_are(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, task = start()
+    for free, fits in ((9999, False), (10000, True)):
+        moved: list[Any] = []
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
+        task.train_images.images = SimpleNamespace(nbytes=5000, to=moved.append)  # type: ignore[assignment]
+        task.train_images.to(torch.device("cuda"))
+        assert moved == [torch.device("cuda")] * fits

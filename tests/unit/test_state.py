@@ -1,0 +1,29 @@
+"""The state of a training run: its moving average."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from classifier.train.state import TrainState
+
+
+def test_moving_average_equals_torchs_and_counts_batches_as_the_model() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    config: Any = SimpleNamespace(ema_decay=0.9, keep="last", patience=0)
+    state = TrainState.create(model, torch.optim.SGD(model.parameters(), lr=1.0), config)
+    expected = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for step in range(4):
+        model(torch.randn(8, 3)).square().mean().backward()
+        state.optimizer.step()
+        state.update_ema()
+        expected.update_parameters(model)
+        state.step = step + 1
+    averages = state.eval_model.state_dict()
+    assert averages.pop("1.num_batches_tracked") == 4
+    for name, average in averages.items():
+        assert torch.equal(average, expected.module.state_dict()[name]), name
+        assert not torch.equal(average, model.state_dict()[name]), name
