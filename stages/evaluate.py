@@ -24,7 +24,6 @@ from classifier.runner.stage import run_stage
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from torch import nn
 
     from classifier.dataset import AnnotatedImages
     from classifier.runner.context import StageContext
@@ -46,7 +45,7 @@ def main(context: "StageContext") -> None:
     from classifier import metrics
     from classifier.dataset import load_splits
     from classifier.model import compute, serialization
-    from classifier.model.inference import predict_logits
+    from classifier.model.inference import fold_batch_norm, predict_logits
 
     params = context.param("evaluate")
     backend = compute.prepare(context.param("compute"), context.untracked_param("runtime").threads)
@@ -99,25 +98,6 @@ def main(context: "StageContext") -> None:
         logger.warning(
             f"mirror images are recognized {lost:.1%} worse: if they are other classes, set train.augment.hflip: false"
         )
-
-
-def fold_batch_norm(model: "nn.Module") -> "nn.Module":
-    """The same function, with every BatchNorm that directly follows a convolution folded into it.
-
-    It takes a tenth off the forward passes; `export` does the same to the ONNX file.
-    """
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-    if not isinstance(model, nn.Sequential):
-        return model
-    layers: list[nn.Module] = []
-    for layer in model:
-        if layers and isinstance(layer, nn.BatchNorm2d) and isinstance(layers[-1], nn.Conv2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
-        else:
-            layers.append(layer)
-    return nn.Sequential(*layers)
 
 
 def compute_metrics(

@@ -39,6 +39,7 @@ LONGEST = (
 # Tests that share a costly fixture, or libraries that take seconds to import, go to one worker.
 ONE_WORKER = (
     "unit/test_(onnx|models)",
+    "test_emulated",
     "test_screens",
     "test_own_data",
     "test_demo_page",

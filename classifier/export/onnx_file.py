@@ -14,18 +14,23 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from classifier.model.inference import fold_batch_norm
 from classifier.model.serialization import ModelConfig, Normalize
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 
 
 class Deployed(nn.Module):
-    """Pixels in, logits and probabilities out."""
+    """Pixels in, logits and probabilities out.
+
+    What is folded is folded here. So of a model of our own the exporter writes these numbers and computes none, and the
+    file depends on the processor no more than they do.
+    """
 
     def __init__(self, model: nn.Module, model_config: ModelConfig):
         super().__init__()
         normalize = Normalize(model_config)
-        model = _norm_before_pooling(model)
+        model = fold_batch_norm(_norm_before_pooling(model))
         folded = _fold_normalization(model, normalize)
         self.model = folded or nn.Sequential(normalize, model)
         self.temperature = model_config.temperature
@@ -74,8 +79,8 @@ def _fold_normalization(model: nn.Module, normalize: Normalize) -> nn.Module | N
 def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.ModelProto:
     """A model in evaluation mode as ONNX, with scaling and normalization inside and without BatchNorm.
 
-    PyTorch's exporter folds a BatchNorm into the convolution before it. A BatchNorm after any other layer (as in
-    torchvision's DenseNet, whose convolutions follow it) is replaced by a multiplication and an addition.
+    In models of torchvision PyTorch's exporter folds a BatchNorm into the convolution before it. A BatchNorm after any
+    other layer (as in their DenseNet, whose convolutions follow it) is replaced by a multiplication and an addition.
 
     Args:
         model: maps normalized images to logits.

@@ -40,9 +40,11 @@ def picture(draw: Callable[[], "Figure"]) -> Picture:
     """Draw a figure and render it in both formats."""
     with pictures.style():
         figure = draw()
-        png = pictures.png(figure)
-        figure.set_layout_engine("none")  # the places that were found for the first format hold for the second
-        return Picture(png, figures.svg(figure))
+        engine = figure.get_layout_engine()
+        if engine:  # savefig would draw each format an extra time to lay it out
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        return Picture(pictures.png(figure), figures.svg(figure))
 
 
 def data_uri(png: bytes) -> str:
