@@ -1,14 +1,16 @@
 """Fixtures: clones of this repository on the small data set, before and after a ``dvc repro``."""
 
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from tests.project import STAGES, Project, make_project, make_raw
 from tests.support import forking
@@ -42,8 +44,7 @@ ONE_WORKER = (
     "test_emulated",
     "test_screens",
     "test_own_data",
-    "test_demo_page",
-    "test_report_page",
+    "test_(demo|report)_page",
     "e2e/test_search",
     "test_slurm",
     "test_kills.*(_killed_and_interrupted_|_corrupt_checkpoint_)",
@@ -88,27 +89,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+def shared_by_workers(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder to look at and to copy. The first worker that needs it makes it, and the others wait."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, made = root / name, root / f"{name}.made"
+    with FileLock(root / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_raw(tmp_path_factory.mktemp("source"))
+    return shared_by_workers(tmp_path_factory, "raw", make_raw)
 
 
 @pytest.fixture(scope="session")
 def fresh_template(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Project:
     """A clone before any stage has run."""
-    project = make_project(tmp_path_factory.mktemp("fresh") / "project", raw)
-    project.prepare_for_copies()
-    return project
+
+    def make(folder: Path) -> None:
+        make_project(folder / "project", raw).prepare_for_copies()
+
+    return Project(shared_by_workers(tmp_path_factory, "fresh", make) / "project", raw)
 
 
 @pytest.fixture(scope="session")
 def finished_template(fresh_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same after one ``dvc repro``, committed."""
-    project = fresh_template.copy(tmp_path_factory.mktemp("finished") / "project")
-    assert project.repro() == STAGES
-    project.commit("results")
-    project.prepare_for_copies()
-    return project
+
+    def make(folder: Path) -> None:
+        project = fresh_template.copy(folder / "project")
+        assert project.repro() == STAGES
+        project.commit("results")
+        project.prepare_for_copies()
+
+    return Project(shared_by_workers(tmp_path_factory, "finished", make) / "project", fresh_template.raw)
 
 
 @pytest.fixture

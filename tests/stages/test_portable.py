@@ -17,9 +17,9 @@ def portable(finished: Project) -> Project:
     return finished
 
 
-def run(project: Project, real: bool = False) -> str:
+def run(project: Project) -> str:
     """The stages that compute."""
-    return "".join(project.stage(name, real=real).stderr for name in ("train", "evaluate", "export"))
+    return "".join(project.stage(name).stderr for name in ("train", "evaluate", "export"))
 
 
 def results(project: Project) -> list[bytes]:
@@ -36,14 +36,14 @@ def test_portable_any_number_of_threads_writes_the_same_bytes(portable: Project)
         assert len({result[part] for result in found}) == 1, name
 
 
-def test_portable_stages_set_what_they_need_themselves(portable: Project) -> None:
-    """In interpreters of their own; the programs of other tests are forked from one that has the variables."""
-    run(portable)
-    expected = results(portable)
+def test_portable_training_with_convolutions_sets_what_it_needs_itself(portable: Project) -> None:
+    """In an interpreter of its own; the programs of other tests are forked from one that has the variables."""
+    portable.stage("train")
+    expected = [portable.read(path) for path in OUTS[:2]]
     for name in PINS:
         portable.environment.pop(name)
-    assert run(portable, real=True) == ""
-    assert results(portable) == expected
+    assert portable.stage("train", real=True).stderr == ""
+    assert [portable.read(path) for path in OUTS[:2]] == expected
     environment = json.loads(portable.read("models/environment.json"))
     assert environment["portable"] is True
     assert environment["cpu_capability"] == "AVX2"
