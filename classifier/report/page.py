@@ -41,9 +41,9 @@ def picture(draw: Callable[[], "Figure"]) -> Picture:
     with pictures.style():
         figure = draw()
         engine = figure.get_layout_engine()
-        if engine:  # savefig would draw each format an extra time to lay it out
+        if engine:  # with an engine, savefig draws each format an extra time
             engine.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         return Picture(pictures.png(figure), figures.svg(figure))
 
 
