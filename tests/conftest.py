@@ -29,7 +29,7 @@ LONGEST = (
         "test_gpu_recipe",
         "test_second_repro_meanwhile",
     ),
-    *("unit/test_onnx", "unit/test_models"),
+    *("unit/test_onnx", "unit/test_models", "unit/test_loop", "unit/test_optim", "unit/test_rmsprop"),
     *("test_train_killed_and_interrupted", "test_demo_page", "test_merge_conflict", "test_corrupt_checkpoint_falls"),
     *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_seed_statistics"),
     *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
@@ -40,7 +40,7 @@ LONGEST = (
 
 # Tests that share a costly fixture, or libraries that take seconds to import, go to one worker.
 ONE_WORKER = (
-    "unit/test_(onnx|models)",
+    "unit/test_(loop|models|onnx|optim|rmsprop)",
     "test_emulated",
     "test_screens",
     "test_own_data",

@@ -41,6 +41,7 @@ def longer(longer_template: Project, tmp_path: Path) -> Project:
 def reference(longer_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """That run, finished without a disturbance; to look at only."""
     project = longer_template.copy(tmp_path_factory.mktemp("reference") / "project")
+    project.set(runtime__checkpoint_seconds=1000)
     project.repro()
     return project
 

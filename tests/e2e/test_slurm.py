@@ -60,6 +60,7 @@ def test_preempted_and_requeued_job_ends_with_the_same_weights(
 ) -> None:
     finished.set_all({**LONG, "train.epochs": 60})
     undisturbed = finished.copy(tmp_path / "undisturbed")
+    undisturbed.set(runtime__checkpoint_seconds=1000)
     undisturbed.stage("train")
     jobs = Jobs(finished, cluster)
     job = jobs.submit("--exclusive", "--output=slurm.log", "examples/slurm.sbatch", "python", "-m", "stages.train")

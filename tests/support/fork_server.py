@@ -160,6 +160,9 @@ LIBRARIES = [
 ]
 
 
+OPSET = 18  # export.opset of the tests
+
+
 def import_libraries() -> None:
     """Import them; one that is missing costs time in every child, and nothing else."""
     register = atexit.register
@@ -173,6 +176,8 @@ def import_libraries() -> None:
     # PyTorch would unregister its operators one by one at the end of each child, which costs more than a short program.
     for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
         finalizer.atexit = False
+    with contextlib.suppress(ImportError):
+        export_once()
     with contextlib.suppress(ImportError, AttributeError):
         read_onnx_operators()
 
@@ -184,10 +189,23 @@ def is_leak_check(function: Any) -> bool:
 
 def read_onnx_operators() -> None:
     """Let a child's first export have the translations of PyTorch's operators, the same for every model, from here."""
-    source = importlib.import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
-    read = source.get_torchlib_ops
-    kept = [read()]
-    source.get_torchlib_ops = lambda: kept.pop() if kept else read()
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    read = registry.from_torchlib
+    kept = {OPSET: read(opset_version=OPSET)}
+    registry.from_torchlib = staticmethod(
+        lambda **options: kept.pop(options.get("opset_version"), None) or read(**options)
+    )
+
+
+def export_once() -> None:
+    """Fill the tables of operators that PyTorch's exporter makes for its first model, whatever it is."""
+    import logging
+
+    import torch
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    torch.onnx.export(torch.nn.Identity(), (torch.zeros(1, 1),), dynamo=True, verbose=False)
 
 
 # --- the child ------------------------------------------------------------------------------------------------------

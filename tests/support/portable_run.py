@@ -19,7 +19,7 @@ from classifier.runner import portability
 MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [24]}, "lenet": {}, "cnn": {"stem": "whiten", "widths": [6, 10]}}
 # Of each model; convolutions are slow in an emulator, so most optimizers train the other one.
 OPTIMIZERS = {"mlp": ("adam", "adamw", "rmsprop", "adagrad", "sgd"), "lenet": ("sgd",), "cnn": ("sgd", "muon")}
-IMAGES, BATCH, STEPS = 40, 20, 2
+IMAGES, BATCH, STEPS = 20, 10, 2
 
 
 class NoCompiler(types.ModuleType):

@@ -115,19 +115,19 @@ def results(state: TrainState) -> tuple[Any, ...]:
     ids=lambda change: "-".join(change.values()),
 )
 def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) -> None:
-    state, task = start("meta", **change)
+    state, task = start("meta", batch_size=20, **change)
     assert task.fetch_steps == FETCH_STEPS
     assert task.train_images.device.type == "meta"
     stepper = Stepper(state, task)
     stepper.set_train_mode()
-    batches = iter_batches(state, task, last_step=8)
+    batches = iter_batches(state, task, last_step=4)
     first = next(batches)  # the order of the epoch is copied when it begins
     state.losses = torch.empty(TRAIN, device="meta")
     with Copies() as copies:
         stepper.step(first, 0)
         for seed, batch in enumerate(batches, 1):
             stepper.step(batch, seed)
-    assert state.step == 8
+    assert state.step == 4
     assert copies.found == []
     with pytest.raises(RuntimeError, match="meta"):
         stepper.fetch()
