@@ -191,7 +191,7 @@ def read_onnx_operators() -> None:
     """Let a child's first export have the translations of PyTorch's operators, the same for every model, from here."""
     registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
     read = registry.from_torchlib
-    kept = {OPSET: read(opset_version=OPSET)}
+    kept: dict[Any, Any] = {OPSET: read(opset_version=OPSET)}
     registry.from_torchlib = staticmethod(
         lambda **options: kept.pop(options.get("opset_version"), None) or read(**options)
     )
