@@ -21,7 +21,7 @@ def test_plots_show_the_content_of_the_files(finished: Project) -> None:
     assert page.count("vegaEmbed(") == 4  # and no picture that nobody asked for
     assert "samples.png" in page
     finished.set(train__seed=5)
-    finished.repro()
+    finished.repro("evaluate")
     compared = Path(finished.dvc("plots", "diff").stdout.strip().removeprefix("file://")).read_text()
     assert '"HEAD"' in compared
     assert '"workspace"' in compared
@@ -40,7 +40,7 @@ def test_metrics_show_and_diff_have_the_written_values(finished: Project) -> Non
     shown = json.loads(finished.dvc("metrics", "show", "--json").stdout)[""]["data"]
     assert shown["metrics/evaluate.json"]["data"] == json.loads(finished.read("metrics/evaluate.json"))
     finished.set(train__seed=3)
-    finished.repro()
+    finished.repro("evaluate")
     changes = json.loads(finished.dvc("metrics", "diff", "--json").stdout)
     assert changes["metrics/evaluate.json"]["loss"]["diff"] != 0
 

@@ -21,12 +21,12 @@ def repaired(project: Project) -> str:
 @pytest.mark.parametrize("kept", [0, 0.5, 0.8])
 def test_truncated_dvc_lock_is_repaired(finished: Project, kept: float) -> None:
     finished.set(evaluate__batch_size=7)
-    assert finished.repro() == ["evaluate", "report"]
+    assert finished.repro("evaluate") == ["evaluate"]
     whole = finished.read("dvc.lock")
     part = whole[: int(kept * len(whole))]
     (finished.root / "dvc.lock").write_bytes(part[: part.rfind(b": ")])  # in the midst of a line
     assert repaired(finished).startswith("repair: dvc.lock was truncated; the committed one is restored")
-    assert finished.repro() == []  # from the run cache
+    assert finished.repro("evaluate") == []  # from the run cache
     assert finished.read("dvc.lock") == whole
 
 
@@ -50,21 +50,21 @@ def test_truncated_rwlock_is_repaired(finished: Project) -> None:
         assert finished.run("python", "-m", "tools.repair").stdout == ""
     assert listed.exists()
     assert repaired(finished) == "repair: .dvc/tmp/rwlock was truncated; removed, DVC makes a new one\n"
-    assert finished.repro() == ["evaluate", "report"]
+    assert finished.repro("evaluate") == ["evaluate"]
 
 
 def test_truncated_run_cache_entry_is_repaired(finished: Project) -> None:
     """A Ctrl-C while DVC writes an entry leaves its first part, which DVC then takes for the newest."""
     known = set(finished.root.glob(".dvc/cache/runs/*/*/*"))
     finished.set(evaluate__batch_size=7)
-    finished.repro()
+    finished.repro("evaluate")
     new = set(finished.root.glob(".dvc/cache/runs/*/*/*")) - known
     (entry,) = (path for path in new if b"stages.evaluate" in path.read_bytes())
     content = entry.read_bytes()
     entry.with_name(".Yf3k0TlX.tmp").write_bytes(content[: content.index(b"outs:")])
     finished.run("git", "checkout", "dvc.lock")
     assert repaired(finished).endswith(".Yf3k0TlX.tmp was truncated; removed, the stage is recorded anew\n")
-    assert finished.repro() == []
+    assert finished.repro("evaluate") == []
     assert entry.exists()
 
 

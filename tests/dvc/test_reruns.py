@@ -152,7 +152,7 @@ def test_changed_param_reruns_its_stages(finished: Project) -> None:
 def test_going_back_restores_from_the_run_cache(finished: Project) -> None:
     before = finished.read("models/classifier.safetensors")
     finished.set(train__seed=1)
-    finished.repro()
+    finished.repro("train")
     assert finished.read("models/classifier.safetensors") != before
     finished.run("git", "checkout", "params.yaml")
     assert finished.repro() == []

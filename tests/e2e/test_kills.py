@@ -39,10 +39,10 @@ def longer(longer_template: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def reference(longer_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """That run, finished without a disturbance; to look at only."""
+    """Its training, finished without a disturbance; to look at only."""
     project = longer_template.copy(tmp_path_factory.mktemp("reference") / "project")
     project.set(runtime__checkpoint_seconds=1000)
-    project.repro()
+    project.repro("train")
     return project
 
 
@@ -186,7 +186,7 @@ def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
 def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, reference: Project) -> None:
     signals = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     for delay, signum in zip([0.0, 0.1, 0.3, 0.5], signals, strict=False):
-        process = longer.start("dvc", "repro", forked=True)
+        process = longer.start("dvc", "repro", "train", forked=True)
         before = {path: path.read_bytes() for path in checkpoints(longer)}
         wait_for(lambda before=before: newer(longer, before))  # type: ignore[misc]
         with pytest.raises(Exception, match="timed out"):
@@ -199,7 +199,7 @@ def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, 
             assert "is saved; the same command goes on from there" in errors
         assert ("resuming at step" in output) == bool(before)
         set_clock_back(longer)
-    output = longer.dvc("repro").stdout
+    output = longer.dvc("repro", "train").stdout
     assert "train: resuming at step" in output
     assert longer.read("dvc.lock") == reference.read("dvc.lock")
     assert checkpoints(longer) == []
@@ -221,7 +221,7 @@ def test_train_whose_dvc_was_killed_stops_within_an_epoch(finished: Project) -> 
 
 @pytest.mark.kills
 def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, reference: Project) -> None:
-    process = longer.start("dvc", "repro", forked=True)
+    process = longer.start("dvc", "repro", "train", forked=True)
     wait_for(lambda: any(longer.root.glob("scratch/train-*/older.pt")))
     kill_group(process, signal.SIGTERM)  # SIGKILL could fall between renaming one state and writing the next
     process.communicate(timeout=60)  # until the trainer, too, has ended
@@ -229,7 +229,7 @@ def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, referenc
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    done = longer.dvc("repro")
+    done = longer.dvc("repro", "train")
     assert "newest.pt is corrupt; the previous checkpoint is used" in done.stderr
     assert "resuming at step" in done.stdout
     assert longer.read("dvc.lock") == reference.read("dvc.lock")

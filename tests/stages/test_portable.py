@@ -36,22 +36,15 @@ def test_portable_any_number_of_threads_writes_the_same_bytes(portable: Project)
         assert len({result[part] for result in found}) == 1, name
 
 
-def test_portable_training_with_convolutions_sets_what_it_needs_itself(portable: Project) -> None:
-    """In an interpreter of its own; the programs of other tests are forked from one that has the variables."""
+def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_so(portable: Project) -> None:
+    """In an interpreter of its own; the programs of other tests are forked from one that has the variables.
+
+    ``test_runner.py`` has the same for all stages, without convolutions.
+    """
     portable.stage("train")
     expected = [portable.read(path) for path in OUTS[:2]]
     for name in PINS:
         portable.environment.pop(name)
-    assert portable.stage("train", real=True).stderr == ""
-    assert [portable.read(path) for path in OUTS[:2]] == expected
-    environment = json.loads(portable.read("models/environment.json"))
-    assert environment["portable"] is True
-    assert environment["cpu_capability"] == "AVX2"
-
-
-def test_portable_overrules_the_environment_and_says_so(portable: Project) -> None:
-    portable.stage("train")
-    expected = portable.read(OUTS[0])
     portable.environment |= {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "SSE4_2", "OMP_THREAD_LIMIT": "1"}
     done = portable.stage("train", real=True)
     assert done.stderr.splitlines() == [
@@ -59,7 +52,10 @@ def test_portable_overrules_the_environment_and_says_so(portable: Project) -> No
         "train: warning: MKL_CBWR=SSE4_2 in the environment is overruled by COMPATIBLE: compute.portable is true",
         "train: warning: OMP_THREAD_LIMIT in the environment is ignored: it changes how many threads there are",
     ]
-    assert portable.read(OUTS[0]) == expected
+    assert [portable.read(path) for path in OUTS[:2]] == expected
+    environment = json.loads(portable.read("models/environment.json"))
+    assert environment["portable"] is True
+    assert environment["cpu_capability"] == "AVX2"
 
 
 def test_portable_refuses_bf16(portable: Project) -> None:
