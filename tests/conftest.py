@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     def stop() -> None:
         if server:
-            server.kill()
+            os.killpg(server.pid, signal.SIGKILL)  # both servers
             server.wait()
         shutil.rmtree(folder)
 

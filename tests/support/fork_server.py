@@ -1,4 +1,4 @@
-"""A process that has imported the libraries and forks one child a command: a program starts in 20 ms instead of 4 s.
+"""Processes that have imported the libraries and fork one child a command: a program starts in 20 ms instead of 4 s.
 
 run     python tests/support/fork_server.py SOCKET                    (tests/conftest.py does it, once a test session)
 
@@ -8,6 +8,8 @@ before that. It must not differ from a program that was just started: signal han
 of random numbers are those of a fresh process, and no thread runs at the fork. What cannot be the same is the seed of
 ``hash`` and the list of imported modules; what is left out at the end takes libraries apart or looks for leaks.
 ``tests/stages/test_runner.py`` compares the results with real ones.
+
+There are two such processes. One has no PyTorch: a fork of it costs a third, and most programs need none.
 
 The messages: a request is a length and a marshaled dictionary, with three files; the answer is the process id, then
 the exit status, as lines. Bytes that a client sends later are signals for the child; a client that hangs up kills it.
@@ -32,6 +34,7 @@ import warnings
 import weakref
 from typing import Any, NoReturn
 
+WITHOUT_TORCH = "-without-torch"  # end of the socket's name
 DEFAULT_FILTERS = list(warnings.filters)
 
 # What the stages and tools import, and what those modules import when they are first used. Not onnxruntime: its import
@@ -62,44 +65,12 @@ LIBRARIES = [
     "aiohttp",
     "fsspec.implementations.http",
     "fsspec.implementations.local",
-    "safetensors.torch",
     "safetensors.numpy",
     "matplotlib",
     "matplotlib.figure",
     "matplotlib.ticker",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
-    "torch",
-    "torch.utils.data",
-    "torch.nn.utils.fusion",
-    "torch.distributed",
-    "torch.nn.parallel",
-    "torch._dynamo",
-    "torch.export",
-    "torch.onnx",
-    "torch.onnx._internal.exporter._compat",
-    "torch.export._trace",
-    "torch._functorch.aot_autograd",
-    "torch._inductor.codecache",
-    "torch._functorch._aot_autograd.subclass_parametrization",
-    "torch._inductor.compiler_bisector",
-    "torch._inductor.custom_graph_pass",
-    "torch._inductor.sizevars",
-    "torch._subclasses.schema_check_mode",
-    "torch._export.passes.replace_autocast_with_hop_pass",
-    "torch._export.passes.replace_set_grad_with_hop_pass",
-    "torch.export._patches",
-    "torch.fx.experimental.validator",
-    "sympy.tensor.tensor",
-    "torch.optim",
-    "torchvision",
-    "onnx",
-    "onnx.checker",
-    "onnx.shape_inference",
-    "onnx.numpy_helper",
-    "onnxscript",
-    "onnxscript.optimizer",
-    "onnxscript.rewriter.onnx_fusions",
     "dvc.cli",
     "dvc.repo",
     "dvc.repo.reproduce",
@@ -158,21 +129,60 @@ LIBRARIES = [
     "scmrepo.git",
     "scmrepo.git.backend.pygit2.filter",
 ]
+WITH_TORCH = [
+    "safetensors.torch",
+    "torch",
+    "torch.utils.data",
+    "torch.nn.utils.fusion",
+    "torch.distributed",
+    "torch.nn.parallel",
+    "torch._dynamo",
+    "torch.export",
+    "torch.onnx",
+    "torch.onnx._internal.exporter._compat",
+    "torch.export._trace",
+    "torch._functorch.aot_autograd",
+    "torch._inductor.codecache",
+    "torch._functorch._aot_autograd.subclass_parametrization",
+    "torch._inductor.compiler_bisector",
+    "torch._inductor.custom_graph_pass",
+    "torch._inductor.sizevars",
+    "torch._subclasses.schema_check_mode",
+    "torch._export.passes.replace_autocast_with_hop_pass",
+    "torch._export.passes.replace_set_grad_with_hop_pass",
+    "torch.export._patches",
+    "torch.fx.experimental.validator",
+    "sympy.tensor.tensor",
+    "torch.optim",
+    "torchvision",
+    "onnx",
+    "onnx.checker",
+    "onnx.shape_inference",
+    "onnx.numpy_helper",
+    "onnxscript",
+    "onnxscript.optimizer",
+    "onnxscript.rewriter.onnx_fusions",
+]
 
 
 OPSET = 18  # export.opset of the tests
 
 
-def import_libraries() -> None:
+def import_libraries(names: list[str]) -> None:
     """Import them; one that is missing costs time in every child, and nothing else."""
     register = atexit.register
     atexit.register = lambda function, *words, **named: (  # type: ignore[assignment]
         function if is_leak_check(function) else register(function, *words, **named)
     )
-    for name in LIBRARIES:
+    for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     atexit.register = register
+
+
+def import_torch() -> None:
+    """Import what uses PyTorch, and do what its first use in a process does."""
+    import_libraries(WITH_TORCH)
     # PyTorch would unregister its operators one by one at the end of each child, which costs more than a short program.
     for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
         finalizer.atexit = False
@@ -355,10 +365,14 @@ def serve(listener: socket.socket) -> None:
 
 
 def main() -> None:
-    """Import, listen, serve."""
+    """Import, listen, serve: without PyTorch in a child, with it here."""
     path = sys.argv[1]
     del sys.path[0]  # this folder
-    import_libraries()
+    import_libraries(LIBRARIES)
+    if os.fork():
+        import_torch()
+    else:
+        path += WITHOUT_TORCH
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

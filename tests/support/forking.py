@@ -17,10 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from classifier.runner import portability
+from tests.support.fork_server import WITHOUT_TORCH
 
 SERVER = "TEST_FORK_SERVER"  # in the environment: the folder of socket and programs
 REAL = Path(sys.executable).absolute().parent
 FORKED_MODULES = ("stages.", "tools.", "demo.")
+WITH_TORCH = ("stages.train", "stages.evaluate", "stages.export")
 # Read at the import of a library, or they make a process one of several.
 READ_AT_IMPORT = (
     *("ATEN_", "GLOO_", "KMP_", "LOCAL_RANK", "MASTER_", "MKL_", "MPL", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_"),
@@ -51,7 +53,8 @@ if not forked:
 environment.pop("DVC_STAGE", None)
 content = marshal.dumps({{"arguments": forked, "cwd": os.getcwd(), "environment": environment}})
 server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-server.connect({socket!r})
+with_torch = forked[0].endswith(".py") or (forked[0] == "-m" and forked[1] in {with_torch})
+server.connect({socket!r} + ("" if with_torch else {without_torch!r}))
 files = b"".join(number.to_bytes(4, sys.byteorder) for number in range(3))
 server.sendmsg([len(content).to_bytes(8, "little")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
 for signum in (1, 2, 3, 15):
@@ -82,7 +85,7 @@ def start_server(folder: Path) -> "subprocess.Popen[bytes] | None":
     text = PROGRAM.format(
         base=Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}",
         real=str(REAL), socket=str(folder / "socket"), modules=FORKED_MODULES, read_at_import=READ_AT_IMPORT,
-        harmless=HARMLESS, special=_special(ENVIRONMENT),
+        harmless=HARMLESS, with_torch=WITH_TORCH, without_torch=WITHOUT_TORCH, special=_special(ENVIRONMENT),
     )  # fmt: skip
     for name in ("python", "dvc"):
         (programs / name).write_text(text)
@@ -130,7 +133,7 @@ def run_forked(
     """
     content = marshal.dumps({"arguments": arguments, "cwd": str(cwd), "environment": environment})
     with socket.socket(socket.AF_UNIX) as server, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        _connect(server)
+        _connect(server, arguments)
         with open(os.devnull, "rb") as nothing:
             files = array.array("i", [nothing.fileno(), out.fileno(), err.fileno()])
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
@@ -149,9 +152,16 @@ def run_forked(
         return subprocess.CompletedProcess(arguments, int(told.split()[1]), out.read().decode(), err.read().decode())
 
 
-def _connect(server: socket.socket, seconds: float = 120) -> None:
-    path, end = Path(os.environ[SERVER]) / "socket", time.monotonic() + seconds
-    while not path.exists():  # it is still importing
-        assert time.monotonic() < end, (path.parent / "log").read_text()
+def _connect(server: socket.socket, arguments: list[str], seconds: float = 120) -> None:
+    folder, end = Path(os.environ[SERVER]), time.monotonic() + seconds
+    # Both must be there, whichever it is: what this program starts in its turn does not wait.
+    paths = [folder / f"socket{WITHOUT_TORCH}", folder / "socket"]
+    while not all(path.exists() for path in paths):  # still importing
+        assert time.monotonic() < end, (folder / "log").read_text()
         time.sleep(0.05)
-    server.connect(str(path))
+    server.connect(str(paths[needs_torch(arguments)]))
+
+
+def needs_torch(arguments: Sequence[str]) -> bool:
+    """Whether a command, as the server gets it, uses PyTorch; the same expression stands in ``PROGRAM``."""
+    return arguments[0].endswith(".py") or (arguments[0] == "-m" and arguments[1] in WITH_TORCH)
