@@ -23,8 +23,8 @@ INPUT, OUTPUTS = "images", ("logits", "probabilities")
 class Deployed(nn.Module):
     """Pixels in, logits and probabilities out.
 
-    What is folded is folded here. So of a model of our own the exporter writes these numbers and computes none, and the
-    file depends on the processor no more than they do.
+    What is folded is folded here. So of a model of our own PyTorch's exporter writes these numbers and computes none,
+    and the file depends on the processor no more than they do.
     """
 
     def __init__(self, model: nn.Module, model_config: ModelConfig):

@@ -40,6 +40,10 @@ class Backend:
         """Whether the result is the same on every x86-64 processor with AVX2 and the locked versions."""
         return self.portable and not portability.unmet_conditions()
 
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on the device. CUDA copies it without waiting for what was queued before; others wait."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
+
 
 def prepare(compute: "Compute", threads: int | str, world_size: int = 1) -> Backend:
     """Set threads and deterministic algorithms, choose the device, and log why results may differ elsewhere.

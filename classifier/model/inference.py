@@ -41,7 +41,7 @@ def predict_logits(
 
     @torch.inference_mode()
     def predict(batch: torch.Tensor) -> torch.Tensor:
-        inputs = normalize(batch.to(backend.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        inputs = normalize(backend.send(batch)).contiguous(memory_format=torch.channels_last)
         logits: torch.Tensor = model(inputs)
         return logits.float()
 

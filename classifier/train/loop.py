@@ -243,7 +243,7 @@ class Stepper:
         """
         state, task = self._state, self._task
         seed_generators(seed)
-        pixels = augment(batch.pixels.to(task.device, non_blocking=True), task.config.augment)
+        pixels = augment(task.backend.send(batch.pixels), task.config.augment)
         inputs = task.normalize(distributed.shard(pixels))
         mine, total = distributed.shard(batch.indices), len(batch.indices)
         targets, weights = task.train_targets.index_select(0, mine), distributed.shard(batch.weights)

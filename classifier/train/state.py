@@ -66,7 +66,7 @@ class TrainState:
     @property
     def eval_model(self) -> nn.Module:
         """The model that is validated and kept: the moving average, if there is one."""
-        return self.ema or self.model
+        return self.model if self.ema is None else self.ema
 
     def add(self, loss_sum: float, correct_sum: float) -> None:
         """Count the images of one step."""
@@ -79,7 +79,7 @@ class TrainState:
 
         ``AveragedModel`` of PyTorch counts in a tensor and looks at it, so a GPU would have to be waited for.
         """
-        if not self.ema:
+        if self.ema is None:
             return
         pairs = zip(
             chain(self.ema.parameters(), self.ema.buffers()),
@@ -117,4 +117,4 @@ class TrainState:
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "early_stopping": self.early_stopping}
-        return parts | ({"ema": self.ema} if self.ema else {})
+        return parts | ({} if self.ema is None else {"ema": self.ema})
