@@ -83,7 +83,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
         return torch.device("cpu") if self.images is None else self.images.device
 
     def to(self, device: torch.device) -> None:
-        """Keep the images on a device, if they are in memory and take at most half of what is free there."""
+        """Keep the images on a device, if they are in memory and, on CUDA, take at most half of what is free there."""
         if self.images is None or device.type == "cpu":
             return
         if device.type != "cuda" or 2 * self.images.nbytes <= torch.cuda.mem_get_info(device)[0]:

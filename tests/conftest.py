@@ -172,16 +172,16 @@ def _no_stray_processes() -> Iterator[None]:
     """A test that leaves a process behind would disturb the next one."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in before and not of_browser(c)]
+    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in before and not of_session(c)]
     _, alive = psutil.wait_procs(left, timeout=5)
     for child in alive:
         child.kill()
     assert not alive, f"left running: {alive}"
 
 
-def of_browser(process: psutil.Process) -> bool:
-    """The window of a worker starts and ends processes as it likes."""
+def of_session(process: psutil.Process) -> bool:
+    """The window of a worker starts and ends processes as it likes, and the fork server one more."""
     try:
-        return process.name().startswith("chrom")
+        return process.name().startswith("chrom") or any("fork_server" in word for word in process.cmdline())
     except psutil.Error:
         return True

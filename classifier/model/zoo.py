@@ -46,6 +46,23 @@ class LeNet(nn.Sequential):
         )  # fmt: skip
 
 
+class GlobalMaxPool(nn.Module):
+    """The largest value of each channel: ``(N, C, H, W)`` to ``(N, C, 1, 1)``.
+
+    Two ways to the same numbers: PyTorch's pooling is the fast one on CPUs, but on GPUs its gradient is added up in any
+    order, which PyTorch refuses in deterministic mode.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """The values."""
+        return nn.functional.adaptive_max_pool2d(maps, 1) if maps.device.type == "cpu" else self.by_selection(maps)
+
+    @staticmethod
+    def by_selection(maps: torch.Tensor) -> torch.Tensor:
+        """The values, on GPUs: the gradient of each goes to one place."""
+        return maps.flatten(2).max(2).values[:, :, None, None]
+
+
 class Cnn(nn.Sequential):
     """A small convolutional network made for the CPU.
 
@@ -73,7 +90,7 @@ class Cnn(nn.Sequential):
             inputs, side = width, side // 2
         layers += [nn.Conv2d(inputs, inputs, 3, padding=0 if side >= 3 else 1, bias=False)]
         layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
-        super().__init__(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+        super().__init__(*layers, GlobalMaxPool(), nn.Flatten(), nn.Linear(inputs, classes))
         if self.has_whitening_stem:
             next(self.parameters()).requires_grad_(False)
 

@@ -305,13 +305,12 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return marshal.loads(content), list(files)
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, parent: int) -> None:
     """Fork a child for each request, and tell its status to whoever asked for it, until the test session is over."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     children: dict[int, tuple[int, socket.socket]] = {}  # by the file of each: its process id, who asked
     connections: dict[int, tuple[int, socket.socket]] = {}  # by the file of each: the process id and file of its child
-    parent = os.getppid()
     while os.getppid() == parent:  # a test session that was killed stops nothing
         for file, _ in poll.poll(5000):
             if file == listener.fileno():
@@ -366,13 +365,14 @@ def serve(listener: socket.socket) -> None:
 
 def main() -> None:
     """Import, listen, serve: without PyTorch in a child, with it here."""
-    path = sys.argv[1]
+    path, parent = sys.argv[1], os.getppid()
     del sys.path[0]  # this folder
     import_libraries(LIBRARIES)
+    own = os.getpid()
     if os.fork():
         import_torch()
     else:
-        path += WITHOUT_TORCH
+        path, parent = path + WITHOUT_TORCH, own
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -380,7 +380,7 @@ def main() -> None:
         listener.bind(f"{path}.new")
         listener.listen(64)
         os.rename(f"{path}.new", path)
-        serve(listener)
+        serve(listener, parent)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from classifier import config, images
 from classifier.dataset import load_splits
 from classifier.errors import DivergedError
-from classifier.model.compute import Backend, seed_generators
+from classifier.model.compute import Backend, prepare, seed_generators
 from classifier.model.serialization import ModelConfig, Normalize
 from classifier.runner.signals import Interrupted, StopSignals
 from classifier.train.checkpoint import Checkpoint
@@ -154,7 +154,7 @@ def test_looking_at_the_losses_seldom_changes_no_number(start: Start, tmp_path: 
 
 
 def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_numbers(
-    start: Start, tmp_path: Path
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     state, task = start()
     train(state, task, tmp_path / "undisturbed")
@@ -173,10 +173,14 @@ def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_n
     task.fetch_steps = 3
     with pytest.raises(Interrupted):
         train(state, task, tmp_path / "stopped", StopAfter())
-    assert state.step == 6
+    saved = Checkpoint(tmp_path / "stopped").load()
+    assert saved
+    assert state.step == saved["step"] == 6
     state, task = start()
     task.fetch_steps = 3
-    train(state, task, tmp_path / "stopped")
+    with caplog.at_level("INFO"):
+        train(state, task, tmp_path / "stopped")
+    assert "resuming at step 6 of" in caplog.text
     assert results(state) == expected
 
 
@@ -202,3 +206,16 @@ def test_images_that_do_not_fit_the_accelerator_stay_where_they_are(
         task.train_images.images = SimpleNamespace(nbytes=5000, to=moved.append)  # type: ignore[assignment]
         task.train_images.to(torch.device("cuda"))
         assert moved == [torch.device("cuda")] * fits
+
+
+@pytest.mark.parametrize(("device", "mode"), [("cpu", "error"), ("cuda", "warn"), ("mps", "warn")])
+def test_only_a_cpu_refuses_what_is_not_deterministic(device: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: True)
+    before = torch.get_deterministic_debug_mode()
+    try:
+        config: Any = SimpleNamespace(device=device, portable=False)
+        assert prepare(config, 1).device.type == device
+        assert torch.get_deterministic_debug_mode() == {"warn": 1, "error": 2}[mode]
+    finally:
+        torch.set_deterministic_debug_mode(before)

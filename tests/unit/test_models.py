@@ -1,5 +1,6 @@
 """Models: shapes, classes, files."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_model_file_depends_on_its_content_alone(tmp_path: Path) -> None:
     again, same_card = load(tmp_path / "first/first.safetensors")
     assert same_card == model_config
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_largest_value_by_selection_equals_pooling_and_so_does_its_gradient() -> None:
+    maps = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found, expected = zoo.GlobalMaxPool.by_selection(maps), zoo.GlobalMaxPool()(maps)
+    assert found.shape == expected.shape == (3, 5, 1, 1)
+    assert torch.equal(found, expected)
+    weights = torch.arange(15.0).view(3, 5, 1, 1)
+    gradients = [torch.autograd.grad((values * weights).sum(), maps)[0] for values in (found, expected)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_no_layer_is_refused_on_cuda_in_deterministic_mode(name: str) -> None:
+    """By the list in PyTorch's documentation, since there is no GPU here."""
+    listed = (torch.use_deterministic_algorithms.__doc__ or "").partition("operations will throw")[2]
+    refused = set(re.findall(r":class:`torch\.nn\.(\w+)` when attempting to differentiate a CUDA tensor", listed))
+    assert {"AdaptiveMaxPool2d", "AdaptiveAvgPool2d"} <= refused
+    model = zoo.build_model(name, MODEL_ARGUMENTS[name], 1, (28, 28), 10)
+    assert not {type(module).__name__ for module in model.modules()} & refused

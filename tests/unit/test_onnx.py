@@ -23,13 +23,15 @@ def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28,
 
 
 def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
-    """With running statistics that are not 0 and 1, or folding BatchNorm would have nothing to do."""
+    """With statistics, scales and shifts that are not 0 and 1, or folding BatchNorm would have nothing to do."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_mean is not None
             assert module.running_var is not None
             torch.nn.init.normal_(module.running_mean, std=0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.2)
     return model.eval()
 
 
