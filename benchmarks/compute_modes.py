@@ -27,7 +27,7 @@ ROUNDS = 3
 
 def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     """Median milliseconds of a step, in this process."""
-    from classifier.runner.portability import pin_instruction_set
+    from classifier.portability import pin_instruction_set
 
     pin_instruction_set(portable)
     import torch
@@ -35,10 +35,11 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     from classifier import config
     from classifier.model import compute
     from classifier.model.serialization import ModelConfig, Normalize
-    from classifier.train.epochs import Epochs
-    from classifier.train.loop import Batch, Stepper, Task
+    from classifier.train.gradient import make_gradient
+    from classifier.train.loop import Task, check_losses, train_step
     from classifier.train.losses import make_loss
     from classifier.train.optim import Schedule, make_optimizer
+    from classifier.train.order import Batch, Order
     from classifier.train.state import TrainState
 
     params, plain = config.read()
@@ -57,20 +58,21 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
             return self.labels
 
     data: Any = Images()
-    epochs = Epochs(train, data.labels)
-    schedule = Schedule(train.schedule, {}, train.warmup_fraction, epochs.first_steps)
+    order = Order(train, data, backend.device)
+    schedule = Schedule(train.schedule, {}, train.warmup_fraction, order.first_steps)
     loss = make_loss(train.loss, plain["losses"][train.loss], 10)
-    task = Task(train, loss, schedule, epochs, Normalize(about), data, data, [], backend)
-    optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
-    state = TrainState.create(model, optimizer, train)
-    stepper = Stepper(state, task)
-    stepper.set_train_mode()
-    batch = Batch(torch.arange(train.batch_size), images, torch.ones(train.batch_size))
+    gradient = make_gradient(model, loss.training, train, backend)
+    task = Task(train, loss, schedule, gradient, Normalize(about), data, data, backend)
+    options = plain["optimizers"][train.optimizer]
+    optimizer = make_optimizer(train.optimizer, options, model, backend.threads if portable else 0)
+    state = TrainState.create(model, optimizer, order, train)
+    gradient.train_mode()
+    indices, weights = torch.arange(train.batch_size), torch.ones(train.batch_size)
     taken = []
     for step in range(steps + 5):
         start = time.perf_counter()
-        stepper.step(batch, step)
-        stepper.fetch()
+        train_step(state, task, Batch(indices, images, weights, seed=step))
+        check_losses(state, task)
         taken.append(time.perf_counter() - start)
     return 1000 * statistics.median(taken[5:])
 

@@ -28,25 +28,8 @@ Pixels = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 FileName = Annotated[str, Field(pattern=r"^[^/\\\s$]+$")]
 
-# Old names of params, for people with an older params.yaml or an older command in their notes.
-RENAMED = {
-    "compute.threads": "runtime.threads",
-    "download.dataset": "dataset",
-    "train.average_decay": "train.ema_decay",
-    "train.clip_norm": "train.clip_grad_norm",
-    "train.processes": "train.world_size",
-    "train.standardise": "train.normalize",
-    "train.warm_start": "train.initial_checkpoint",
-    "train.augment.flip": "train.augment.hflip",
-    "train.augment.shift_pixels": "train.augment.translate_pixels",
-    "train.augment.erase_pixels": "train.augment.cutout_pixels",
-    "schedules.one_cycle": "schedules.linear",
-    "schedules.step.every_epochs": "schedules.step.step_size",
-    "schedules.step.factor": "schedules.step.gamma",
-    "export.int8_max_drop": "export.int8_max_accuracy_drop",
-    "export.int8_images": "export.int8_calibration_images",
-    "runtime.reader_threads": "runtime.prefetch_threads",
-}
+# MKL starts a square root from an approximation in hardware, which AMD and Intel make differently.
+NOT_PORTABLE = {"precision": "bf16", "optimizer": "rmsprop"}
 SEARCHED = ("train", "models", "losses", "optimizers", "schedules")
 FIXED_IN_A_SEARCH = {
     "train.epochs": "search.rungs say how long a trial trains",
@@ -54,13 +37,20 @@ FIXED_IN_A_SEARCH = {
     "train.seed": "each trial has a seed of its own, derived from search.seed",
     "train.world_size": "it is a matter of the machine",
 }
-RENAMED_VALUES = {("train.schedule", "one_cycle"): "linear"}
 
 
 class Section(BaseModel):
     """Strict: no unknown key, no missing key, no text where a number belongs, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Variants(Section):
+    """Sections of which ``train`` names one."""
+
+    def __getitem__(self, name: str) -> Section:
+        found: Section = getattr(self, name)
+        return found
 
 
 class Sources(Section):
@@ -163,7 +153,7 @@ class Arguments(Section):
     model_config = ConfigDict(extra="allow")
 
 
-class Models(Section):
+class Models(Variants):
     model_config = ConfigDict(extra="allow")  # torchvision's models, by name
 
     mlp: Mlp
@@ -176,7 +166,7 @@ class CrossEntropy(Section):
     label_smoothing: Fraction
 
 
-class Losses(Section):
+class Losses(Variants):
     cross_entropy: CrossEntropy
     nll: Section
     mse: Section
@@ -224,7 +214,7 @@ class Muon(Section):
     weight_decay: NonNegative
 
 
-class Optimizers(Section):
+class Optimizers(Variants):
     sgd: Sgd
     adam: Adam
     adamw: Adam
@@ -238,7 +228,7 @@ class Step(Section):
     gamma: Annotated[float, Field(gt=0, le=1)]
 
 
-class Schedules(Section):
+class Schedules(Variants):
     constant: Section
     step: Step
     cosine: Section
@@ -364,9 +354,10 @@ class Params(Section):
     runtime: Runtime
 
     @model_validator(mode="after")
-    def _bf16_is_not_portable(self) -> "Params":
-        if self.train.precision == "bf16" and self.compute.portable:
-            raise ValueError("train.precision: bf16 differs between processors; it needs compute.portable: false")
+    def _is_portable(self) -> "Params":
+        for key, value in NOT_PORTABLE.items():
+            if self.compute.portable and getattr(self.train, key) == value:
+                raise ValueError(f"train.{key}: {value} differs between processors; it needs compute.portable: false")
         return self
 
     @model_validator(mode="after")
@@ -380,8 +371,6 @@ class Params(Section):
         groups = {"model": self.models, "loss": self.losses, "optimizer": self.optimizers, "schedule": self.schedules}
         for key, group in groups.items():
             name, known = getattr(self.train, key), list(group.model_dump())
-            if new := RENAMED_VALUES.get((f"train.{key}", name)):
-                raise ValueError(f"train.{key}: {name} was renamed to {new}")
             if name not in known:
                 more = "; any other model of torchvision needs a line under models" if key == "model" else ""
                 raise ValueError(f"train.{key}: must be one of {', '.join(known)}{more}; it is {name!r}")
@@ -442,11 +431,8 @@ def validate(content: dict[str, Any], where: str = "") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        # A misspelled key is unknown under one name and missing under another: the first says more, an old name most.
-        details = sorted(
-            error.errors(include_url=False),
-            key=lambda detail: (detail["type"] == "missing", _dotted(detail) not in RENAMED),
-        )
+        # A misspelled key is unknown under one name and missing under another: the first says more.
+        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing")
         lines = [_explain(detail) for detail in details]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ParamsError(f"{where}{lines[0]}{more}") from None
@@ -476,17 +462,11 @@ def replaced(content: dict[str, Any], values: dict[str, Any], where: str = "") -
     return content
 
 
-def _dotted(detail: Any) -> str:
-    return ".".join(map(str, detail["loc"]))
-
-
 def _explain(detail: Any) -> str:
     """One of pydantic's findings as ``section.key: what is wrong``."""
     location = [str(part) for part in detail["loc"]]
-    key = _dotted(detail)
+    key = ".".join(location)
     match detail["type"]:
-        case "extra_forbidden" if key in RENAMED:
-            return f"{key}: was renamed to {RENAMED[key]}"
         case "extra_forbidden":
             known = _keys_of(location[:-1])
             close = difflib.get_close_matches(location[-1], known, n=1)

@@ -68,7 +68,7 @@ def main(context: "StageContext") -> None:
     from classifier.dataset_registry import DATASETS
     from classifier.pictures import drawable_names
 
-    params, dataset = context.param("annotate"), context.param("dataset")
+    params, dataset = context.params.annotate, context.params.dataset
     own_path = context.dep(f"data/own/{dataset}")
     if dataset in DATASETS:
         source = read_builtin(context.dep("data/raw"), dataset, params)

@@ -36,16 +36,16 @@ def main(context: "StageContext") -> None:
     from classifier.dataset_registry import DATASETS
     from classifier.download.sources import SourceError, fetch, opened
 
-    dataset = context.param("dataset")
+    dataset = context.params.dataset
     raw_folder = context.out("data/raw")
     if dataset not in DATASETS:
         raw_folder.mkdir()
         (raw_folder / "README.txt").write_text(OWN_IMAGES, encoding="utf-8")
         logger.info(f"nothing to download: data/own/{dataset} has the images")
         return
-    sources = [*sources_from_environment(), *context.untracked_param("download.sources").of(dataset)]
-    timeout_seconds = context.untracked_param("download.timeout_seconds")
-    retries = context.untracked_param("download.retries")
+    sources = [*sources_from_environment(), *context.params.download.sources.of(dataset)]
+    timeout_seconds = context.params.download.timeout_seconds
+    retries = context.params.download.retries
 
     reasons = []
     for source in sources:

@@ -47,8 +47,8 @@ def main(context: "StageContext") -> None:
     from classifier.model import compute, serialization
     from classifier.model.inference import fold_batch_norm, predict_logits
 
-    params = context.param("evaluate")
-    backend = compute.prepare(context.param("compute"), context.untracked_param("runtime").threads)
+    params = context.params.evaluate
+    backend = compute.prepare(context.params.compute, context.params.runtime.threads)
     model_path, annotations_file = context.dep("models/classifier.safetensors"), context.dep("data/annotations.csv")
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(
@@ -56,7 +56,7 @@ def main(context: "StageContext") -> None:
         context.dep("data/test_images.zip"),
         "test",
         memory_mb=0,  # each image is looked at once
-        threads=context.untracked_param("runtime").prefetch_threads,
+        threads=context.params.runtime.prefetch_threads,
     )
     model_config.check_fits(model_path, test_images)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())

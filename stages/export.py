@@ -50,8 +50,8 @@ def main(context: "StageContext") -> None:
     from classifier.model import compute, serialization
     from classifier.runner import files
 
-    params = context.param("export")
-    backend = compute.prepare(context.param("compute"), context.untracked_param("runtime").threads)
+    params = context.params.export
+    backend = compute.prepare(context.params.compute, context.params.runtime.threads)
     model_path = context.dep("models/classifier.safetensors")
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(context.dep("data/annotations.csv"), context.dep("data/test_images.zip"), "test")
@@ -204,7 +204,7 @@ def write_int8(
     Raises:
         StageError: 8 bits cost more accuracy than ``export.int8_max_accuracy_drop``.
     """
-    folder, params = context.out("models/int8"), context.param("export")
+    folder, params = context.out("models/int8"), context.params.export
     folder.mkdir()
     if not params.int8:
         (folder / "README.txt").write_text(INT8_OFF, encoding="utf-8")

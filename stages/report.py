@@ -48,7 +48,7 @@ def main(context: "StageContext") -> None:
     from classifier.report import figures, model_summary, page
     from classifier.seeds import derive_seed
 
-    options = context.param("report")
+    options = context.params.report
     evaluation = read_details(context.dep("metrics/evaluate/details.json"))
     by_class = read_table(context.dep("metrics/evaluate/classes.csv"), "class")
     bins = read_table(context.dep("metrics/evaluate/reliability.csv"), "scaling")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from classifier import portability
 from classifier.errors import StageError
-from classifier.runner import portability
 
 if TYPE_CHECKING:
     from classifier.config import Compute

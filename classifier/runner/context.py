@@ -4,19 +4,38 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from classifier import config
+from classifier.config import Params
 from classifier.errors import ParamsError, StageError
+from classifier.portability import pin_instruction_set
 from classifier.runner import files
 from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
-from classifier.runner.portability import pin_instruction_set
 from classifier.runner.signals import StopSignals
 
 # What a person puts there, no stage makes: the folder, what it is, the param that names it.
 USERS_FILES = (("data/own/", "images", "dataset"), ("models/pretrained/", "file", "train.initial_checkpoint"))
+UNTRACKED = ("download", "runtime")  # sections that cannot change a byte of any output
 FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
+
+
+class _DeclaredParams:
+    """A section of the params that refuses what dvc.yaml does not list; ``[...]`` is a variant by its name."""
+
+    def __init__(self, section: Any, declared: set[str], prefix: str = ""):
+        self._section, self._declared, self._prefix = section, declared, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        key, value = f"{self._prefix}{name}", getattr(self._section, name)
+        if key in self._declared:
+            return value
+        if not any(each.startswith(f"{key}.") for each in self._declared):
+            raise AssertionError(f"dvc.yaml does not list the param {key!r} for this stage")
+        return _DeclaredParams(value, self._declared, f"{key}.")
+
+    __getitem__ = __getattr__
 
 
 class StageContext:
@@ -42,21 +61,14 @@ class StageContext:
 
     # --- what the stage's work calls ---------------------------------------------------------------------------
 
-    def param(self, key: str) -> Any:
-        """A params section (or value) by its dotted key, which dvc.yaml must list for this stage word for word."""
-        if key not in self._declared.params:
-            raise AssertionError(f"dvc.yaml does not list the param {key!r} of stage {self.name}")
-        return self._get(key)
+    @property
+    def params(self) -> Params:
+        """params.yaml, as far as dvc.yaml lists it for this stage, and what cannot change a byte of any output."""
+        return cast(Params, _DeclaredParams(self._params, {*self._declared.params, *UNTRACKED}))
 
-    def params(self) -> dict[str, Any]:
+    def declared_params(self) -> dict[str, Any]:
         """Everything that dvc.yaml lists for this stage, by its dotted key, as written in params.yaml."""
         return {key: get_by_key(self._plain, key) for key in self._declared.params}
-
-    def untracked_param(self, key: str) -> Any:
-        """A value of params.yaml that cannot change a byte of any output, so dvc.yaml does not list it."""
-        if key in self._declared.params:
-            raise AssertionError(f"{key!r} is a declared param of stage {self.name}")
-        return self._get(key)
 
     def dep(self, path: str) -> Path:
         """The path of a declared input."""
@@ -85,7 +97,7 @@ class StageContext:
         """
         import hashlib
 
-        decided_by = {"inputs": self._inputs, "params": self.params(), **beyond}
+        decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.is_rank_zero:
             files.atomic_write(SCRATCH / f"{self.name}-{name}" / FINGERPRINT_FILE, files.json_bytes(decided_by))
@@ -143,16 +155,12 @@ class StageContext:
                 files.remove(files.temporary_path(Path(path)))
                 files.remove(Path(path))
 
-    def _get(self, key: str) -> Any:
-        value: Any = self._params
-        for part in key.split("."):
-            value = getattr(value, part)
-        return value
-
     def _changed_params(self) -> list[str]:
         try:
             _, now = config.read()
-            return [f"params.yaml ({key})" for key, was in self.params().items() if get_by_key(now, key) != was]
+            return [
+                f"params.yaml ({key})" for key, was in self.declared_params().items() if get_by_key(now, key) != was
+            ]
         except (ParamsError, KeyError, TypeError):
             return ["params.yaml"]
 

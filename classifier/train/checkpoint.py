@@ -3,7 +3,9 @@
 import hashlib
 import io
 import logging
+import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,22 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Checkpoint:
-    """Where an interrupted run goes on; ``save`` keeps the previous state as well, in case the newest gets corrupt."""
+    """Where an interrupted run goes on; ``save`` keeps the previous state as well, in case the newest gets corrupt.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    Args:
+        folder: of the run, in the scratch folder.
+        seconds: after which a new one is due, ``runtime.checkpoint_seconds``.
+    """
+
+    def __init__(self, folder: Path, seconds: float = math.inf):
+        self.folder, self._seconds = folder, seconds
+        self._saved_at = time.monotonic()
         self.newest, self.older = folder / "newest.pt", folder / "older.pt"
         self._newest_is_corrupt = False
+
+    def due(self) -> bool:
+        """Whether the last one is so old that a power cut would cost too much."""
+        return time.monotonic() >= self._saved_at + self._seconds
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state: tensors, numbers, text, and lists and dictionaries of them."""
@@ -34,6 +46,7 @@ class Checkpoint:
             self.newest.replace(self.older)
         files.atomic_write(self.newest, hashlib.sha256(content).digest() + content)
         self._newest_is_corrupt = False
+        self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is intact, or None."""

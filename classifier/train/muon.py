@@ -5,28 +5,45 @@ normalized filters of the same author's airbench. ``torch.optim.Muon`` takes two
 weights of a convolution have four dimensions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from classifier.train.optimizer import Optimizer
+from classifier.model.compute import start_training_thread
 
 
-class Muon(Optimizer):
+class Muon(torch.optim.Optimizer):
     """Muon for groups with ``orthogonal=True``, SGD with Nesterov momentum for the others.
 
     Args:
         params: parameter groups; each has ``lr``, ``momentum``, ``weight_decay`` and ``orthogonal``. Weight decay means
             nothing where it is orthogonal: there the norm of a parameter is fixed.
+        threads: that share the parameters, each update on one of them, which changes no bit; 0: the caller's.
     """
 
-    def __init__(self, params: Iterable[dict[str, Any]]):
+    def __init__(self, params: Iterable[dict[str, Any]], threads: int = 0):
         super().__init__(params, {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "orthogonal": False})
+        self._map: Callable[..., Iterable[None]] = map
+        if threads:
+            self._map = ThreadPoolExecutor(threads, initializer=start_training_thread).map
 
-    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Update one parameter."""
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        work = [
+            (parameter, parameter.grad, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        work.sort(key=lambda item: -item[0].numel())  # the longest first, so that the threads end together
+        for _ in self._map(lambda item: self._update(*item), work):
+            pass
+
+    @torch.no_grad()
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         if not group["orthogonal"]:
             gradient = gradient.add(parameter, alpha=group["weight_decay"])
         state = self.state[parameter]

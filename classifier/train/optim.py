@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from classifier.train.muon import Muon
-from classifier.train.rmsprop import RMSprop
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
@@ -22,12 +21,18 @@ OPTIMIZERS: dict[str, Any] = {
 FUSED = {"sgd", "adam", "adamw", "adagrad"}  # these have one kernel for CPUs, which takes a third of the time
 
 
-def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(name: str, options: dict[str, Any], model: nn.Module, threads: int = 0) -> torch.optim.Optimizer:
     """The optimizer that ``train.optimizer`` names, with the section ``optimizers.<name>``.
 
     Biases and normalization layers are exempt from weight decay: to shrink those regularizes nothing and costs
     accuracy. Muon updates the filters of convolutions, except those of the first layer, which are few and small; SGD
     updates the rest.
+
+    Args:
+        name: of the optimizer.
+        options: its section.
+        model: whose parameters are trained.
+        threads: that share the updates of Muon, one parameter each, which changes no bit; 0: the caller's.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
@@ -42,17 +47,21 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module) -> torc
             {"params": others, "weight_decay": options["weight_decay"], **sgd},
             {"params": vectors, **sgd},
         ]
-        return Muon(group for group in groups if group["params"])
+        return _keep_peaks(Muon([group for group in groups if group["params"]], threads))
     decay = {"weight_decay": options["weight_decay"]}
     rest = {key: value for key, value in options.items() if key not in decay}
     groups = [{"params": matrices, **decay}, {"params": vectors, "weight_decay": 0.0}]
     if not options["weight_decay"]:
         groups = [{"params": trained, **decay}]  # one call of the kernel instead of two
-    on_cpu = all(parameter.device.type == "cpu" for parameter in trained)
-    if name in FUSED and on_cpu:
+    if name in FUSED and all(parameter.device.type == "cpu" for parameter in trained):
         rest["fused"] = True
-    make = RMSprop if name == "rmsprop" and on_cpu else OPTIMIZERS[name]
-    optimizer: torch.optim.Optimizer = make([group for group in groups if group["params"]], **rest)
+    return _keep_peaks(OPTIMIZERS[name]([group for group in groups if group["params"]], **rest))
+
+
+def _keep_peaks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Keep the peak learning rate of each group, as PyTorch's schedulers do."""
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
     return optimizer
 
 
@@ -80,6 +89,12 @@ class Schedule:
     def total_steps(self) -> int:
         """Of the whole run."""
         return self.first_steps[-1]
+
+    def set_lr(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Give every group of the optimizer its learning rate at a step."""
+        factor = self(step)
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
 
     def __call__(self, step: int) -> float:
         """The fraction of the peak at a step."""

@@ -1,6 +1,7 @@
 """Initial weights from a file, and freezing some of them."""
 
 import fnmatch
+import logging
 from pathlib import Path
 
 import torch
@@ -11,6 +12,20 @@ from torch import nn
 from classifier.errors import ParamsError, StageError
 
 NONE = "none"  # the file in models/pretrained/ that means fresh weights
+
+
+logger = logging.getLogger(__name__)
+
+
+def load_initial_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load the tensors that fit, and log the others; a file that is called ``none`` stands for fresh weights."""
+    if path.name == NONE:
+        return
+    names = load_pretrained(model, path)
+    logger.info(f"initial weights from {path}: {len(names['loaded'])} tensors loaded")
+    for kind in ("missing", "unexpected", "misshaped"):
+        if names[kind]:
+            logger.info(f"  {kind}: {', '.join(names[kind])}")
 
 
 def load_pretrained(model: nn.Module, path: Path) -> dict[str, list[str]]:

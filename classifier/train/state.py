@@ -7,74 +7,79 @@ state, so nothing else needs to be remembered.
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from classifier.config import Train
 from classifier.train.early_stopping import EarlyStopping
-
-if TYPE_CHECKING:
-    from classifier.config import Train
-
-Row = dict[str, float]
+from classifier.train.meter import Meter, Row
+from classifier.train.order import Order
 
 
 @dataclass
 class TrainState:
-    """What changes while a model is trained.
+    """The changing part of a training.
 
     Attributes:
         model: trained in place.
         optimizer: of the model's parameters.
+        order: the batches, and with pruning the losses that choose them.
         early_stopping: the best epoch so far.
+        meter: loss and accuracy of the epoch so far.
         ema: the exponential moving average of weights and statistics; None without one.
         ema_decay: of that average, by step.
-        step: how many steps are done.
-        loss_sum, correct_sum: over the images of the epoch so far, by their weights.
-        losses: of each training image when it was last seen, ``(N,) float32``, on the device of the model; None if no
-            epoch depends on them.
-        epoch_losses: as they were when the epoch began, on the CPU.
+        step: number of steps done.
         history: one row an epoch: ``epoch, lr, train_loss, train_acc``, with validation images ``val_loss, val_acc``.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    order: Order
     early_stopping: EarlyStopping
+    meter: Meter = field(default_factory=Meter)
     ema: nn.Module | None = None
     ema_decay: float = 0.0
     step: int = 0
-    loss_sum: float = 0.0
-    correct_sum: float = 0.0
-    losses: torch.Tensor | None = None
-    epoch_losses: torch.Tensor | None = None
     history: list[Row] = field(default_factory=list)
 
     @classmethod
-    def create(cls, model: nn.Module, optimizer: torch.optim.Optimizer, config: "Train") -> "TrainState":
+    def create(cls, model: nn.Module, optimizer: torch.optim.Optimizer, order: Order, config: Train) -> "TrainState":
         """The state before the first step.
 
         Args:
             model: on its device, with its initial weights.
             optimizer: of its parameters.
+            order: of the training images.
             config: the section ``train`` of params.yaml.
         """
         ema = deepcopy(model) if config.ema_decay else None
-        return cls(model, optimizer, EarlyStopping(config.keep, config.patience), ema, config.ema_decay)
+        early_stopping = EarlyStopping(config.keep, config.patience)
+        return cls(model, optimizer, order, early_stopping, ema=ema, ema_decay=config.ema_decay)
 
     @property
     def eval_model(self) -> nn.Module:
         """The model that is validated and kept: the moving average, if there is one."""
         return self.model if self.ema is None else self.ema
 
-    def add(self, loss_sum: float, correct_sum: float) -> None:
-        """Count the images of one step."""
-        self.loss_sum += loss_sum
-        self.correct_sum += correct_sum
+    def apply_gradients(self, max_norm: float) -> None:
+        """Take one step of the optimizer with the gradients that are set.
+
+        Args:
+            max_norm: of all gradients together, ``train.clip_grad_norm``; 0: no limit.
+        """
+        if max_norm:
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_ema()
+        self.step += 1
 
     @torch.no_grad()
-    def update_ema(self) -> None:
+    def _update_ema(self) -> None:
         """Let the moving average follow the model; at the first step it begins as the model.
 
         ``AveragedModel`` of PyTorch counts in a tensor and looks at it, so a GPU would have to be waited for.
@@ -95,26 +100,17 @@ class TrainState:
         if floats:
             get_ema_multi_avg_fn(self.ema_decay)(*map(list, zip(*floats, strict=True)), self.step)
 
-    def end_epoch(self, row: Row) -> None:
-        """Add a row to the history and begin a new epoch."""
-        self.history.append(row)
-        self.loss_sum, self.correct_sum = 0.0, 0.0
-
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, text, and lists and dictionaries of them."""
-        names = ("step", "loss_sum", "correct_sum", "losses", "epoch_losses", "history")
-        plain = {name: getattr(self, name) for name in names}
-        return plain | {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {"step": self.step, "history": self.history, **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        parts = self._parts()
-        for name, value in state.items():
-            if name in parts:
-                parts[name].load_state_dict(value)
-            else:
-                setattr(self, name, value)
+        self.step, self.history = state["step"], state["history"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "early_stopping": self.early_stopping}
-        return parts | ({} if self.ema is None else {"ema": self.ema})
+        names = ("model", "optimizer", "order", "early_stopping", "meter", "ema")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}

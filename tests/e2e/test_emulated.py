@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.runner.portability import cpu_flags
+from classifier.portability import cpu_flags
 from tests.project import REPOSITORY
 
 pytestmark = [

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from classifier.runner import portability
+from classifier import portability
 from tests.project import REPOSITORY, Project
 
 KNOWN = REPOSITORY / "tests/data/operations.json"

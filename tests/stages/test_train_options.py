@@ -13,11 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-import stages.train
 from classifier.dataset import AnnotatedImages
 from classifier.errors import StageError
-from classifier.model.serialization import load
-from classifier.train import pretrained
+from classifier.model.serialization import ModelConfig, load
+from classifier.train import pretrained, setup
 from tests.project import Project, kill_group, wait_for
 
 
@@ -253,12 +252,11 @@ def test_weights_for_imagenet_get_its_normalization_and_fit_by_name(
 
     torch.manual_seed(0)
     path = _file(tmp_path, mobilenet_v3_small(weights=None).state_dict())
-    train = SimpleNamespace(model="mobilenet_v3_small", normalize="imagenet")
-    sections = {"train": train, "models.mobilenet_v3_small": SimpleNamespace(model_dump=dict)}
-    context: Any = SimpleNamespace(param=sections.__getitem__, params=dict)
-    pixels: Any = SimpleNamespace(shape=(channels, 224, 224), class_names=["a", "b"])
-    model_config = stages.train.make_model_config(context, pixels)
-    assert model_config.mean == pytest.approx(mean)
+    config: Any = SimpleNamespace(normalize="imagenet")
+    pixels: Any = SimpleNamespace(shape=(channels, 224, 224))
+    means, stds = setup.mean_and_std(config, pixels)
+    assert means == pytest.approx(mean)
+    model_config = ModelConfig("mobilenet_v3_small", {}, ["a", "b"], channels, 224, 224, means, stds, {})
     names = pretrained.load_pretrained(model_config.build(), path)
     replaced = ["classifier.3.weight", "classifier.3.bias", *(["features.0.0.weight"] if channels == 1 else [])]
     assert sorted(name.partition(" ")[0] for name in names["misshaped"]) == sorted(replaced)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from classifier.runner import portability
+from classifier import portability
 from tests.support.fork_server import WITHOUT_TORCH
 
 SERVER = "TEST_FORK_SERVER"  # in the environment: the folder of socket and programs

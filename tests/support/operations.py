@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from classifier.runner import portability
+from classifier import portability
 
 portability.pin_instruction_set(True)
 

@@ -14,11 +14,11 @@ import sys
 import types
 from typing import Any
 
-from classifier.runner import portability
+from classifier import portability
 
 MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [24]}, "lenet": {}, "cnn": {"stem": "whiten", "widths": [6, 10]}}
 # Of each model; convolutions are slow in an emulator, so most optimizers train the other one.
-OPTIMIZERS = {"mlp": ("adam", "adamw", "rmsprop", "adagrad", "sgd"), "lenet": ("sgd",), "cnn": ("sgd", "muon")}
+OPTIMIZERS = {"mlp": ("adam", "adamw", "adagrad", "sgd"), "lenet": ("sgd",), "cnn": ("sgd", "muon")}
 IMAGES, BATCH, STEPS = 20, 10, 2
 
 
@@ -51,9 +51,9 @@ def results() -> dict[str, str]:
     from classifier.model.serialization import ModelConfig, Normalize
     from classifier.seeds import derive_seed
     from classifier.train import augment, calibration
+    from classifier.train.gradient import PartsGradient
     from classifier.train.losses import make_loss
     from classifier.train.optim import make_optimizer
-    from classifier.train.parallel import ParallelGradient
 
     # An optimizer's first step imports the compiler, to be left alone by it: ten seconds in an emulator.
     torch._dynamo = sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")  # type: ignore[attr-defined]
@@ -73,14 +73,14 @@ def results() -> dict[str, str]:
             model.whiten_stem([Normalize(model_config)(pixels)])
         optimizer = make_optimizer(optimizer_name, plain["optimizers"][optimizer_name], model)
         normalize, loss = Normalize(model_config), make_loss("cross_entropy", {"label_smoothing": 0.1}, 10)
-        parallel = ParallelGradient(model, BATCH, backend.threads)
-        parallel.set_mode()
+        gradient = PartsGradient(model, loss.training, (), BATCH, backend.threads)
+        gradient.train_mode()
         losses = []
         for step in range(STEPS):
             compute.seed_generators(derive_seed(0, "step", step))
             indices = torch.arange(step * BATCH, (step + 1) * BATCH)
             inputs = normalize(augment.augment(pixels[indices], params.train.augment))
-            losses.append(parallel(inputs, labels[indices], torch.ones(BATCH), loss.training)[0].tolist())
+            losses.append(gradient(inputs, labels[indices], torch.ones(BATCH), BATCH)[0].tolist())
             optimizer.step()
         found[f"{name}, {optimizer_name}"] = digest(*model.state_dict().values(), repr(losses).encode())
         return model.eval(), model_config

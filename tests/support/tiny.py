@@ -38,7 +38,7 @@ def main(context):
     content = context.dep("data/input.csv").read_bytes()
     for name in ("models/first.bin", "models/second.bin"):
         context.out(name).write_bytes(content * 1000)
-    context.write_json("metrics/tiny.json", {"batch_size": context.param("evaluate").batch_size})
+    context.write_json("metrics/tiny.json", {"batch_size": context.params.evaluate.batch_size})
     if Path("wait").exists():
         Path("waiting").touch()
         end = time.monotonic() + 30

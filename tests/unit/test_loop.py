@@ -20,16 +20,18 @@ from classifier.model.compute import Backend, prepare, seed_generators
 from classifier.model.serialization import ModelConfig, Normalize
 from classifier.runner.signals import Interrupted, StopSignals
 from classifier.train.checkpoint import Checkpoint
-from classifier.train.epochs import Epochs
-from classifier.train.loop import FETCH_STEPS, Stepper, Task, fit, iter_batches
+from classifier.train.gradient import make_gradient
+from classifier.train.loop import FETCH_STEPS, Task, check_losses, fit, train_step
 from classifier.train.losses import make_loss
 from classifier.train.optim import OPTIMIZERS, Schedule, make_optimizer
+from classifier.train.order import Order
 from classifier.train.state import TrainState
 from tests.project import PARAMS
 
 TRAIN, VAL = 80, 20
 SIZE = 12
 CHANGES = {
+    "compute.portable": False,
     "train.epochs": 4,
     "train.batch_size": 10,
     "train.ema_decay": 0.9,
@@ -95,27 +97,26 @@ def start(tmp_path: Path) -> Start:
         for split in (train_images, val_images):
             split.target_transform = loss.target_transform
             split.to(backend.device)
-        epochs = Epochs(train, train_images.labels)
-        schedule = Schedule(train.schedule, plain["schedules"][train.schedule], 0.2, epochs.first_steps)
-        task = Task(
-            train, loss, schedule, epochs, Normalize(about).to(backend.device), train_images, val_images, [], backend
-        )
+        order = Order(train, train_images, backend.device)
+        schedule = Schedule(train.schedule, plain["schedules"][train.schedule], 0.2, order.first_steps)
+        gradient = make_gradient(model, loss.training, train, backend)
+        normalize = Normalize(about).to(backend.device)
+        task = Task(train, loss, schedule, gradient, normalize, train_images, val_images, backend)
         optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
-        return TrainState.create(model, optimizer, train), task
+        return TrainState.create(model, optimizer, order, train), task
 
     return start
 
 
 def train(state: TrainState, task: Task, folder: Path, signals: StopSignals | None = None) -> None:
     context: Any = SimpleNamespace(signals=signals or StopSignals(), is_rank_zero=True, resume_hint="")
-    runtime: Any = SimpleNamespace(checkpoint_seconds=1e9, stop_after_epoch=0)
-    fit(state, task, context=context, checkpoint=Checkpoint(folder), runtime=runtime)
+    fit(state, task, context=context, checkpoint=Checkpoint(folder))
 
 
 def results(state: TrainState) -> tuple[Any, ...]:
     weights = {name: tensor.tolist() for name, tensor in state.eval_model.state_dict().items()}
-    assert state.losses is not None
-    return state.step, state.history, weights, state.losses.tolist()
+    assert state.order.losses is not None
+    return state.step, state.history, weights, state.order.losses.tolist()
 
 
 @pytest.mark.parametrize(
@@ -127,19 +128,19 @@ def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) 
     state, task = start("meta", batch_size=20, **change)
     assert task.fetch_steps == FETCH_STEPS
     assert task.train_images.device.type == "meta"
-    stepper = Stepper(state, task)
-    stepper.set_train_mode()
-    batches = iter_batches(state, task, last_step=4)
+    task.gradient.train_mode()
+    losses, state.order.losses = state.order.losses, None
+    batches = state.order.batches(0, last_step=4)
     first = next(batches)  # the order of the epoch is copied when it begins
-    state.losses = torch.empty(TRAIN, device="meta")
+    state.order.losses = losses
     with Copies() as copies:
-        stepper.step(first, 0)
-        for seed, batch in enumerate(batches, 1):
-            stepper.step(batch, seed)
+        train_step(state, task, first)
+        for batch in batches:
+            train_step(state, task, batch)
     assert state.step == 4
     assert copies.found == []
     with pytest.raises(RuntimeError, match="meta"):
-        stepper.fetch()
+        check_losses(state, task)
 
 
 def test_looking_at_the_losses_seldom_changes_no_number(start: Start, tmp_path: Path) -> None:
@@ -188,7 +189,8 @@ def test_a_doomed_run_is_found_at_its_step_and_not_saved(start: Start, tmp_path:
     state, task = start()
     task.fetch_steps = 7
     plain, steps = task.loss.training, iter(range(100))
-    object.__setattr__(task.loss, "training", lambda *args: plain(*args) * (1 if next(steps) < 11 else torch.inf))
+    loss = lambda *args: plain(*args) * (1 if next(steps) < 11 else torch.inf)  # noqa: E731
+    task.gradient = make_gradient(state.model, loss, task.config, task.backend)
     with pytest.raises(DivergedError, match="the loss is inf at step 12; "):
         train(state, task, tmp_path / "doomed")
     saved = Checkpoint(tmp_path / "doomed").load()

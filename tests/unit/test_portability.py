@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.runner import portability
+from classifier import portability
 from tests.project import REPOSITORY
 
 VARIABLES = (*portability.TORCH, *portability.NUMPY, *portability.OTHERS, *portability.UNSET)

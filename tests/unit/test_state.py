@@ -14,14 +14,13 @@ def test_moving_average_equals_torchs_and_counts_batches_as_the_model() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     config: Any = SimpleNamespace(ema_decay=0.9, keep="last", patience=0)
-    state = TrainState.create(model, torch.optim.SGD(model.parameters(), lr=1.0), config)
+    order: Any = None
+    state = TrainState.create(model, torch.optim.SGD(model.parameters(), lr=1.0), order, config)
     expected = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    for step in range(4):
+    for _ in range(4):
         model(torch.randn(8, 3)).square().mean().backward()
-        state.optimizer.step()
-        state.update_ema()
+        state.apply_gradients(max_norm=0)
         expected.update_parameters(model)
-        state.step = step + 1
     averages = state.eval_model.state_dict()
     assert averages.pop("1.num_batches_tracked") == 4
     for name, average in averages.items():

@@ -31,6 +31,11 @@ UNSET = ("OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 logger = logging.getLogger(__name__)
 
 
+def pin_numpy() -> None:
+    """Set what NumPy reads when it is imported; the variables of ``TORCH`` are read at the first operation."""
+    os.environ.update(NUMPY)
+
+
 def pin_instruction_set(portable: bool) -> None:
     """Set the variables for this process and its children, and log each value of the user's that is overruled.
 

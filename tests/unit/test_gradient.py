@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from classifier.model import zoo
-from classifier.train.parallel import ParallelGradient, count_parts
+from classifier.train.gradient import PartsGradient, count_parts
 
 MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "lenet": {}, "cnn": {"stem": 4, "widths": [8, 16]}}
 
@@ -35,11 +35,10 @@ def gradients(model: nn.Module) -> list[torch.Tensor]:
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-def train_mode(model: nn.Module, batch_size: int, threads: int) -> ParallelGradient:
-    model.train()
-    parallel = ParallelGradient(model, batch_size, threads)
-    parallel.set_mode()
-    return parallel
+def in_parts(model: nn.Module, batch_size: int, threads: int) -> PartsGradient:
+    gradient = PartsGradient(model, losses_of, (), batch_size, threads)
+    gradient.train_mode()
+    return gradient
 
 
 @pytest.mark.parametrize("name", ["mlp", "lenet"])
@@ -49,14 +48,14 @@ def test_gradient_without_batch_norm_is_that_of_the_whole_batch(name: str, count
     model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
     inputs, targets, _ = batch(count)
     weights = torch.rand(count)
-    losses, outputs = train_mode(model, 256, 2)(inputs, targets, weights, losses_of)
-    in_parts = [gradient.clone() for gradient in gradients(model)]
+    losses, outputs = in_parts(model, 256, 2)(inputs, targets, weights, count)
+    of_parts = [gradient.clone() for gradient in gradients(model)]
     model.zero_grad()
     expected = losses_of(model(inputs), targets)
     (expected * weights).sum().div(count).backward()
     torch.testing.assert_close(losses, expected.detach())
     torch.testing.assert_close(outputs, model(inputs))
-    for one, other in zip(in_parts, gradients(model), strict=True):
+    for one, other in zip(of_parts, gradients(model), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
@@ -66,10 +65,10 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
     for threads in (1, 2, 3, 4):
         torch.manual_seed(0)
         model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
-        parallel = train_mode(model, 200, threads)
+        gradient = in_parts(model, 200, threads)
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         for _ in range(3):
-            parallel(*batch(200), losses_of)
+            gradient(*batch(200), 200)
             optimizer.step()
         results.append([tensor.clone() for tensor in model.state_dict().values()])
     for others in results[1:]:
@@ -81,7 +80,7 @@ def test_running_statistics_are_the_mean_over_the_parts(momentum: float | None) 
     model: Any = nn.Sequential(nn.BatchNorm2d(1, momentum=momentum), nn.Flatten(), nn.Linear(784, 10))
     alone = deepcopy(model[0])
     inputs, targets, weights = batch(128)
-    train_mode(model, 128, 2)(inputs, targets, weights, losses_of)
+    in_parts(model, 128, 2)(inputs, targets, weights, 128)
     means = []
     for part in inputs.tensor_split(count_parts(128)):
         copy = deepcopy(alone)
@@ -94,14 +93,12 @@ def test_running_statistics_are_the_mean_over_the_parts(momentum: float | None) 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_uses_them() -> None:
     model: Any = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(784, 10))
-    model.train()
-    model[0].eval()
     model[0].running_mean.fill_(0.5)
-    parallel = ParallelGradient(model, 128, 2)
-    parallel.set_mode()
+    gradient = PartsGradient(model, losses_of, [model[0]], 128, 2)
+    gradient.train_mode()
     model[0].running_mean.fill_(0.25)  # as a checkpoint does that is loaded later
     inputs, targets, weights = batch(128)
-    _, outputs = parallel(inputs, targets, weights, losses_of)
+    _, outputs = gradient(inputs, targets, weights, 128)
     torch.testing.assert_close(outputs, model(inputs))
     assert model[0].running_mean.item() == 0.25
 
@@ -111,9 +108,9 @@ def test_dropout_draws_the_same_for_any_number_of_threads() -> None:
     for threads in (1, 4):
         torch.manual_seed(0)
         model: Any = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
-        parallel = train_mode(model, 256, threads)
+        gradient = in_parts(model, 256, threads)
         torch.manual_seed(1)
-        parallel(*batch(256), losses_of)
+        gradient(*batch(256), 256)
         results.append(gradients(model)[0].clone())
     assert torch.equal(*results)
 
@@ -122,7 +119,7 @@ def test_parameters_without_a_gradient_are_left_alone() -> None:
     model: Any = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     model.unused = nn.Parameter(torch.ones(3))
     model[1].bias.requires_grad_(False)
-    train_mode(model, 64, 2)(*batch(64), losses_of)
+    in_parts(model, 64, 2)(*batch(64), 64)
     assert model.unused.grad is None
     assert model[1].bias.grad is None
     assert model[1].weight.grad is not None
@@ -139,7 +136,7 @@ def test_tiny_numbers_do_not_slow_a_gradient_down() -> None:
     """A processor takes a hundred times as long for numbers below 1e-38, as dead filters have as gradients."""
     model: Any = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False))
     tiny = torch.full((2, 1, 1, 1), 1e-40)
-    parallel = ParallelGradient(model, 2, 1)
-    parallel(tiny, torch.zeros(2), torch.ones(2), lambda outputs, targets: outputs.sum(1))
+    gradient = PartsGradient(model, lambda outputs, targets: outputs.sum(1), (), 2, 1)
+    gradient(tiny, torch.zeros(2), torch.ones(2), 2)
     assert model[1].weight.grad.item() == 0
     assert tiny.sum() > 0  # the thread that calls it has them
