@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from clone import clone, measured
 
-from classifier import annotations, images
-from classifier.dataset import AnnotatedImages
+from classifier.data import annotations, images
+from classifier.data.dataset import AnnotatedImages
 
 SIZES = (15_000, 30_000, 60_000, 120_000, 240_000)
 

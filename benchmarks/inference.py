@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classifier import annotations
-from classifier.dataset import AnnotatedImages
+from classifier.data import annotations
+from classifier.data.dataset import AnnotatedImages
 from classifier.export import onnx_int8, onnx_session
 from classifier.model import serialization
 

@@ -50,11 +50,11 @@ print(work_starts[0] - start + time.monotonic() - work_ends[0])
 sys.exit(status)
 """
 FIRST_WORK = {  # stage: the function in which its work begins, and the imports it needs
-    "download": ("classifier.download.sources.opened", "fsspec, aiohttp"),
-    "annotate": ("classifier.annotate.idx.read", "pandas, PIL.Image, matplotlib.figure"),
-    "train": ("classifier.dataset.load_splits", "torch, pandas"),
-    "evaluate": ("classifier.dataset.load_splits", "torch, pandas"),
-    "export": ("classifier.dataset.load_splits", "torch, pandas, onnx, onnxruntime"),
+    "download": ("classifier.prepare.sources.opened", "fsspec, aiohttp"),
+    "annotate": ("classifier.prepare.idx.read", "pandas, PIL.Image, matplotlib.figure"),
+    "train": ("classifier.data.dataset.load_splits", "torch, pandas"),
+    "evaluate": ("classifier.data.dataset.load_splits", "torch, pandas"),
+    "export": ("classifier.data.dataset.load_splits", "torch, pandas, onnx, onnxruntime"),
 }
 
 

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from classifier.dataset import AnnotatedImages
+from classifier.data.dataset import AnnotatedImages
 from classifier.model import zoo
 from classifier.seeds import derive_seed
 from tests.project import Project

@@ -1,16 +1,18 @@
-"""The same bits on every x86-64 processor with AVX2: which instructions the numerical libraries may use.
+"""The same bits on every x86-64 processor with AVX2: which instructions libraries may use; and the form of JSON files.
 
 Each library picks its kernels by the processor that it runs on, and kernels for other instructions add in another
 order. Environment variables pin them, if they are set before the library is imported. docs/reproducibility.md lists
 what each of them changes. Source of the idea: github.com/Deep-MI/FastSurfer, pull request 892.
 """
 
+import json
 import logging
 import os
 import platform
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 TORCH = {
     "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own kernels
@@ -97,3 +99,8 @@ def cpu_info() -> dict[str, str]:
 def cpu_flags() -> set[str]:
     """The instruction sets of the processor, as Linux names them; empty if they are unknown."""
     return set(cpu_info().get("flags", "").split())
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """A JSON file: sorted keys, finite numbers, one newline at the end."""
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifier import images
+from classifier.data import images
 from classifier.errors import StageError
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
@@ -108,7 +108,7 @@ def write_samples(site: Path) -> dict:
     """
     from PIL import Image
 
-    from classifier import annotations
+    from classifier.data import annotations
 
     rows = annotations.read(ANNOTATIONS)
     test = rows[rows["split"] == "test"]

@@ -62,11 +62,11 @@ def main(context: "StageContext") -> None:
     import numpy as np
     import pandas as pd
 
-    from classifier import annotations, images
-    from classifier.annotate import packing, plots
-    from classifier.annotate.data_quality import summarize
-    from classifier.dataset_registry import DATASETS
-    from classifier.pictures import drawable_names
+    from classifier.data import annotations, images
+    from classifier.data.pictures import drawable_names
+    from classifier.prepare import packing, plots
+    from classifier.prepare.data_quality import summarize
+    from classifier.prepare.registry import DATASETS
 
     params, dataset = context.params.annotate, context.params.dataset
     own_path = context.dep(f"data/own/{dataset}")
@@ -121,7 +121,7 @@ def read_own(path: Path, params: "Annotate") -> Source:
     Raises:
         StageError: a file or row cannot be used and ``annotate.bad_files`` is stop, or too little is left.
     """
-    from classifier.annotate import own_images
+    from classifier.prepare import own_images
 
     own = own_images.load(path, params)
     for note in own.notes:
@@ -143,8 +143,8 @@ def read_builtin(raw: Path, dataset: str, params: "Annotate") -> Source:
     """
     import pandas as pd
 
-    from classifier.annotate import splits
-    from classifier.dataset_registry import DATASETS
+    from classifier.prepare import splits
+    from classifier.prepare.registry import DATASETS
     from classifier.progress import progress_bar
 
     class_names = DATASETS[dataset].class_names
@@ -167,7 +167,7 @@ def read_raw(raw: Path, part: str) -> "tuple[np.ndarray, np.ndarray]":
     Raises:
         StageError: a file is corrupt, or the numbers of images and labels differ.
     """
-    from classifier.annotate import idx
+    from classifier.prepare import idx
 
     pixels = idx.read(raw / f"{part}-images-idx3-ubyte", dimensions=3)
     labels = idx.read(raw / f"{part}-labels-idx1-ubyte", dimensions=1)

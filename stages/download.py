@@ -33,8 +33,8 @@ logger = logging.getLogger("stages.download")
 
 def main(context: "StageContext") -> None:
     """Try one source after the other until one has given all four files."""
-    from classifier.dataset_registry import DATASETS
-    from classifier.download.sources import SourceError, fetch, opened
+    from classifier.prepare.registry import DATASETS
+    from classifier.prepare.sources import SourceError, fetch, opened
 
     dataset = context.params.dataset
     raw_folder = context.out("data/raw")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from classifier.dataset import AnnotatedImages
+    from classifier.data.dataset import AnnotatedImages
     from classifier.runner.context import StageContext
 
 DECIMALS = 6
@@ -42,9 +42,8 @@ def main(context: "StageContext") -> None:
     """Predict, compute the metrics, write; refuse a model that is not good enough."""
     import torch
 
-    from classifier import metrics
-    from classifier.dataset import load_splits
-    from classifier.model import compute, serialization
+    from classifier.data.dataset import load_splits
+    from classifier.model import compute, metrics, serialization
     from classifier.model.inference import fold_batch_norm, predict_logits
 
     params = context.params.evaluate
@@ -113,7 +112,7 @@ def compute_metrics(
     """
     import numpy as np
 
-    from classifier import metrics
+    from classifier.model import metrics
 
     accuracy = metrics.top_k_accuracy(logits, labels, 1)
     low, high = metrics.wilson_interval(accuracy, len(labels))
@@ -163,7 +162,7 @@ def write_predictions(path: Path, test_images: "AnnotatedImages", logits: "np.nd
     import numpy as np
     import pandas as pd
 
-    from classifier import metrics
+    from classifier.model import metrics
 
     names = np.array(test_images.class_names)
     rows = pd.DataFrame(

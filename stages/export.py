@@ -21,13 +21,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classifier import portability
 from classifier.errors import StageError
 from classifier.runner.stage import run_stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from classifier.dataset import AnnotatedImages
+    from classifier.data.dataset import AnnotatedImages
     from classifier.model.compute import Backend
     from classifier.model.serialization import ModelConfig
     from classifier.runner.context import StageContext
@@ -44,8 +45,8 @@ logger = logging.getLogger("stages.export")
 
 def main(context: "StageContext") -> None:
     """Convert, compare on the whole test split and on extremes, write; the same in 8 bits if asked to."""
-    from classifier import annotations
-    from classifier.dataset import load_splits
+    from classifier.data import annotations
+    from classifier.data.dataset import load_splits
     from classifier.export import onnx_file, onnx_session, onnx_validate
     from classifier.model import compute, serialization
     from classifier.runner import files
@@ -100,7 +101,7 @@ def main(context: "StageContext") -> None:
         "logits_of_extremes": extremes_difference,
         "probabilities": outputs.probability_difference(model_config.temperature),
     }
-    files.atomic_write(DIFFERENCES, files.json_bytes(differences))
+    files.atomic_write(DIFFERENCES, portability.json_bytes(differences))
     logger.info(
         f"wrote models/classifier.onnx: {size:,} bytes, largest difference to PyTorch {max(differences.values()):.1e}"
     )
@@ -128,9 +129,9 @@ def make_metadata(
     """The metadata of the ONNX file: how to use it, and what it was made from."""
     import hashlib
 
-    from classifier import dataset_info
+    from classifier.data import info as dataset_info
+    from classifier.data.preprocessing import Preprocessing
     from classifier.export import background, onnx_file
-    from classifier.preprocessing import Preprocessing
 
     weights = context.dep("models/classifier.safetensors")
     info = dataset_info.read(context.dep("data/dataset_info.json"))
@@ -210,7 +211,7 @@ def write_int8(
         (folder / "README.txt").write_text(INT8_OFF, encoding="utf-8")
         return {}
 
-    from classifier.dataset import AnnotatedImages
+    from classifier.data.dataset import AnnotatedImages
     from classifier.export import onnx_file, onnx_int8, onnx_session, onnx_validate
 
     training = rows[rows["split"] == "train"]

@@ -43,8 +43,9 @@ def main(context: "StageContext") -> None:
     import numpy as np
     import pandas as pd
 
-    from classifier import images, yaml_file
-    from classifier.pictures import drawable_names
+    from classifier import yaml_file
+    from classifier.data import images
+    from classifier.data.pictures import drawable_names
     from classifier.report import figures, model_summary, page
     from classifier.seeds import derive_seed
 
@@ -120,7 +121,7 @@ class Predictions:
 
     def confusion(self) -> "np.ndarray":
         """``(classes, classes) int``, a row for each true class."""
-        from classifier import metrics
+        from classifier.model import metrics
 
         return metrics.confusion(self.labels, self.predicted, len(self.class_names))
 
@@ -213,7 +214,7 @@ def draw_samples(rows: "pd.DataFrame", pixels: "np.ndarray") -> "Figure":
 
 def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
     """Name, value and explanation of each figure, in the order of the page."""
-    from classifier.metrics import wilson_interval
+    from classifier.model.metrics import wilson_interval
 
     def fraction(name: str, key: str, note: str) -> dict[str, str]:
         value = evaluation[key]
@@ -279,7 +280,7 @@ def mistake_rows(rows: "pd.DataFrame", pixels: "np.ndarray") -> list[dict[str, A
 
 def finding_rows(table: "pd.DataFrame", readers: "list[Callable[[str], bytes]]") -> list[dict[str, Any]]:
     """What `annotate` found odd, in words, with thumbnails of the one or two images."""
-    from classifier import images
+    from classifier.data import images
     from classifier.report import page
 
     def thumbnail(name: str) -> str:

@@ -14,7 +14,7 @@ import sys
 
 import torch
 
-from classifier.dataset import load_splits
+from classifier.data.dataset import load_splits
 from classifier.model import compute
 from classifier.model.serialization import ModelConfig, Normalize
 from classifier.runner.context import StageContext

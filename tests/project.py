@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from classifier import yaml_file
-from classifier.annotate import idx
-from classifier.dataset_registry import DATASETS, RAW_FILES
+from classifier.prepare import idx
+from classifier.prepare.registry import DATASETS, RAW_FILES
 from tests.support import forking
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -202,7 +202,7 @@ def make_project(root: Path, raw: Path) -> Project:
     for entry, name in zip(DATASETS["fashion-mnist"].files, RAW_FILES, strict=True):
         content = hashlib.md5((raw / name).read_bytes()).hexdigest()
         assert entry.content_md5
-        project.edit("classifier/dataset_registry.py", entry.content_md5, content)
+        project.edit("classifier/prepare/registry.py", entry.content_md5, content)
     shutil.copy(PARAMS, root / "params.yaml")
     project.begin_history()
     return project

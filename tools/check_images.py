@@ -19,7 +19,7 @@ from classifier.errors import StageError, shorten
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
-    from classifier.annotate.own_images import OwnImages
+    from classifier.prepare.own_images import OwnImages
 
 CLASSES_LISTED = 30
 
@@ -36,7 +36,7 @@ def look(arguments: argparse.Namespace) -> int:
     import pandas as pd
 
     from classifier import config
-    from classifier.annotate import own_images
+    from classifier.prepare import own_images
 
     params, _ = config.read(ROOT / "params.yaml")
     own = own_images.load(arguments.path, params.annotate)

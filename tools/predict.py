@@ -31,7 +31,7 @@ from classifier.runner.cli import ROOT, make_parser, run_tool
 if TYPE_CHECKING:
     import numpy as np
 
-    from classifier.preprocessing import Preprocessing
+    from classifier.data.preprocessing import Preprocessing
 
 MODEL = ROOT / "models" / "classifier.onnx"
 BATCH_SIZE = 256  # images
@@ -155,7 +155,7 @@ def read_content(path: str) -> bytes:
     Raises:
         StageError: it cannot be read.
     """
-    from classifier.preprocessing import reason
+    from classifier.data.preprocessing import reason
 
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
@@ -213,8 +213,8 @@ class Classifier:
     """
 
     def __init__(self, path: Path, threads: int = 1):
+        from classifier.data.preprocessing import Preprocessing
         from classifier.export.onnx_session import create_session
-        from classifier.preprocessing import Preprocessing
 
         if not path.exists():
             raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")

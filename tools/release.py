@@ -24,8 +24,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier import portability
 from classifier.errors import StageError
-from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 FOLDER = Path("scratch/release")
@@ -91,7 +91,7 @@ def build(arguments: argparse.Namespace) -> int:
         else:
             shutil.copy(source, new / name)
     manifest = {"commit": _run("git", "rev-parse", "HEAD"), "files": digests(new), "version": version}
-    (new / MANIFEST).write_bytes(files.json_bytes(manifest))
+    (new / MANIFEST).write_bytes(portability.json_bytes(manifest))
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     if arguments.tag:

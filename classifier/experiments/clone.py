@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifier import yaml_file
+from classifier import portability, yaml_file
 from classifier.errors import DivergedError, ParamsError, PausedError, StageError
 from classifier.experiments.git import experiment_references, git
 from classifier.runner import files
@@ -157,7 +157,7 @@ class Clone:
         for stage in every[max(map(every.index, stages)) + 1 :]:
             for path in read_declaration(stage, params, self.path / "dvc.yaml").outs:
                 if git(self.path, "ls-files", "--", path):  # metrics: `dvc exp show` calls a missing file an error
-                    files.atomic_write(self.path / path, files.json_bytes({}))
+                    files.atomic_write(self.path / path, portability.json_bytes({}))
                 else:
                     files.remove(self.path / path)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from classifier import portability
 from classifier.errors import StageError
 from classifier.runner import files
 
@@ -57,7 +58,7 @@ class FileStorage:
         self._claims.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self._claims / f"record-{key}.lock"):  # the settings come from all workers at once
             if not path.exists():
-                files.atomic_write(path, files.json_bytes(record))
+                files.atomic_write(path, portability.json_bytes(record))
             kept: Record = json.loads(path.read_text(encoding="utf-8"))
         return kept
 
@@ -136,7 +137,7 @@ class PostgresStorage:
         with self._connection() as connection:
             connection.execute(
                 "INSERT INTO search_records VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (self._name, key, files.json_bytes(record).decode()),
+                (self._name, key, portability.json_bytes(record).decode()),
             )
             (kept,) = connection.execute(
                 "SELECT record FROM search_records WHERE search = %s AND key = %s", (self._name, key)

@@ -19,7 +19,7 @@ from classifier.model.inference import predict_logits
 from classifier.model.serialization import ModelConfig, Normalize
 
 if TYPE_CHECKING:
-    from classifier.dataset import AnnotatedImages
+    from classifier.data.dataset import AnnotatedImages
 
 BATCH_SIZES = (1, 7, 257)  # images; odd, so that none is a multiple of a vector width
 FLOAT, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8

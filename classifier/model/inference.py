@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from classifier.concurrency import map_ahead
 from classifier.model.compute import Backend, use_one_thread
 from classifier.model.serialization import Normalize
+from classifier.threads import map_ahead
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from classifier.errors import StageError, shorten
 from classifier.model import zoo
 
 if TYPE_CHECKING:
-    from classifier.dataset import AnnotatedImages
+    from classifier.data.dataset import AnnotatedImages
 
 KEY = "model"  # one metadata key only: safetensors writes several in random order
 

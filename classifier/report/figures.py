@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from classifier.pictures import INK, LINES, blank_axes, show
+from classifier.data.pictures import INK, LINES, blank_axes, show
 
 MAX_CLASSES_WITH_COUNTS = 20  # classes; a larger confusion matrix has no numbers in its cells
 MAX_CLASSES = 40  # that a picture shows; of more, it shows those that go wrong most

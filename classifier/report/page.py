@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from classifier import pictures
+from classifier.data import pictures
 from classifier.report import figures
 
 if TYPE_CHECKING:

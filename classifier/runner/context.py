@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from classifier import config
+from classifier import config, portability
 from classifier.config import Params
 from classifier.errors import ParamsError, StageError
 from classifier.portability import pin_instruction_set
@@ -88,7 +88,7 @@ class StageContext:
 
     def write_json(self, path: str, content: dict[str, Any]) -> None:
         """Write a JSON output: sorted keys, finite numbers, one newline at the end."""
-        self.out(path).write_bytes(files.json_bytes(content))
+        self.out(path).write_bytes(portability.json_bytes(content))
 
     def fingerprint(self, **beyond: Any) -> str:
         """A name for everything that decides the result: declared params, hashes of inputs and code, and more.
@@ -100,7 +100,7 @@ class StageContext:
         decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.is_rank_zero:
-            files.atomic_write(SCRATCH / f"{self.name}-{name}" / FINGERPRINT_FILE, files.json_bytes(decided_by))
+            files.atomic_write(SCRATCH / f"{self.name}-{name}" / FINGERPRINT_FILE, portability.json_bytes(decided_by))
         return name
 
     def on_success(self, action: Callable[[], None]) -> None:

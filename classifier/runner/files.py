@@ -1,12 +1,10 @@
 """Hashing, and atomic writing: a reader, or a crash, sees the old file, the new one or none, never a part."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 
 def iter_files(path: Path) -> Iterator[Path]:
@@ -87,11 +85,6 @@ def publish(temporary: Path, path: Path) -> None:
         remove(path)  # a folder cannot replace one that has something in it
     os.replace(temporary, path)
     _sync(path.parent)  # the name is in the folder, not in the file
-
-
-def json_bytes(content: dict[str, Any]) -> bytes:
-    """A JSON file: sorted keys, finite numbers, one newline at the end."""
-    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from classifier.config import Train
-from classifier.dataset import AnnotatedImages
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import DivergedError, PausedError
 from classifier.model.compute import Backend, seed_generators
 from classifier.model.inference import predict_logits

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from classifier.config import Pruning, Train
-from classifier.dataset import AnnotatedImages
+from classifier.data.dataset import AnnotatedImages
 from classifier.seeds import derive_seed, derive_seeds
 from classifier.train import distributed
 

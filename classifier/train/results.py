@@ -11,15 +11,16 @@ import pandas as pd
 import torch
 from torch import nn
 
+from classifier import portability
 from classifier.model import compute, serialization
 from classifier.model.inference import predict_logits
 from classifier.model.serialization import ModelConfig
 from classifier.runner import files
 from classifier.runner.context import StageContext
+from classifier.tensorboard import TensorBoardLogger
 from classifier.train import calibration
 from classifier.train.loop import VALIDATION_BATCH_SIZE, Task
 from classifier.train.meter import Row
-from classifier.train.tensorboard import TensorBoardLogger
 
 ENVIRONMENT = Path("models/environment.json")
 CURVES = "metrics/train/curves.csv"
@@ -66,7 +67,7 @@ def write(context: StageContext, model: nn.Module, model_config: ModelConfig, ta
     kept = min(history, key=lambda row: row["val_loss"]) if task.config.keep == "best" else history[-1]
     metrics = {key: round(value, DECIMALS) for key, value in kept.items() if key not in ("epoch", "lr")}
     context.write_json("metrics/train.json", metrics)
-    files.atomic_write(ENVIRONMENT, files.json_bytes(compute.environment(task.backend)))
+    files.atomic_write(ENVIRONMENT, portability.json_bytes(compute.environment(task.backend)))
     total = sum(parameter.numel() for parameter in model.parameters())
     logger.info(f"wrote models/classifier.safetensors: {model_config.architecture}, {total:,} parameters")
 

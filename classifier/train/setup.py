@@ -6,9 +6,10 @@ import math
 import torch
 from torch import nn
 
-from classifier import images, portability
+from classifier import portability
 from classifier.config import Train
-from classifier.dataset import AnnotatedImages
+from classifier.data import images
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import ParamsError, StageError, shorten
 from classifier.model import compute, zoo
 from classifier.model.compute import Backend

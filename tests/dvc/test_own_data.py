@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from classifier import annotations
+from classifier.data import annotations
 from classifier.model.serialization import load
 from tests.project import STAGES, Project
 from tests.support import own

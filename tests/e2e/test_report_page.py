@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 
-from classifier import pictures
+from classifier.data import pictures
 from stages import report
 from tests.project import Project
 from tests.support.browser import Browser

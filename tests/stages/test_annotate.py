@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classifier import annotations, images
-from classifier.annotate import idx
+from classifier.data import annotations, images
+from classifier.prepare import idx
 from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
 
 

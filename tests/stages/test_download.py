@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.dataset_registry import RAW_FILES
+from classifier.prepare.registry import RAW_FILES
 from tests.project import Project
 
 

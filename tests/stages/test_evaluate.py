@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, recall_score, top_k_accuracy_score
 
-from classifier import metrics
-from classifier.dataset import AnnotatedImages
-from classifier.model import serialization
+from classifier.data.dataset import AnnotatedImages
+from classifier.model import metrics, serialization
 from classifier.model.serialization import KEY
 from classifier.train.calibration import fit_temperature
 from tests.project import TEST_IMAGES, Project

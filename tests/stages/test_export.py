@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from classifier.dataset_registry import DATASETS
+from classifier.prepare.registry import DATASETS
 from tests.project import TEST_IMAGES, Project
 
 

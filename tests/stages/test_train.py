@@ -89,7 +89,7 @@ def test_class_without_training_images_is_named(finished: Project) -> None:
 
 
 def test_normalized_training_pixels_have_mean_0_and_deviation_1(finished: Project) -> None:
-    from classifier.dataset import AnnotatedImages
+    from classifier.data.dataset import AnnotatedImages
 
     _, model_config = load(finished.root / "models/classifier.safetensors")
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="train")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.dataset import AnnotatedImages
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.model.serialization import ModelConfig, load
 from classifier.train import pretrained, setup

@@ -44,9 +44,9 @@ def results() -> dict[str, str]:
     import numpy as np
     import torch
 
-    from classifier import config, metrics
+    from classifier import config
     from classifier.export import onnx_file
-    from classifier.model import compute, zoo
+    from classifier.model import compute, metrics, zoo
     from classifier.model.inference import fold_batch_norm, predict_logits
     from classifier.model.serialization import ModelConfig, Normalize
     from classifier.seeds import derive_seed

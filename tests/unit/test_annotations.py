@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from classifier import annotations, images
-from classifier.dataset import AnnotatedImages
+from classifier.data import annotations, images
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 
 HEADER = "image,label,class_name,split"

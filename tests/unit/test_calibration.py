@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from classifier import metrics
+from classifier.model import metrics
 from classifier.train.calibration import fit_temperature
 
 IMAGES, CLASSES = 500, 7

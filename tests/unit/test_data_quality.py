@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classifier.annotate import data_quality
+from classifier.prepare import data_quality
 
 
 @pytest.mark.parametrize("most_candidates", [1000, 0])  # 0: each image is compared with its nearest ones

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier import images
-from classifier.dataset import AnnotatedImages
+from classifier.data import images
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 
 

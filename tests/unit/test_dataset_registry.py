@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from classifier import dataset_info
-from classifier.dataset_registry import DATASETS, RAW_FILES
+from classifier.data import info as dataset_info
 from classifier.errors import StageError
+from classifier.prepare.registry import DATASETS, RAW_FILES
 
 
 def test_registry_has_a_digest_for_every_file() -> None:

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.metrics import confusion_matrix
 
-from classifier import pictures
-from classifier.metrics import by_class
-from classifier.pictures import drawable_names
+from classifier.data import pictures
+from classifier.data.pictures import drawable_names
+from classifier.model.metrics import by_class
 from classifier.report import figures, model_summary, page
 
 

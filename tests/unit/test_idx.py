@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from classifier.annotate import idx
+from classifier.prepare import idx
 
 
 def test_idx_reads_and_writes_the_published_format(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from classifier import config, images
-from classifier.dataset import load_splits
+from classifier import config
+from classifier.data import images
+from classifier.data.dataset import load_splits
 from classifier.errors import DivergedError
 from classifier.model.compute import Backend, prepare, seed_generators
 from classifier.model.serialization import ModelConfig, Normalize

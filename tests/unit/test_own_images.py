@@ -16,9 +16,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from classifier.annotate import idx, own_images
 from classifier.config import Annotate
 from classifier.errors import StageError
+from classifier.prepare import idx, own_images
 
 CLASSES = ("cat", "Straße 1", "12 犬")
 EACH = 6  # images of a class
@@ -253,7 +253,7 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classifier.preprocessing.MAX_PIXELS", 399)
+    monkeypatch.setattr("classifier.data.preprocessing.MAX_PIXELS", 399)
     with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
         own_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
 

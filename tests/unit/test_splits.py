@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classifier.annotate import splits
 from classifier.errors import StageError
+from classifier.prepare import splits
 from tests.unit.test_own_images import options
 
 

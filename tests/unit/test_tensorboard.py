@@ -6,7 +6,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from classifier.train.tensorboard import TensorBoardLogger
+from classifier.tensorboard import TensorBoardLogger
 
 
 def test_writer_is_closed_when_the_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

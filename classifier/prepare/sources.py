@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from classifier.dataset_registry import RawFile
+from classifier.prepare.registry import RawFile
 
 DEBIAN = "debian:"
 MAX_BACKOFF_SECONDS = 8

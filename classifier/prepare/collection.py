@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from classifier import dataset_info
-from classifier.annotate import file_tree, tables
-from classifier.annotate.file_tree import FileTree
-from classifier.annotate.splits import SPLITS
+from classifier.data import info as dataset_info
 from classifier.errors import StageError, shorten
+from classifier.prepare import file_tree, tables
+from classifier.prepare.file_tree import FileTree
+from classifier.prepare.splits import SPLITS
 
 if TYPE_CHECKING:
     from classifier.config import Annotate
@@ -221,7 +221,7 @@ def _twice(path: Path, rows: pd.DataFrame) -> list[str]:
 def _from_idx(path: Path, tree: FileTree, names: list[str]) -> Collection:
     import gzip
 
-    from classifier.annotate import idx
+    from classifier.prepare import idx
 
     by_part: dict[str, dict[str, str]] = {}
     for name in names:

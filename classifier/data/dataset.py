@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from classifier import annotations, images
-from classifier.concurrency import map_ahead
+from classifier.data import annotations, images
 from classifier.errors import StageError
 from classifier.progress import progress_bar
+from classifier.threads import map_ahead
 
 READ_AHEAD = 8  # batches
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from classifier import preprocessing
-from classifier.annotate import collection, splits
-from classifier.annotate.collection import Collection, natural_key
-from classifier.concurrency import map_ahead
+from classifier.data import preprocessing
+from classifier.data.preprocessing import Preprocessing
 from classifier.errors import StageError, shorten
-from classifier.preprocessing import Preprocessing
+from classifier.prepare import collection, splits
+from classifier.prepare.collection import Collection, natural_key
 from classifier.progress import progress_bar
+from classifier.threads import map_ahead
 
 if TYPE_CHECKING:
     from classifier.config import Annotate

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from classifier import images
-from classifier.annotate.data_quality import DataQuality
+from classifier.data import images
 from classifier.errors import StageError
+from classifier.prepare.data_quality import DataQuality
 
 BATCH = 256  # images whose figures are computed at once
 SAMPLES_PER_CLASS = 10

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from classifier.annotate.splits import SPLITS
 from classifier.errors import StageError, shorten
+from classifier.prepare.splits import SPLITS
 
 if TYPE_CHECKING:
     from classifier.config import Annotate

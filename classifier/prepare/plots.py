@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.pictures import blank_axes, png, show, style
+from classifier.data.pictures import blank_axes, png, show, style
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classifier.annotate.splits import cut_groups
+from classifier.prepare.splits import cut_groups
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
 BLOCKS = (2, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search

@@ -1,1 +1,0 @@
-"""Sources of the raw files, and the verification of what they deliver."""

@@ -1,0 +1,1 @@
+"""From sources to an annotated data set: download, readers of own images, splits, quality, packing."""
