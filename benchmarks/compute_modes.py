@@ -32,7 +32,7 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     pin_instruction_set(portable)
     import torch
 
-    from classifier import config
+    from classifier.config import params_file
     from classifier.model import compute
     from classifier.model.serialization import ModelConfig, Normalize
     from classifier.train.gradient import make_gradient
@@ -42,7 +42,7 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     from classifier.train.order import Batch, Order
     from classifier.train.state import TrainState
 
-    params, plain = config.read()
+    params, plain = params_file.read()
     train = params.train.model_copy(update={"precision": precision})
     backend = compute.prepare(params.compute.model_copy(update={"portable": portable}), threads)
     names = [str(number) for number in range(10)]

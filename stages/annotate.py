@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from classifier.config import Annotate
+    from classifier.config.schema import Annotate
     from classifier.runner.context import StageContext
 
 DECIMALS = 6

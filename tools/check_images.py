@@ -35,10 +35,10 @@ def look(arguments: argparse.Namespace) -> int:
     """Print what becomes of the images, decoding every one."""
     import pandas as pd
 
-    from classifier import config
+    from classifier.config import params_file
     from classifier.prepare import own_images
 
-    params, _ = config.read(ROOT / "params.yaml")
+    params, _ = params_file.read(ROOT / "params.yaml")
     own = own_images.load(arguments.path, params.annotate)
     for note in own.notes:
         print(note)

@@ -56,7 +56,7 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         ParamsError: the recipes do not differ, or there are not so many folds.
         StageError: a run failed for another reason than its params.
     """
-    from classifier import config
+    from classifier.config import params_file
     from classifier.experiments.clone import Stopped
     from classifier.experiments.storage import FileStorage
     from classifier.experiments.workers import Workers
@@ -65,7 +65,7 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
     os.chdir(ROOT)
     if min(arguments.folds, arguments.seeds, arguments.jobs) < 1 or arguments.folds * arguments.seeds < 2:
         raise ParamsError("--folds, --seeds, --jobs: must be at least 1, and there must be two pairs of fold and seed")
-    _, content = config.read()
+    _, content = params_file.read()
     changed = other_params(content, arguments.revision, arguments.changes)
     if not changed:
         raise ParamsError("both recipes are the same; -S KEY=VALUE or a revision says how they differ")
@@ -111,7 +111,8 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
     Raises:
         ParamsError: a change is not KEY=VALUE, or not allowed; there is no such revision.
     """
-    from classifier import config, yaml_file
+    from classifier import yaml_file
+    from classifier.config import params_file, schema
     from classifier.experiments.git import experiment_references, git
     from classifier.runner.declaration import flatten, get_by_key
 
@@ -122,18 +123,18 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
             text = git(ROOT, "show", f"{reference}:params.yaml")
         except StageError:
             raise ParamsError(f"{revision}: no commit or experiment with a params.yaml") from None
-        theirs = flatten({section: yaml_file.load(text).get(section, {}) for section in ("compute", *config.SEARCHED)})
+        theirs = flatten({section: yaml_file.load(text).get(section, {}) for section in ("compute", *schema.SEARCHED)})
         different = {key: value for key, value in theirs.items() if key not in (SEED, FOLD)}
     for change in changes:
         key, separator, value = change.partition("=")
         if not separator:
             raise ParamsError(f"-S {change}: must be KEY=VALUE, such as train.ema_decay=0.99")
-        if key in (SEED, FOLD) or key.partition(".")[0] not in config.SEARCHED:
+        if key in (SEED, FOLD) or key.partition(".")[0] not in schema.SEARCHED:
             raise ParamsError(
-                f"-S {key}: must be a key of {', '.join(config.SEARCHED)}, and not {SEED}, which varies anyway"
+                f"-S {key}: must be a key of {', '.join(schema.SEARCHED)}, and not {SEED}, which varies anyway"
             )
         different[key] = yaml_file.load(value)
-    config.replaced(content, different, "-S ")
+    params_file.replaced(content, different, "-S ")
     return {key: value for key, value in different.items() if get_by_key(content, key) != value}
 
 
@@ -143,11 +144,11 @@ def make_run(content: dict[str, Any], params: dict[str, Any], fold: int, seed: i
     Raises:
         ParamsError: there is no such fold.
     """
-    from classifier import config
+    from classifier.config import params_file
     from classifier.experiments.halving import Run
 
     changes = {**params, FOLD: fold, SEED: seed}
-    changed = config.replaced(content, changes, "--folds: ")
+    changed = params_file.replaced(content, changes, "--folds: ")
     name = f"recipe-{recipe_hash(changed)}-f{fold}-s{seed}"
     return Run(name, name, changes, changed["train"]["epochs"], experiment=name, stages=STAGES)
 

@@ -32,7 +32,7 @@ from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.lock import SCRATCH
 
 if TYPE_CHECKING:
-    from classifier.config import Params
+    from classifier.config.schema import Params
     from classifier.experiments.halving import Halving, Run
     from classifier.experiments.storage import Record, Storage
 
@@ -61,7 +61,7 @@ def search(arguments: argparse.Namespace) -> int:
         ParamsError: the space has a key that no trial reads, or the search began with other params, data or code.
         StageError: a run failed, for another reason than its params.
     """
-    from classifier import config
+    from classifier.config import params_file
     from classifier.experiments import space
     from classifier.experiments.clone import Stopped
     from classifier.experiments.halving import Halving
@@ -73,7 +73,7 @@ def search(arguments: argparse.Namespace) -> int:
     os.chdir(ROOT)
     if arguments.jobs < 1:
         raise ParamsError(f"--jobs: must be at least 1; it is {arguments.jobs}")
-    params, content = config.read()
+    params, content = params_file.read()
     validate_search(params)
     space.validate_space(params.search.space, content)
 
@@ -172,7 +172,7 @@ def current_settings(content: dict[str, Any]) -> dict[str, Any]:
     """
     from importlib.metadata import version
 
-    from classifier import config
+    from classifier.config import schema
     from classifier.runner import files
     from classifier.runner.declaration import read_declaration
 
@@ -181,7 +181,7 @@ def current_settings(content: dict[str, Any]) -> dict[str, Any]:
         if not Path(path).exists():
             raise StageError(f"{path} is missing; `dvc repro annotate` makes what a search needs")
     return {
-        "params": {section: content[section] for section in ("search", "compute", *config.SEARCHED)},
+        "params": {section: content[section] for section in ("search", "compute", *schema.SEARCHED)},
         "inputs": files.digests(deps),
         "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
     }

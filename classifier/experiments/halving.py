@@ -16,7 +16,7 @@ from classifier.experiments.storage import Record
 from classifier.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from classifier.config import Search
+    from classifier.config.schema import Search
 
 Params = dict[str, Any]  # by dotted key
 SEED = "train.seed"

@@ -12,7 +12,7 @@ from classifier.seeds import derive_seed
 if TYPE_CHECKING:
     import optuna
 
-    from classifier.config import Axis, Search
+    from classifier.config.schema import Axis, Search
 
 VARIANTS = {
     "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from classifier import config
+from classifier.config import params_file
 from classifier.errors import DivergedError, ParamsError
 from classifier.experiments.clone import Stopped
 from classifier.experiments.storage import Record, Storage
@@ -109,7 +109,7 @@ class Workers:
     def _do(self, run: "Run") -> Record:
         """Train, and say how it ended; runs that can come to no result have the value None."""
         try:
-            content = config.replaced(self._content, run.params)
+            content = params_file.replaced(self._content, run.params)
             clone = self._workspace.clone(run.clone)
             if not clone.has_experiment(run.experiment):
                 clone.undo_experiment(self._stop)

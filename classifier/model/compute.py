@@ -13,7 +13,7 @@ from classifier import portability
 from classifier.errors import StageError
 
 if TYPE_CHECKING:
-    from classifier.config import Compute
+    from classifier.config.schema import Compute
 
 MAX_AUTO_THREADS = 8  # more gain nothing: a batch is cut into a few parts
 

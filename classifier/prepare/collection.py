@@ -20,7 +20,7 @@ from classifier.prepare.file_tree import FileTree
 from classifier.prepare.splits import SPLITS
 
 if TYPE_CHECKING:
-    from classifier.config import Annotate
+    from classifier.config.schema import Annotate
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),

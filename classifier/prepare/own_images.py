@@ -20,7 +20,7 @@ from classifier.progress import progress_bar
 from classifier.threads import map_ahead
 
 if TYPE_CHECKING:
-    from classifier.config import Annotate
+    from classifier.config.schema import Annotate
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for

@@ -8,7 +8,7 @@ import pandas as pd
 from classifier.errors import StageError
 
 if TYPE_CHECKING:
-    from classifier.config import Annotate
+    from classifier.config.schema import Annotate
 
 SPLITS = {
     "train": "train", "training": "train",

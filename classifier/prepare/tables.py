@@ -20,7 +20,7 @@ from classifier.errors import StageError, shorten
 from classifier.prepare.splits import SPLITS
 
 if TYPE_CHECKING:
-    from classifier.config import Annotate
+    from classifier.config.schema import Annotate
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # In this order; letters and digits of a column's name are compared.

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from classifier import config, portability
-from classifier.config import Params
+from classifier import portability
+from classifier.config import params_file
+from classifier.config.schema import Params
 from classifier.errors import ParamsError, StageError
 from classifier.portability import pin_instruction_set
 from classifier.runner import files
@@ -53,7 +54,7 @@ class StageContext:
         self.name = name
         self.signals = signals
         self.resume_hint = "nothing was published; the same command starts it again"
-        self._params, self._plain = config.read()
+        self._params, self._plain = params_file.read()
         self._declared = read_declaration(name, self._plain)
         pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
         self._inputs: dict[str, str] = {}
@@ -157,7 +158,7 @@ class StageContext:
 
     def _changed_params(self) -> list[str]:
         try:
-            _, now = config.read()
+            _, now = params_file.read()
             return [
                 f"params.yaml ({key})" for key, was in self.declared_params().items() if get_by_key(now, key) != was
             ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from classifier.config import Augment
+    from classifier.config.schema import Augment
 
 
 def augment(images: torch.Tensor, config: "Augment") -> torch.Tensor:

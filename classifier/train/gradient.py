@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from classifier.config import Train
+from classifier.config.schema import Train
 from classifier.model.compute import Backend, start_training_thread
 from classifier.train import distributed
 from classifier.train.losses import Criterion

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from classifier.config import Train
+from classifier.config.schema import Train
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import DivergedError, PausedError
 from classifier.model.compute import Backend, seed_generators

@@ -39,7 +39,7 @@ def make_loss(name: str, options: dict[str, Any], classes: int) -> Loss:
             return Loss(_nll, _nll, None, log_classes)
         case "mse":
             return Loss(_mse, _mse, _one_hot(classes), (1 - 1 / classes) / classes)
-    raise AssertionError(f"config.py accepts the loss {name!r}, which is not implemented")
+    raise AssertionError(f"the schema accepts the loss {name!r}, which is not implemented")
 
 
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:

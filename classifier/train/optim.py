@@ -113,4 +113,4 @@ class Schedule:
                 return (1 - math.cos(math.pi * rest)) / 2
             case "linear":
                 return rest
-        raise AssertionError(f"config.py accepts the schedule {self.name!r}, which is not implemented")
+        raise AssertionError(f"the schema accepts the schedule {self.name!r}, which is not implemented")

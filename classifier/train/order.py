@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from classifier.config import Pruning, Train
+from classifier.config.schema import Pruning, Train
 from classifier.data.dataset import AnnotatedImages
 from classifier.seeds import derive_seed, derive_seeds
 from classifier.train import distributed

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from classifier import portability
-from classifier.config import Train
+from classifier.config.schema import Train
 from classifier.data import images
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import ParamsError, StageError, shorten

@@ -44,7 +44,7 @@ def results() -> dict[str, str]:
     import numpy as np
     import torch
 
-    from classifier import config
+    from classifier.config import params_file
     from classifier.export import onnx_file
     from classifier.model import compute, metrics, zoo
     from classifier.model.inference import fold_batch_norm, predict_logits
@@ -58,7 +58,7 @@ def results() -> dict[str, str]:
     # An optimizer's first step imports the compiler, to be left alone by it: ten seconds in an emulator.
     torch._dynamo = sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")  # type: ignore[attr-defined]
 
-    params, plain = config.read()
+    params, plain = params_file.read()
     backend = compute.prepare(params.compute.model_copy(update={"portable": True}), params.runtime.threads)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (IMAGES, 1, 28, 28), dtype=torch.uint8, generator=generator)

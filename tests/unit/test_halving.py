@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from classifier import config
+from classifier.config import params_file
 from classifier.errors import ParamsError
 from classifier.experiments import space
 from classifier.experiments.halving import Halving, Run, confirm_key, record_key, shortest_suffix
@@ -33,7 +33,7 @@ SEARCH: dict[str, Any] = {
 
 
 def content(**changes: Any) -> dict[str, Any]:
-    _, plain = config.read(PARAMS)
+    _, plain = params_file.read(PARAMS)
     plain = copy.deepcopy(plain)
     plain["search"] = {**SEARCH, **changes}
     plain["train"] |= {"epochs": 9, "model": "cnn", "optimizer": "muon"}
@@ -42,7 +42,7 @@ def content(**changes: Any) -> dict[str, Any]:
 
 def halving(records: dict[str, Any], **changes: Any) -> Halving:
     plain = content(**changes)
-    return Halving(config.validate(plain).search, plain, "search-1234", records)
+    return Halving(params_file.validate(plain).search, plain, "search-1234", records)
 
 
 def result(run: Run) -> float | None:
@@ -138,7 +138,7 @@ def test_trials_have_the_params_of_their_variant_only_and_stay_in_range() -> Non
         assert params["models.cnn.widths"] in ([16, 32], [32, 64])
         (lr,) = (value for key, value in params.items() if key.endswith(".lr"))
         assert 0.01 <= lr <= 1.0
-        config.replaced(content(), params)
+        params_file.replaced(content(), params)
     assert optimizers == {"sgd", "muon"}
     seeds = [records[record_key(number, 0)]["params"]["train.seed"] for number in range(30)]
     assert len(set(seeds)) == 30
@@ -164,7 +164,7 @@ def test_key_that_no_trial_reads_is_refused() -> None:
     with pytest.raises(
         ParamsError, match=r"no trial reads optimizers.adam.lr: train.optimizer is never adam, but muon"
     ):
-        space.validate_space(config.validate(changed).search.space, changed)
+        space.validate_space(params_file.validate(changed).search.space, changed)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_key_that_no_trial_reads_is_refused() -> None:
 )  # fmt: skip
 def test_wrong_search_is_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message.replace(".", r"\.")):
-        config.validate(content(**change))
+        params_file.validate(content(**change))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(content(space=axis)))
     with pytest.raises(ParamsError, match=message):
-        config.read(path)
+        params_file.read(path)
 
 
 def test_short_names_tell_keys_apart() -> None:

@@ -4,7 +4,10 @@ import pytest
 
 from tests.support import imports
 
-GROUND = {"classifier/config.py", "classifier/errors.py", "classifier/portability.py", "classifier/yaml_file.py"}
+GROUND = {
+    *imports.modules("classifier/config"),
+    *("classifier/errors.py", "classifier/portability.py", "classifier/yaml_file.py"),
+}
 PACKAGE = "classifier/__init__.py"
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from classifier import config
+from classifier.config import params_file
 from classifier.data import images
 from classifier.data.dataset import load_splits
 from classifier.errors import DivergedError
@@ -83,10 +83,10 @@ def start(tmp_path: Path) -> Start:
     (tmp_path / "annotations.csv").write_text("\n".join(["image,label,class_name,split", *rows]) + "\n")
 
     def start(device: str = "cpu", **changes: Any) -> tuple[TrainState, Task]:
-        _, plain = config.read(PARAMS)
+        _, plain = params_file.read(PARAMS)
         values = {f"train.{name}": value for name, value in changes.items()}
-        plain = config.replaced(plain, {**CHANGES, "train.model": "cnn", **values})
-        train = config.validate(plain).train
+        plain = params_file.replaced(plain, {**CHANGES, "train.model": "cnn", **values})
+        train = params_file.validate(plain).train
         backend = Backend(torch.device(device), 1, portable=False)
         about = ModelConfig(
             train.model, plain["models"][train.model], list("0123456789"), 1, SIZE, SIZE, [0.5], [0.3], {}

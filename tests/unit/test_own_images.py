@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from classifier.config import Annotate
+from classifier.config.schema import Annotate
 from classifier.errors import StageError
 from classifier.prepare import idx, own_images
 

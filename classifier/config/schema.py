@@ -1,22 +1,14 @@
-"""The schema of params.yaml: which keys and values it may have, and the one line that says what is wrong.
+"""The schema of params.yaml: its keys and their values. It holds no defaults and computes nothing."""
 
-It holds no defaults and computes nothing: it only validates. Every stage validates the whole file, so a typo in
-``export`` stops ``download``, not a run that has trained for an hour.
-"""
-
-import copy
 import difflib
 import functools
 import importlib.util
 import itertools
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from classifier import yaml_file
-from classifier.errors import ParamsError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
@@ -392,96 +384,3 @@ def torchvision_models() -> frozenset[str]:
     sources = (Path(spec.origin).parent / "models").glob("*.py")
     pattern = re.compile(r"^@register_model\([^)]*\)\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
     return frozenset(name for source in sources for name in pattern.findall(source.read_text(encoding="utf-8")))
-
-
-def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
-    """The validated parameters, and the same as plain data.
-
-    Raises:
-        ParamsError: the file is missing or not YAML, or a key is unknown, missing, mistyped or out of range.
-    """
-    try:
-        content = yaml_file.load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; `git checkout {path}` brings it back") from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path}: not UTF-8 text: {error}") from None
-    except yaml_file.YAMLFileError as error:
-        where = f", line {error.line}" if error.line else ""
-        raise ParamsError(f"{path}{where}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ParamsError(f"{path}: must hold sections such as `train:`; it holds {content!r}")
-    params = validate(content, f"{path}: ")
-    for key, axis in params.search.space.items():
-        for value in axis.extremes:
-            replaced(content, {key: value}, f"{path}: search.space: ")
-    return params, content
-
-
-def validate(content: dict[str, Any], where: str = "") -> Params:
-    """The parameters that plain data hold.
-
-    Args:
-        content: as in params.yaml.
-        where: begins the message of an error.
-
-    Raises:
-        ParamsError: a key is unknown, missing, mistyped or out of range.
-    """
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        # A misspelled key is unknown under one name and missing under another: the first says more.
-        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing")
-        lines = [_explain(detail) for detail in details]
-        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise ParamsError(f"{where}{lines[0]}{more}") from None
-
-
-def replaced(content: dict[str, Any], values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """The same parameters with other values, which are validated.
-
-    Args:
-        content: as in params.yaml; it is not changed.
-        values: by dotted key.
-        where: begins the message of an error.
-
-    Raises:
-        ParamsError: there is no such key, or a value is not allowed.
-    """
-    content = copy.deepcopy(content)
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        section: Any = content
-        for name in sections:
-            section = section.get(name) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or last not in section:
-            raise ParamsError(f"{where}{key}: no such key in params.yaml")
-        section[last] = value
-    validate(content, where)
-    return content
-
-
-def _explain(detail: Any) -> str:
-    """One of pydantic's findings as ``section.key: what is wrong``."""
-    location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
-    match detail["type"]:
-        case "extra_forbidden":
-            known = _keys_of(location[:-1])
-            close = difflib.get_close_matches(location[-1], known, n=1)
-            return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
-        case "missing":
-            return f"{key}: missing"
-        case "value_error":
-            return f"{key}.{detail['ctx']['error']}".lstrip(".").replace(".:", ":")
-    wanted = detail["msg"].replace("Input should be ", "must be ")
-    return f"{key}: {wanted}; it is {detail['input']!r}"
-
-
-def _keys_of(location: list[str]) -> list[str]:
-    """The keys that the schema knows in a section, given by its path from the top."""
-    section: Any = Params
-    for part in location:
-        section = section.model_fields[part].annotation if hasattr(section, "model_fields") else get_args(section)[-1]
-    return [field.alias or name for name, field in section.model_fields.items()]

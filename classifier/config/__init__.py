@@ -1,0 +1,1 @@
+"""The configuration: the schema of params.yaml, and reading the file."""
