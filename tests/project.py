@@ -118,19 +118,23 @@ class Project:
         self.set_all({key.replace("__", "."): value for key, value in values.items()})
 
     def set_all(self, values: dict[str, Any]) -> None:
-        """Change params by dotted key, as a person does in an editor."""
+        """Change params by dotted key, as a person does in an editor; ``search.name`` is a key of search.yaml."""
         import yaml
 
-        path = self.root / "params.yaml"
-        content = yaml_file.load(path.read_text())
-        for key, value in values.items():
-            *sections, last = key.split(".")
-            section = content
-            for name in sections:
-                section = section[name]
-            assert last in section, f"no such param: {key}"
-            section[last] = value
-        path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
+        of_search = {key.removeprefix("search."): values[key] for key in values if key.startswith("search.")}
+        others = {key: value for key, value in values.items() if not key.startswith("search.")}
+        for name, changes in (("search.yaml", of_search), ("params.yaml", others)):
+            path = self.root / name
+            content = yaml_file.load(path.read_text()) if changes else {}
+            for key, value in changes.items():
+                *sections, last = key.split(".")
+                section = content
+                for part in sections:
+                    section = section[part]
+                assert last in section, f"no such param: {key}"
+                section[last] = value
+            if changes:
+                path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
 
     def edit(self, path: str, old: str, new: str) -> None:
         text = (self.root / path).read_text()
@@ -204,5 +208,6 @@ def make_project(root: Path, raw: Path) -> Project:
         assert entry.content_md5
         project.edit("classifier/prepare/registry.py", entry.content_md5, content)
     shutil.copy(PARAMS, root / "params.yaml")
+    shutil.copy(PARAMS.with_name("search.yaml"), root / "search.yaml")
     project.begin_history()
     return project

@@ -112,8 +112,9 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
         ParamsError: a change is not KEY=VALUE, or not allowed; there is no such revision.
     """
     from classifier import yaml_file
-    from classifier.config import params_file, schema
+    from classifier.config import params_file
     from classifier.experiments.git import experiment_references, git
+    from classifier.experiments.settings import SEARCHED
     from classifier.runner.declaration import flatten, get_by_key
 
     different: dict[str, Any] = {}
@@ -123,16 +124,14 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
             text = git(ROOT, "show", f"{reference}:params.yaml")
         except StageError:
             raise ParamsError(f"{revision}: no commit or experiment with a params.yaml") from None
-        theirs = flatten({section: yaml_file.load(text).get(section, {}) for section in ("compute", *schema.SEARCHED)})
+        theirs = flatten({section: yaml_file.load(text).get(section, {}) for section in ("compute", *SEARCHED)})
         different = {key: value for key, value in theirs.items() if key not in (SEED, FOLD)}
     for change in changes:
         key, separator, value = change.partition("=")
         if not separator:
             raise ParamsError(f"-S {change}: must be KEY=VALUE, such as train.ema_decay=0.99")
-        if key in (SEED, FOLD) or key.partition(".")[0] not in schema.SEARCHED:
-            raise ParamsError(
-                f"-S {key}: must be a key of {', '.join(schema.SEARCHED)}, and not {SEED}, which varies anyway"
-            )
+        if key in (SEED, FOLD) or key.partition(".")[0] not in SEARCHED:
+            raise ParamsError(f"-S {key}: must be a key of {', '.join(SEARCHED)}, and not {SEED}, which varies anyway")
         different[key] = yaml_file.load(value)
     params_file.replaced(content, different, "-S ")
     return {key: value for key, value in different.items() if get_by_key(content, key) != value}

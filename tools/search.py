@@ -1,6 +1,6 @@
-"""Search for better hyperparameters: section `search` of params.yaml says which ones vary, and how many are tried.
+"""Search for better hyperparameters: search.yaml says which ones vary, and how many are tried.
 
-reads   params.yaml, data/annotations.csv, data/images.zip; the test images are read for the winner only, at the end
+reads   search.yaml, params.yaml, data/annotations.csv, data/images.zip; the test images for the winner only, at the end
 writes  metrics/search.csv, metrics/search_confirmed.csv, metrics/search.html, and DVC experiments; params.yaml, models
         and the branch stay as they are
 run     python -m tools.search [--jobs N]
@@ -32,8 +32,8 @@ from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.lock import SCRATCH
 
 if TYPE_CHECKING:
-    from classifier.config.schema import Params
     from classifier.experiments.halving import Halving, Run
+    from classifier.experiments.settings import Search
     from classifier.experiments.storage import Record, Storage
 
 
@@ -62,6 +62,7 @@ def search(arguments: argparse.Namespace) -> int:
         StageError: a run failed, for another reason than its params.
     """
     from classifier.config import params_file
+    from classifier.experiments import settings as search_settings
     from classifier.experiments import space
     from classifier.experiments.clone import Stopped
     from classifier.experiments.halving import Halving
@@ -74,23 +75,23 @@ def search(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ParamsError(f"--jobs: must be at least 1; it is {arguments.jobs}")
     params, content = params_file.read()
-    validate_search(params)
-    space.validate_space(params.search.space, content)
+    settings = search_settings.read(params, content)
+    space.validate_space(settings.space, content)
 
-    folder = SCRATCH / f"search-{params.search.name}"
+    folder = SCRATCH / f"search-{settings.name}"
     storage = open_storage(arguments.storage, folder)
     if arguments.restart:
         storage.clear()
         files.remove(folder)
-    settings = current_settings(content)
-    refuse_changes(settings, storage)
+    decided_by = everything_that_decides(settings, content)
+    refuse_changes(decided_by, storage)
 
     workspace = Workspace(ROOT, folder.resolve(), ("train", "evaluate", "export", "report"))
     workspace.link_data(content)
-    prefix = f"{params.search.name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:4]}"
+    prefix = f"{settings.name}-{hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:4]}"
 
     def state(records: "Mapping[str, Record]") -> Halving:
-        return Halving(params.search, content, prefix, records)
+        return Halving(settings, content, prefix, records)
 
     progress = Progress(state(storage.records()), arguments.jobs)
     known: dict[frozenset[str], list[Run]] = {}  # to draw the same trials at every look takes time
@@ -110,7 +111,7 @@ def search(arguments: argparse.Namespace) -> int:
             progress.tell(run, record, halving)
             Results(halving).write_tables()
 
-    workers = Workers(workspace, content, storage, params.search.objective, next_runs, on_record)
+    workers = Workers(workspace, content, storage, settings.objective, next_runs, on_record)
     try:
         workers.run(arguments.jobs)
     except Stopped:
@@ -127,23 +128,6 @@ def search(arguments: argparse.Namespace) -> int:
     print("\n".join(results.summary()))
     workspace.drop()
     return 0
-
-
-def validate_search(params: "Params") -> None:
-    """Refuse what is right by itself and wrong together.
-
-    Raises:
-        ParamsError: a rung is not before the end of the training, or the training stops by itself.
-    """
-    if params.search.rungs and params.search.rungs[-1] >= params.train.epochs:
-        raise ParamsError(
-            f"params.yaml: search.rungs: must be below train.epochs, {params.train.epochs}, which is the last one;"
-            f" they are {params.search.rungs}"
-        )
-    if params.train.patience:
-        raise ParamsError("params.yaml: train.patience: must be 0 for a search, whose rungs stop what falls behind")
-    if params.runtime.stop_after_epoch:
-        raise ParamsError("params.yaml: runtime.stop_after_epoch: must be 0 for a search, which sets it by itself")
 
 
 def open_storage(url: str, folder: Path) -> "Storage":
@@ -164,7 +148,7 @@ def open_storage(url: str, folder: Path) -> "Storage":
     return PostgresStorage(url, f"{project[:12]}/{folder.name}")
 
 
-def current_settings(content: dict[str, Any]) -> dict[str, Any]:
+def everything_that_decides(settings: "Search", content: dict[str, Any]) -> dict[str, Any]:
     """What decides the result of the search: it must be the same for all its runs, on all machines.
 
     Raises:
@@ -172,7 +156,7 @@ def current_settings(content: dict[str, Any]) -> dict[str, Any]:
     """
     from importlib.metadata import version
 
-    from classifier.config import schema
+    from classifier.experiments.settings import SEARCHED
     from classifier.runner import files
     from classifier.runner.declaration import read_declaration
 
@@ -181,7 +165,8 @@ def current_settings(content: dict[str, Any]) -> dict[str, Any]:
         if not Path(path).exists():
             raise StageError(f"{path} is missing; `dvc repro annotate` makes what a search needs")
     return {
-        "params": {section: content[section] for section in ("search", "compute", *schema.SEARCHED)},
+        "params": {section: content[section] for section in ("compute", *SEARCHED)},
+        "search": settings.model_dump(),
         "inputs": files.digests(deps),
         "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
     }
@@ -199,10 +184,13 @@ def refuse_changes(settings: dict[str, Any], storage: "Storage") -> None:
     kept = storage.add(SETTINGS, settings)
     if kept == settings:
         return
-    before, now = ({**flatten(whole["params"]), **whole["inputs"], **whole["versions"]} for whole in (kept, settings))
+    before, now = (
+        flatten({"search": whole["search"], **whole["params"]}) | whole["inputs"] | whole["versions"]
+        for whole in (kept, settings)
+    )
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     raise ParamsError(
-        f"{shorten(changed)} changed since this search began; change it back, give search.name another value,"
+        f"{shorten(changed)} changed since this search began; change it back, give `name` in search.yaml another value,"
         " or begin anew with --restart"
     )
 

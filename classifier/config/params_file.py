@@ -6,13 +6,15 @@ Every stage validates the whole file, so a typo in ``export`` stops ``download``
 import copy
 import difflib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from classifier import yaml_file
-from classifier.config.schema import Params
+from classifier.config.schema import Params, Section
 from classifier.errors import ParamsError
+
+Schema = TypeVar("Schema", bound=Section)
 
 
 def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
@@ -20,6 +22,16 @@ def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
 
     Raises:
         ParamsError: the file is missing or not YAML, or a key is unknown, missing, mistyped or out of range.
+    """
+    content = load(path)
+    return validate(content, f"{path}: "), content
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file, as plain data.
+
+    Raises:
+        ParamsError: it is missing or not YAML.
     """
     try:
         content = yaml_file.load(path.read_text(encoding="utf-8"))
@@ -32,29 +44,31 @@ def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
         raise ParamsError(f"{path}{where}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: must hold sections such as `train:`; it holds {content!r}")
-    params = validate(content, f"{path}: ")
-    for key, axis in params.search.space.items():
-        for value in axis.extremes:
-            replaced(content, {key: value}, f"{path}: search.space: ")
-    return params, content
+    return content
 
 
 def validate(content: dict[str, Any], where: str = "") -> Params:
-    """The parameters that plain data hold.
+    """The parameters that plain data hold; see ``validate_as``."""
+    return validate_as(Params, content, where)
+
+
+def validate_as(schema: type[Schema], content: dict[str, Any], where: str = "") -> Schema:
+    """Plain data as an object of their schema.
 
     Args:
-        content: as in params.yaml.
+        schema: of the whole.
+        content: as in the file.
         where: begins the message of an error.
 
     Raises:
         ParamsError: a key is unknown, missing, mistyped or out of range.
     """
     try:
-        return Params.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
         # A misspelled key is unknown under one name and missing under another: the first says more.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing")
-        lines = [_explain(detail) for detail in details]
+        lines = [_explain(detail, schema) for detail in details]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ParamsError(f"{where}{lines[0]}{more}") from None
 
@@ -83,13 +97,13 @@ def replaced(content: dict[str, Any], values: dict[str, Any], where: str = "") -
     return content
 
 
-def _explain(detail: Any) -> str:
+def _explain(detail: Any, schema: type[Section]) -> str:
     """One of pydantic's findings as ``section.key: what is wrong``."""
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     match detail["type"]:
         case "extra_forbidden":
-            known = _keys_of(location[:-1])
+            known = _keys_of(location[:-1], schema)
             close = difflib.get_close_matches(location[-1], known, n=1)
             return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
         case "missing":
@@ -100,9 +114,9 @@ def _explain(detail: Any) -> str:
     return f"{key}: {wanted}; it is {detail['input']!r}"
 
 
-def _keys_of(location: list[str]) -> list[str]:
+def _keys_of(location: list[str], schema: type[Section]) -> list[str]:
     """The keys that the schema knows in a section, given by its path from the top."""
-    section: Any = Params
+    section: Any = schema
     for part in location:
         section = section.model_fields[part].annotation if hasattr(section, "model_fields") else get_args(section)[-1]
     return [field.alias or name for name, field in section.model_fields.items()]

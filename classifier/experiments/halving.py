@@ -16,7 +16,7 @@ from classifier.experiments.storage import Record
 from classifier.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from classifier.config.schema import Search
+    from classifier.experiments.settings import Search
 
 Params = dict[str, Any]  # by dotted key
 SEED = "train.seed"
@@ -50,7 +50,7 @@ class Halving:
     """The state of a search.
 
     Args:
-        search: the section ``search`` of params.yaml.
+        search: the settings of search.yaml.
         content: the whole of params.yaml.
         prefix: of the names of experiments.
         records: of the runs that have ended; each has ``params`` and ``value``, the objective, or None if it diverged.

@@ -12,7 +12,7 @@ from classifier.seeds import derive_seed
 if TYPE_CHECKING:
     import optuna
 
-    from classifier.config.schema import Axis, Search
+    from classifier.experiments.settings import Axis, Search
 
 VARIANTS = {
     "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"
@@ -33,7 +33,7 @@ def validate_space(space: Mapping[str, "Axis"], content: dict[str, Any]) -> None
     """Refuse what no trial would read.
 
     Args:
-        space: ``search.space``.
+        space: ``space`` of search.yaml.
         content: the whole of params.yaml.
 
     Raises:
@@ -45,7 +45,7 @@ def validate_space(space: Mapping[str, "Axis"], content: dict[str, Any]) -> None
             chosen = space[chooser].extremes if chooser in space else [get_by_key(content, chooser)]
             if name not in chosen:
                 raise ParamsError(
-                    f"params.yaml: search.space: no trial reads {key}: {chooser} is never {name}, but"
+                    f"search.yaml: space: no trial reads {key}: {chooser} is never {name}, but"
                     f" {', '.join(map(str, chosen))}"
                 )
 
@@ -73,7 +73,7 @@ def draw(
     """The trials of a round: the same ones for the same known trials, whoever draws them and how often.
 
     Args:
-        search: the section ``search`` of params.yaml.
+        search: the settings of search.yaml.
         content: the whole of params.yaml.
         known: earlier trials.
         round: from 0.
@@ -127,7 +127,7 @@ def known_trial(search: "Search", params: Params, values: Mapping[int, float]) -
     """A trial that is known, for Optuna.
 
     Args:
-        search: the section ``search`` of params.yaml.
+        search: the settings of search.yaml.
         params: that the trial varies.
         values: of the objective by epoch; empty for a trial that diverged, which counts as the worst.
     """

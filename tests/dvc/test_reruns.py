@@ -27,13 +27,13 @@ RERUNS = {
     r"evaluate\..*": ["evaluate"],
     r"export\..*": ["export"],
     r"report\..*": ["report"],
-    r"(search|runtime)\..*": [],
+    r"runtime\..*": [],
 }
 
 
 def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in section.items():
-        if isinstance(value, dict) and key != "space":
+        if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -58,9 +58,6 @@ def changed(key: str, value: Any) -> Any:
         "annotate.fit": "crop",
         "annotate.background": "white",
         "annotate.bad_files": "skip",
-        "search.name": "other",
-        "search.objective": "val_loss",
-        "search.space": {"train.batch_size": [20, 40]},
         "runtime.threads": 2,
     }
     match value:
@@ -97,6 +94,27 @@ def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypat
     assert repo.status() == json.loads(finished.dvc("status", "--json").stdout) == {}
     finished.set(evaluate__batch_size=7)
     assert repo.status() == json.loads(finished.dvc("status", "--json").stdout) != {}
+
+
+@pytest.mark.parametrize(
+    ("path", "stages"),
+    [
+        *((path, []) for path in ("runner/cli.py", "config/schema.py", "errors.py", "progress.py", "tensorboard.py")),
+        ("portability.py", STAGES),
+        ("prepare/quality.py", ["download", "annotate"]),
+        ("data/images.py", STAGES[1:]),
+        ("train/loop.py", ["train"]),
+        ("model/zoo.py", ["train", "evaluate", "export", "report"]),
+        ("export/onnx_file.py", ["export"]),
+    ],
+)
+def test_changed_code_reruns_the_stages_whose_bytes_it_may_change(
+    finished: Project, monkeypatch: pytest.MonkeyPatch, path: str, stages: list[str]
+) -> None:
+    with (finished.root / "classifier" / path).open("a") as file:
+        file.write("# a comment\n")
+    monkeypatch.chdir(finished.root)
+    assert sorted(Repo().status()) == sorted(stages)
 
 
 def test_second_repro_meanwhile_is_refused_and_harmless(tiny: Tiny) -> None:

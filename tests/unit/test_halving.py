@@ -3,13 +3,15 @@
 import copy
 import itertools
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from classifier.config import params_file
 from classifier.errors import ParamsError
-from classifier.experiments import space
+from classifier.experiments import settings, space
 from classifier.experiments.halving import Halving, Run, confirm_key, record_key, shortest_suffix
 from tests.project import PARAMS
 
@@ -32,17 +34,22 @@ SEARCH: dict[str, Any] = {
 }
 
 
-def content(**changes: Any) -> dict[str, Any]:
+def content() -> dict[str, Any]:
     _, plain = params_file.read(PARAMS)
     plain = copy.deepcopy(plain)
-    plain["search"] = {**SEARCH, **changes}
     plain["train"] |= {"epochs": 9, "model": "cnn", "optimizer": "muon"}
     return plain
 
 
+def read(folder: Path, **changes: Any) -> settings.Search:
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump({**SEARCH, **changes}))
+    return settings.read(params_file.validate(content()), content(), path)
+
+
 def halving(records: dict[str, Any], **changes: Any) -> Halving:
-    plain = content(**changes)
-    return Halving(params_file.validate(plain).search, plain, "search-1234", records)
+    search = params_file.validate_as(settings.Search, {**SEARCH, **changes})
+    return Halving(search, content(), "search-1234", records)
 
 
 def result(run: Run) -> float | None:
@@ -160,11 +167,11 @@ def test_search_learns_from_earlier_rounds() -> None:
 
 
 def test_key_that_no_trial_reads_is_refused() -> None:
-    changed = content(space={"optimizers.adam.lr": {"low": 0.1, "high": 0.2}})
+    unread = params_file.validate_as(settings.Axis, {"low": 0.1, "high": 0.2})
     with pytest.raises(
         ParamsError, match=r"no trial reads optimizers.adam.lr: train.optimizer is never adam, but muon"
     ):
-        space.validate_space(params_file.validate(changed).search.space, changed)
+        space.validate_space({"optimizers.adam.lr": unread}, content())
 
 
 @pytest.mark.parametrize(
@@ -176,30 +183,27 @@ def test_key_that_no_trial_reads_is_refused() -> None:
         ({"space": {"optimizers.muon.lr": {"low": 0.1, "high": 0.5, "lgo": True}}}, "lgo: unknown key"),
         ({"space": {"train.seed": [1, 2]}}, "train.seed cannot vary: each trial has a seed of its own"),
         ({"space": {"evaluate.batch_size": [1, 2]}}, "evaluate.batch_size cannot vary: it must be a key of train"),
-        ({"objective": "accuracy"}, "search.objective: must be 'val_acc' or 'val_loss'; it is 'accuracy'"),
-        ({"rungs": [3, 2]}, "search.rungs: must be epochs in rising order"),
+        ({"objective": "accuracy"}, "objective: must be 'val_acc' or 'val_loss'; it is 'accuracy'"),
+        ({"rungs": [3, 2]}, "rungs: must be epochs in rising order"),
+        ({"rungs": [1, 9]}, "rungs: must be below train.epochs, 9, which is the last one"),
     ],
 )  # fmt: skip
-def test_wrong_search_is_one_line(change: dict[str, Any], message: str) -> None:
+def test_wrong_search_is_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message.replace(".", r"\.")):
-        params_file.validate(content(**change))
+        read(tmp_path, **change)
 
 
 @pytest.mark.parametrize(
     ("axis", "message"),
     [
-        ({"optimizers.muon.lrr": [1.0, 2.0]}, "search.space: optimizers.muon.lrr: no such key in params.yaml"),
+        ({"optimizers.muon.lrr": [1.0, 2.0]}, "space: optimizers.muon.lrr: no such key in params.yaml"),
         ({"optimizers.muon.momentum": {"low": 0.4, "high": 1.5}}, "optimizers.muon.momentum: must be less than 1"),
         ({"train.model": ["cnn", "lennet"]}, "train.model: must be one of mlp"),
     ],
 )
-def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str, tmp_path: Any) -> None:
-    import yaml
-
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(content(space=axis)))
+def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message):
-        params_file.read(path)
+        read(tmp_path, space=axis)
 
 
 def test_short_names_tell_keys_apart() -> None:
