@@ -24,7 +24,8 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
     assert f"| accuracy | {details['accuracy']} ({interval['low']} to {interval['high']}) |" in body
     for key in ("balanced_accuracy", "majority_accuracy", "brier_score", "loss"):
         assert f" {details[key]} |" in body, key
-    assert f"is {details['ece_calibrated']}: the" in body
+    assert f"is {details['ece']}: the" in body
+    assert f"Without it, it is {details['ece_uncalibrated']}." in body
     counts = json.loads(finished.read("metrics/annotate.json"))["num_images"]
     assert f"temperature {details['temperature']}, which was fitted on the {counts['val']} images" in body
     assert f"{details['num_parameters']:,} parameters" in body
