@@ -6,8 +6,9 @@ writes  metrics/evaluate.json (the figures to compare), metrics/predictions.csv 
 run     dvc repro evaluate, or: python -m stages.evaluate
 expect  a few seconds; docs/results.md has the accuracy of the default recipe
 
-The temperature, which calibrates the confidence, was fitted by `train` on the validation split. Below
-`evaluate.minimum_accuracy` the stage fails, so that nothing is exported. `report` draws the results.
+All probabilities, and the figures that follow from them, are calibrated, as the exported model gives them: the logits
+are divided by the temperature that `train` fitted on the validation split. Below `evaluate.minimum_accuracy` the stage
+fails, so that nothing is exported. `report` draws the results.
 """
 
 import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
@@ -72,7 +73,8 @@ def main(context: "StageContext") -> None:
 
     confusion = metrics.confusion(labels, logits.argmax(1), len(model_config.class_names))
     by_class = metrics.by_class(confusion, model_config.class_names)
-    details = compute_metrics(logits, labels, model_config.temperature, *mirrored)
+    probabilities = metrics.softmax(logits, model_config.temperature)
+    details = compute_metrics(logits, probabilities, labels, model_config.temperature, *mirrored)
     tested = by_class[by_class["support"] > 0]  # nothing is known about other classes
     details |= round_values({"balanced_accuracy": tested["recall"].mean(), "f1": tested["f1"].mean()})
     details |= {"num_parameters": num_parameters}
@@ -81,10 +83,10 @@ def main(context: "StageContext") -> None:
             f"the accuracy on the test split is {details['accuracy']:.6g}, below evaluate.minimum_accuracy "
             f"{params.minimum_accuracy:g}; train a better model, or lower the minimum (0: none)"
         )
-    write_predictions(context.out("metrics/predictions.csv"), test_images, logits)
+    write_predictions(context.out("metrics/predictions.csv"), test_images, probabilities)
     worst_first = by_class.sort_values("recall", kind="stable")
     write_table(context.out("metrics/evaluate/classes.csv"), worst_first)
-    bins = metrics.reliability_before_and_after(metrics.softmax(logits), labels, model_config.temperature)
+    bins = metrics.reliability_before_and_after(metrics.softmax(logits), probabilities, labels)
     write_table(context.out("metrics/evaluate/reliability.csv"), bins)
     context.write_json("metrics/evaluate/details.json", details)
     context.write_json("metrics/evaluate.json", {key: round(details[key], COMPARED_DECIMALS) for key in COMPARED})
@@ -100,14 +102,19 @@ def main(context: "StageContext") -> None:
 
 
 def compute_metrics(
-    logits: "np.ndarray", labels: "np.ndarray", temperature: float, mirrored_logits: "np.ndarray | None" = None
+    logits: "np.ndarray",
+    probabilities: "np.ndarray",
+    labels: "np.ndarray",
+    temperature: float,
+    mirrored_logits: "np.ndarray | None" = None,
 ) -> dict[str, Any]:
     """The figures of a test split as a whole, rounded, as metrics/evaluate/details.json has them.
 
     Args:
         logits: ``(N, classes) float32``.
+        probabilities: calibrated, ``(N, classes) float64``.
         labels: ``(N,) int64``.
-        temperature: fitted on the validation split.
+        temperature: that of the probabilities.
         mirrored_logits: of the mirror images, if the model was trained with such.
     """
     import numpy as np
@@ -116,7 +123,7 @@ def compute_metrics(
 
     accuracy = metrics.top_k_accuracy(logits, labels, 1)
     low, high = metrics.wilson_interval(accuracy, len(labels))
-    probabilities, calibrated = (metrics.softmax(logits, t) for t in (1.0, temperature))
+    before, after = (metrics.reliability(each, labels) for each in (metrics.softmax(logits), probabilities))
     further = {}
     if mirrored_logits is not None:
         further["accuracy_mirrored"] = metrics.top_k_accuracy(mirrored_logits, labels, 1)
@@ -128,10 +135,10 @@ def compute_metrics(
             "accuracy": accuracy,
             "accuracy_interval": {"low": low, "high": high},
             "brier_score": metrics.brier_score(probabilities, labels),
-            "ece": metrics.expected_calibration_error(metrics.reliability(probabilities, labels)),
-            "ece_calibrated": metrics.expected_calibration_error(metrics.reliability(calibrated, labels)),
-            "loss": metrics.mean_loss(logits, labels),
-            "loss_calibrated": metrics.mean_loss(logits, labels, temperature),
+            "ece": metrics.expected_calibration_error(after),
+            "ece_uncalibrated": metrics.expected_calibration_error(before),
+            "loss": metrics.mean_loss(logits, labels, temperature),
+            "loss_uncalibrated": metrics.mean_loss(logits, labels),
             "num_images": len(labels),
             "temperature": temperature,
             "majority_accuracy": np.bincount(labels).max() / len(labels),
@@ -157,18 +164,15 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
     table.round(DECIMALS).to_csv(path, lineterminator="\n")
 
 
-def write_predictions(path: Path, test_images: "AnnotatedImages", logits: "np.ndarray") -> None:
-    """One row a test image: image, label, predicted, and the probability of each class before calibration."""
+def write_predictions(path: Path, test_images: "AnnotatedImages", probabilities: "np.ndarray") -> None:
+    """One row a test image: image, label, predicted, and the probability of each class."""
     import numpy as np
     import pandas as pd
 
-    from classifier.model import metrics
-
     names = np.array(test_images.class_names)
-    rows = pd.DataFrame(
-        {"image": test_images.names, "label": names[test_images.labels.numpy()], "predicted": names[logits.argmax(1)]}
-    )
-    for name, column in zip(test_images.class_names, metrics.softmax(logits).T.tolist(), strict=True):
+    label, predicted = names[test_images.labels.numpy()], names[probabilities.argmax(1)]
+    rows = pd.DataFrame({"image": test_images.names, "label": label, "predicted": predicted})
+    for name, column in zip(test_images.class_names, probabilities.T.tolist(), strict=True):
         rows[f"probability of {name}"] = [f"{value:.{DECIMALS}f}" for value in column]  # twice as fast as float_format
     rows.to_csv(path, index=False, lineterminator="\n")
 

@@ -181,7 +181,7 @@ def draw_reliability(bins: "pd.DataFrame", evaluation: dict[str, Any]) -> "Figur
     """Accuracy by confidence before and after temperature scaling."""
     from classifier.report import figures
 
-    eces = evaluation["ece"], evaluation["ece_calibrated"]
+    eces = evaluation["ece_uncalibrated"], evaluation["ece"]
     return figures.reliability(bins.loc[["none"]], bins.loc[["temperature"]], eces, evaluation["temperature"])
 
 
@@ -237,19 +237,19 @@ def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
         {
             "name": "loss",
             "value": f"{evaluation['loss']:.4f}",
-            "note": f"cross entropy in nats; {evaluation['loss_calibrated']:.4f} at the fitted temperature",
+            "note": f"cross entropy in nats; {evaluation['loss_uncalibrated']:.4f} before temperature scaling",
         },
         {"name": "Brier score", "value": f"{evaluation['brier_score']:.4f}", "note": "0 is best, 2 is worst"},
         {
             "name": "calibration error",
             "value": f"{evaluation['ece']:.2%}",
             "note": "ECE, the mean gap between confidence and accuracy in 15 bins; "
-            f"{evaluation['ece_calibrated']:.2%} at the fitted temperature",
+            f"{evaluation['ece_uncalibrated']:.2%} before temperature scaling",
         },
         {
             "name": "temperature",
             "value": f"{evaluation['temperature']:.3f}",
-            "note": "fitted on the validation images; below 1: the model is underconfident",
+            "note": "fitted on the validation images; below 1: without it the model is underconfident",
         },
     ]
 

@@ -135,7 +135,8 @@ def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
 
 
 def write(path: Path, proto: onnx.ModelProto) -> None:
-    """Write the file; its bytes depend only on the model and its metadata."""
+    """Write the file, in the oldest format that has its operators; its bytes depend only on model and metadata."""
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)  # the exporter's own is always 10
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 

@@ -24,12 +24,6 @@ def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 
-def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """The softmax at another temperature, computed from the probabilities at temperature 1."""
-    powers = (probabilities / probabilities.max(1, keepdims=True)) ** (1 / temperature)
-    return np.asarray(powers / powers.sum(1, keepdims=True))
-
-
 def mean_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean cross entropy, in nats."""
     return float(-_log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
@@ -104,12 +98,9 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     return bins
 
 
-def reliability_before_and_after(probabilities: np.ndarray, labels: np.ndarray, temperature: float) -> pd.DataFrame:
-    """The bins of ``reliability`` at temperature 1 and at the fitted one; the index says which."""
-    tables = {
-        name: reliability(scale(probabilities, value), labels).reset_index(drop=True)
-        for name, value in (("none", 1.0), ("temperature", temperature))
-    }
+def reliability_before_and_after(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """The bins of ``reliability`` of the probabilities before and after temperature scaling; the index says which."""
+    tables = {"none": reliability(before, labels), "temperature": reliability(after, labels)}
     return pd.concat(tables, names=["scaling"]).droplevel(1)
 
 

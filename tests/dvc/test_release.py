@@ -24,8 +24,10 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
     assert f"| accuracy | {details['accuracy']} ({interval['low']} to {interval['high']}) |" in body
     for key in ("balanced_accuracy", "majority_accuracy", "brier_score", "loss"):
         assert f" {details[key]} |" in body, key
-    assert f"is {details['ece_calibrated']}: the" in body
-    assert f"temperature {details['temperature']}," in body
+    assert f"is {details['ece']}: the" in body
+    assert f"Without it, it is {details['ece_uncalibrated']}." in body
+    counts = json.loads(finished.read("metrics/annotate.json"))["num_images"]
+    assert f"temperature {details['temperature']}, which was fitted on the {counts['val']} images" in body
     assert f"{details['num_parameters']:,} parameters" in body
     classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv")
     for row in classes.to_dict("records"):
@@ -33,7 +35,6 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
         numbers = [float(text) for text in re.findall(r"(?<![\w-])[0-9]+(?:\.[0-9]+)?", line.split("|", 2)[2])]
         wanted = ("recall", "recall_low", "recall_high", "precision", "f1", "support")
         assert numbers == [row[key] for key in wanted]
-    counts = json.loads(finished.read("metrics/annotate.json"))["num_images"]
     assert ", ".join(f"{split} {count:,}" for split, count in counts.items()) in body
     assert "nan" not in body.lower().split()
 

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, recall_score, top_k_accuracy_score
 
 from classifier.data.dataset import AnnotatedImages
-from classifier.model import metrics, serialization
+from classifier.model import serialization
 from classifier.model.serialization import KEY
 from classifier.train.calibration import fit_temperature
 from tests.project import TEST_IMAGES, Project
@@ -76,12 +78,15 @@ def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
     assert figures["brier_score"] == pytest.approx(brier, abs=1e-5)
     interval = binomtest(round(figures["accuracy"] * TEST_IMAGES), TEST_IMAGES).proportion_ci(method="wilson")
     assert figures["accuracy_interval"] == pytest.approx({"low": interval.low, "high": interval.high}, abs=1e-6)
-    scaled = metrics.scale(probabilities, figures["temperature"])
-    for key, values in (("ece", probabilities), ("ece_calibrated", scaled)):
+    assert figures["temperature"] != 1
+    session = onnxruntime.InferenceSession(finished.root / "models/classifier.onnx")
+    test = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/test_images.zip", split="test")
+    logits, calibrated = session.run(["logits", "probabilities"], {"images": test.all_images().numpy()})
+    for suffix, values in (("", calibrated), ("_uncalibrated", softmax(logits, axis=1))):
         arguments = torch.from_numpy(values), torch.from_numpy(labels), 10
         error = multiclass_calibration_error(*arguments, n_bins=15, norm="l1").item()
-        assert figures[key] == pytest.approx(error, abs=1e-4), key
-    assert figures["loss_calibrated"] == pytest.approx(log_loss(labels, scaled, labels=range(10)), abs=1e-4)
+        assert figures[f"ece{suffix}"] == pytest.approx(error, abs=1e-4)
+        assert figures[f"loss{suffix}"] == pytest.approx(log_loss(labels, values, labels=range(10)), abs=1e-4)
     classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv", index_col="class")
     by_class = f1_score(rows["label"], rows["predicted"], labels=classes.index, average=None)
     assert classes["f1"].tolist() == pytest.approx(by_class.tolist(), abs=1e-6)
@@ -141,7 +146,7 @@ def test_temperature_without_validation_images_is_one(finished: Project) -> None
     finished.stage("evaluate")
     figures = details(finished)
     assert figures["temperature"] == 1
-    assert figures["ece"] == figures["ece_calibrated"]
+    assert figures["ece"] == figures["ece_uncalibrated"]
 
 
 def test_accuracy_below_minimum_fails_the_stage(finished: Project) -> None:

@@ -97,7 +97,7 @@ def results() -> dict[str, str]:
             metrics.mean_loss(logits.numpy(), labels.numpy()),
             metrics.brier_score(probabilities, labels.numpy()),
         ]
-        bins = metrics.reliability(metrics.scale(probabilities, 0.7), labels.numpy())
+        bins = metrics.reliability(probabilities, labels.numpy())
         found[f"{name}, metrics"] = digest(repr((temperature, figures)).encode(), np.ascontiguousarray(bins).tobytes())
         found[f"{name}, deployed"] = digest(*onnx_file.Deployed(model, model_config).state_dict().values())
     return found

@@ -79,6 +79,19 @@ def test_exported_model_equals_pytorch(tmp_path: Path, name: str, channels: int)
     assert not kinds & {"Mul", "Add", "Sub"}  # the first layer normalizes
 
 
+@pytest.mark.parametrize(("opset", "ir_version"), [(18, 8), (20, 9), (24, 12)])
+def test_file_has_the_oldest_format_of_its_operators(tmp_path: Path, opset: int, ir_version: int) -> None:
+    """A runtime that knows the operators need not know the exporter's format: onnxruntime 1.16 knows 9, not 10."""
+    model_config = make_model_config("mlp")
+    path, int8, images = tmp_path / "model.onnx", tmp_path / "int8.onnx", np.zeros((2, 1, 28, 28), np.uint8)
+    onnx_file.write(path, onnx_file.convert(model_config.build().eval(), model_config, opset))
+    onnx_validate.check_contract(path, model_config, opset)
+    onnx_file.write(int8, onnx_int8.quantize(path, int8, images))
+    for written in (path, int8):
+        assert onnx.load(written).ir_version == ir_version
+        assert len(onnxruntime.InferenceSession(written).run(["logits"], {"images": images})[0]) == 2
+
+
 def test_padding_first_layer_keeps_its_normalization(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(
