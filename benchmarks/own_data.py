@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from classifier.model.metrics import wilson_interval
+from classifier.evaluate.metrics import wilson_interval
 from tests.project import REPOSITORY, Project
 
 TANGO = Path("/usr/share/icons/Tango/32x32")

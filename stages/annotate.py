@@ -11,26 +11,25 @@ Nothing after this stage knows where the images came from: class names, channels
 `python -m tools.check_images data/own/NAME` shows beforehand what becomes of one's own images.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import logging
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
+from classifier.config.schema import Annotate
+from classifier.data import annotations, images
+from classifier.data.pictures import drawable_names
 from classifier.errors import StageError
+from classifier.prepare import idx, own_images, packing, plots, splits
+from classifier.prepare.data_quality import summarize
+from classifier.prepare.registry import DATASETS
+from classifier.progress import progress_bar
+from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import numpy as np
-    import pandas as pd
-
-    from classifier.config.schema import Annotate
-    from classifier.runner.context import StageContext
 
 DECIMALS = 6
 LISTED_FINDINGS = 500  # rows of the table, the worst first
@@ -50,23 +49,15 @@ class Source:
         problems: files that cannot be used, a line each.
     """
 
-    rows: "pd.DataFrame"
+    rows: pd.DataFrame
     class_names: list[str]
-    decoded: "Iterable[tuple[int, np.ndarray | StageError]]"
+    decoded: Iterable[tuple[int, np.ndarray | StageError]]
     info: dict[str, str]
     problems: list[str] = field(default_factory=list)
 
 
-def main(context: "StageContext") -> None:
+def main(context: StageContext) -> None:
     """Pack the images, annotate them, draw the splits, describe the result."""
-    import numpy as np
-    import pandas as pd
-
-    from classifier.data import annotations, images
-    from classifier.data.pictures import drawable_names
-    from classifier.prepare import packing, plots
-    from classifier.prepare.data_quality import summarize
-    from classifier.prepare.registry import DATASETS
 
     params, dataset = context.params.annotate, context.params.dataset
     own_path = context.dep(f"data/own/{dataset}")
@@ -115,13 +106,12 @@ def main(context: "StageContext") -> None:
     logger.info(summarize(counts))
 
 
-def read_own(path: Path, params: "Annotate") -> Source:
+def read_own(path: Path, params: Annotate) -> Source:
     """A person's own images.
 
     Raises:
         StageError: a file or row cannot be used and ``annotate.bad_files`` is stop, or too little is left.
     """
-    from classifier.prepare import own_images
 
     own = own_images.load(path, params)
     for note in own.notes:
@@ -135,17 +125,12 @@ def read_own(path: Path, params: "Annotate") -> Source:
     return Source(own.rows, own.class_names, own.decode(), info, own.problems)
 
 
-def read_builtin(raw: Path, dataset: str, params: "Annotate") -> Source:
+def read_builtin(raw: Path, dataset: str, params: Annotate) -> Source:
     """A dataset of the registry, from its raw files.
 
     Raises:
         StageError: a file is corrupt, or does not fit the others.
     """
-    import pandas as pd
-
-    from classifier.prepare import splits
-    from classifier.prepare.registry import DATASETS
-    from classifier.progress import progress_bar
 
     class_names = DATASETS[dataset].class_names
     train_pixels, train_labels = read_raw(raw, "train")
@@ -161,13 +146,12 @@ def read_builtin(raw: Path, dataset: str, params: "Annotate") -> Source:
     return Source(rows, list(class_names), decoded, dict(DATASETS[dataset].info))
 
 
-def read_raw(raw: Path, part: str) -> "tuple[np.ndarray, np.ndarray]":
+def read_raw(raw: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images ``(N, H, W)`` and labels ``(N,)`` of one part of the raw files, ``train`` or ``t10k``.
 
     Raises:
         StageError: a file is corrupt, or the numbers of images and labels differ.
     """
-    from classifier.prepare import idx
 
     pixels = idx.read(raw / f"{part}-images-idx3-ubyte", dimensions=3)
     labels = idx.read(raw / f"{part}-labels-idx1-ubyte", dimensions=1)
@@ -176,14 +160,12 @@ def read_raw(raw: Path, part: str) -> "tuple[np.ndarray, np.ndarray]":
     return pixels, labels
 
 
-def make_annotations(labels: "np.ndarray", split: str, class_names: tuple[str, ...]) -> "pd.DataFrame":
+def make_annotations(labels: np.ndarray, split: str, class_names: tuple[str, ...]) -> pd.DataFrame:
     """One row an image, named ``split/00000.png`` and so on in the order of the raw file.
 
     Raises:
         StageError: a label has no class name.
     """
-    import numpy as np
-    import pandas as pd
 
     if labels.max() >= len(class_names):
         raise StageError(f"data/raw: {split} has the label {labels.max()}; the classes are 0 to {len(class_names) - 1}")
@@ -197,7 +179,7 @@ def make_annotations(labels: "np.ndarray", split: str, class_names: tuple[str, .
     )
 
 
-def check_classes(rows: "pd.DataFrame", class_names: tuple[str, ...]) -> None:
+def check_classes(rows: pd.DataFrame, class_names: tuple[str, ...]) -> None:
     """Refuse a split without an image of some class: nothing could be learned or said about that class.
 
     Raises:

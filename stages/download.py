@@ -10,31 +10,25 @@ is tried before the sources of params.yaml. A folder or URL must have the four f
 or without .gz.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import logging
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from classifier.errors import StageError
+from classifier.prepare.registry import DATASETS
+from classifier.prepare.sources import SourceError, fetch, opened
+from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
-
-if TYPE_CHECKING:
-    from classifier.runner.context import StageContext
 
 OWN_IMAGES = "Nothing was downloaded: `dataset` in params.yaml names images in data/own/.\n"
 
 logger = logging.getLogger("stages.download")
 
 
-def main(context: "StageContext") -> None:
+def main(context: StageContext) -> None:
     """Try one source after the other until one has given all four files."""
-    from classifier.prepare.registry import DATASETS
-    from classifier.prepare.sources import SourceError, fetch, opened
 
     dataset = context.params.dataset
     raw_folder = context.out("data/raw")
@@ -45,13 +39,12 @@ def main(context: "StageContext") -> None:
         return
     sources = [*sources_from_environment(), *context.params.download.sources.of(dataset)]
     timeout_seconds = context.params.download.timeout_seconds
-    retries = context.params.download.retries
 
     reasons = []
     for source in sources:
         try:
             with opened(source) as base:
-                contents = {raw.name: fetch(base, raw, timeout_seconds, retries) for raw in DATASETS[dataset].files}
+                contents = {raw.name: fetch(base, raw, timeout_seconds) for raw in DATASETS[dataset].files}
         except SourceError as error:
             reasons.append(f"{source}: {error}")
             logger.info(f"nothing usable from {source}; trying the next source")

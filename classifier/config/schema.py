@@ -50,7 +50,6 @@ class Sources(Section):
 
 class Download(Section):
     timeout_seconds: Positive
-    retries: Annotated[int, Field(ge=0, le=10)]
     sources: Sources
 
 
@@ -226,18 +225,14 @@ class Evaluate(Section):
 
 class Report(Section):
     mistakes: Count
-    samples: Count
-    seed: Seed
 
 
 class Export(Section):
     opset: Annotated[int, Field(ge=18, le=24)]
     tolerance: Positive
-    batch_size: Count
     int8: bool
     int8_max_accuracy_drop: Fraction
     int8_calibration_images: Count
-    int8_seed: Seed
 
 
 class Runtime(Section):

@@ -11,20 +11,36 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from classifier import yaml_file
+from classifier.model.serialization import ModelConfig
+
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PROJECT = "fashion-mnist-pipeline"
+UNKNOWN = "unknown"  # the author of a person's own model, unless dataset_info.json says who
 LIBRARIES = ("torch", "onnx", "numpy", "pillow")
 
 
-def write(path: Path, *, classes: pd.DataFrame, findings: dict[str, Any], **content: Any) -> None:
+def write(
+    path: Path,
+    model_config: ModelConfig,
+    metadata: dict[str, Any],
+    *,
+    test: dict[str, Any],
+    findings: dict[str, Any],
+    classes_file: Path,
+) -> None:
     """Render the card.
 
     Args:
         path: of the Markdown file.
-        classes: metrics/evaluate/classes.csv, with ``class`` as a column.
+        model_config: of the model.
+        metadata: of the exported file.
+        test: metrics/evaluate/details.json.
         findings: those of metrics/annotate.json.
-        content: what else the template names.
+        classes_file: metrics/evaluate/classes.csv.
     """
+    classes = pd.read_csv(classes_file, dtype={"class": "str"}, keep_default_na=False)
+    data = {"homepage": "", "attribution": "", **metadata["training_data"]}
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -38,7 +54,17 @@ def write(path: Path, *, classes: pd.DataFrame, findings: dict[str, Any], **cont
         project=PROJECT,
         version=version(PROJECT),
         versions={name: version(name) for name in LIBRARIES},
-        **content,
+        title=f"{data['name']} classifier",
+        license=metadata["license"],
+        own=metadata["author"] == UNKNOWN,
+        data=data,
+        num_images=data.pop("images"),
+        background=metadata["background"],
+        preprocessing=metadata["preprocessing"],
+        config=model_config,
+        test=test,
+        findings=findings,
+        params=yaml_file.flatten(model_config.trained_with),
     )
     path.write_bytes(card.encode())
 

@@ -134,8 +134,9 @@ def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     onnx.helper.set_model_props(proto, own | standard)
 
 
-def write(path: Path, proto: onnx.ModelProto) -> None:
+def write(path: Path, proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     """Write the file, in the oldest format that has its operators; its bytes depend only on model and metadata."""
+    set_metadata(proto, metadata)
     proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)  # the exporter's own is always 10
     path.write_bytes(proto.SerializeToString(deterministic=True))
 

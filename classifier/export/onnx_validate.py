@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -12,15 +11,14 @@ import onnxruntime
 import torch
 from torch import nn
 
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.export.onnx_file import INPUT, OUTPUTS
 from classifier.model.compute import Backend
 from classifier.model.inference import predict_logits
 from classifier.model.serialization import ModelConfig, Normalize
 
-if TYPE_CHECKING:
-    from classifier.data.dataset import AnnotatedImages
-
+BATCH_SIZE = 500  # images
 BATCH_SIZES = (1, 7, 257)  # images; odd, so that none is a multiple of a vector width
 FLOAT, UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 
@@ -92,28 +90,27 @@ class Comparison:
         model: nn.Module,
         model_config: ModelConfig,
         session: onnxruntime.InferenceSession,
-        batch_size: int,
         backend: Backend,
     ):
         self._model, self._normalize = model, Normalize(model_config)
         self._backend = dataclasses.replace(backend, device=torch.device("cpu"))  # where onnxruntime runs too
-        self._session, self._batch_size = session, batch_size
+        self._session = session
 
     def __call__(self, images: torch.Tensor) -> Outputs:
         """Outputs for ``(N, C, H, W) uint8`` images."""
-        batches = images.split(self._batch_size)
+        batches = images.split(BATCH_SIZE)
         expected = torch.cat([*predict_logits(self._model, self._normalize, batches, self._backend)])
-        return Outputs(expected.numpy(), *run(self._session, images.numpy(), self._batch_size))
+        return Outputs(expected.numpy(), *run(self._session, images.numpy()))
 
 
-def run(session: onnxruntime.InferenceSession, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def run(session: onnxruntime.InferenceSession, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logits and probabilities of a session, ``(N, classes) float32``, for ``(N, C, H, W) uint8`` images."""
-    batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
     logits, probabilities = zip(*(session.run(list(OUTPUTS), {INPUT: batch}) for batch in batches), strict=True)
     return np.concatenate(logits), np.concatenate(probabilities)
 
 
-def accuracy(logits: np.ndarray, test: "AnnotatedImages") -> float:
+def accuracy(logits: np.ndarray, test: AnnotatedImages) -> float:
     """The fraction of correct predictions, rounded as ``evaluate`` rounds it."""
     return round(float((logits.argmax(1) == test.labels.numpy()).mean()), 6)
 

@@ -5,15 +5,12 @@ import logging
 import os
 import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from classifier import portability
+from classifier.config.schema import Compute
 from classifier.errors import StageError
-
-if TYPE_CHECKING:
-    from classifier.config.schema import Compute
 
 MAX_AUTO_THREADS = 8  # more gain nothing: a batch is cut into a few parts
 
@@ -45,7 +42,7 @@ class Backend:
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
-def prepare(compute: "Compute", threads: int | str, world_size: int = 1) -> Backend:
+def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backend:
     """Set threads and deterministic algorithms, choose the device, and log why results may differ elsewhere.
 
     Args:

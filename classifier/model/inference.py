@@ -1,13 +1,14 @@
 """Applying a trained model: folded where that is cheaper, to many images in batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from classifier.model.compute import Backend, use_one_thread
-from classifier.model.serialization import Normalize
+from classifier.model.serialization import ModelConfig, Normalize
 from classifier.threads import map_ahead
 
 
@@ -50,3 +51,26 @@ def predict_logits(
         yield from (logits for _, logits in results)
     else:
         yield from map(predict, batches)
+
+
+def predict_views(
+    model: nn.Module,
+    model_config: ModelConfig,
+    batches: Iterable[torch.Tensor],
+    flips: Sequence[bool],
+    backend: Backend,
+) -> list[np.ndarray]:
+    """Logits ``(N, classes) float32`` of the images (False) and their mirror images (True), each batch read once.
+
+    Args:
+        model: in evaluation mode.
+        model_config: how pixels are normalized for it.
+        batches: ``(n, C, H, W) uint8`` each.
+        flips: the views, in the order of the result.
+        backend: where and how the model computes.
+    """
+    model = fold_batch_norm(model).to(backend.device).to(memory_format=torch.channels_last)
+    normalize = Normalize(model_config).to(backend.device)
+    views = (images.flip(-1) if flip else images for images in batches for flip in flips)
+    logits = [*predict_logits(model, normalize, views, backend)]
+    return [torch.cat(logits[first :: len(flips)]).cpu().numpy() for first in range(len(flips))]

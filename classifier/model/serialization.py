@@ -3,18 +3,16 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError, shorten
 from classifier.model import zoo
-
-if TYPE_CHECKING:
-    from classifier.data.dataset import AnnotatedImages
 
 KEY = "model"  # one metadata key only: safetensors writes several in random order
 
@@ -54,7 +52,7 @@ class ModelConfig:
         size = (self.height, self.width)
         return zoo.build_model(self.architecture, self.arguments, self.channels, size, len(self.class_names))
 
-    def check_fits(self, path: Path, data: "AnnotatedImages") -> None:
+    def check_fits(self, path: Path, data: AnnotatedImages) -> None:
         """Refuse data that the model at ``path`` was not trained for.
 
         Raises:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torchvision import models as torchvision_models
 
 SMALL = 64  # pixels
 SIZES = (32, 64, 128, 224, 299)  # heights and widths to which images are enlarged if they are too small
@@ -39,7 +40,6 @@ def build_model(
     Raises:
         ValueError: torchvision has no such model, or the model does not accept the arguments or the image size.
     """
-    from torchvision import models as torchvision_models
 
     known = torchvision_models.list_models(module=torchvision_models)
     if name not in known:

@@ -16,6 +16,7 @@ from pathlib import Path
 from classifier.prepare.registry import RawFile
 
 DEBIAN = "debian:"
+RETRIES = 2  # of each file, with a growing pause, after failures that may be temporary
 MAX_BACKOFF_SECONDS = 8
 CONNECT_SECONDS = 2  # a firewall that drops packets must not cost more, for each source
 
@@ -42,17 +43,17 @@ def opened(source: str) -> Iterator[str]:
         yield source
 
 
-def fetch(base: str, raw: RawFile, timeout_seconds: float, retries: int) -> bytes:
+def fetch(base: str, raw: RawFile, timeout_seconds: float) -> bytes:
     """One raw file's verified, uncompressed content.
 
     Raises:
         SourceError: the source has no such file, does not answer, or its content is not the published one.
     """
-    for attempt in range(retries + 1):
+    for attempt in range(RETRIES + 1):
         try:
             return verified(raw, _read_either(base, raw.name, timeout_seconds))
         except SourceError as error:
-            if not error.again or attempt == retries:
+            if not error.again or attempt == RETRIES:
                 raise
         time.sleep(min(2**attempt, MAX_BACKOFF_SECONDS))
     raise AssertionError("unreachable: the last attempt returns or raises")

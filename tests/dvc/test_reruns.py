@@ -18,7 +18,7 @@ from tests.support.tiny import Tiny
 # A key that stands in no row fails the test. The chosen model is mlp, the chosen optimizer sgd.
 RERUNS = {
     r"dataset": ["download", "annotate"],
-    r"download\.(sources\..*|timeout_seconds|retries)": [],
+    r"download\.(sources\..*|timeout_seconds)": [],
     r"annotate\..*": ["annotate"],
     r"compute\..*": ["train", "evaluate", "export"],
     r"train\..*": ["train"],

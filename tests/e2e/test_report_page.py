@@ -13,7 +13,8 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 
 from classifier.data import pictures
-from stages import report
+from classifier.evaluate import predictions
+from classifier.report import content
 from tests.project import Project
 from tests.support.browser import Browser
 
@@ -26,7 +27,7 @@ def reported(finished_template: Project, tmp_path_factory: pytest.TempPathFactor
     project = finished_template.copy(tmp_path_factory.mktemp("reported") / "project")
     path = project.root / "metrics/predictions.csv"
     text = path.read_text()
-    names = report.read_predictions(path).class_names
+    names = predictions.read(path).class_names
     text = text.replace(names[0], NASTY)
     path.unlink()
     path.write_text(text)
@@ -182,11 +183,10 @@ def test_page_and_pictures_are_small_and_name_no_machine(reported: Project) -> N
 
 
 def test_mistakes_are_drawn_with_both_names(reported: Project) -> None:
-    predictions = report.read_predictions(reported.root / "metrics/predictions.csv")
-    worst = predictions.most_confident_mistakes()[:3]
+    worst = predictions.read(reported.root / "metrics/predictions.csv").most_confident_mistakes()[:3]
     pixels = np.zeros((3, 1, 28, 28), np.uint8)
     with pictures.style():
-        texts = written(report.draw_mistakes(worst, pixels))
+        texts = written(content.draw_mistakes(worst, pixels))
     for row in worst.itertuples():
         assert row.label in texts
         assert f"predicted {row.predicted}" in texts

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from classifier.errors import StageError
+from classifier.evaluate import predictions
 from classifier.report import model_summary
-from stages import report
 from tests.project import Project
 
 
@@ -20,13 +20,13 @@ def test_matplotlibrc_changes_no_byte(finished: Project) -> None:
 @pytest.mark.filterwarnings("error")
 def test_predictions_of_many_classes_are_read_without_a_warning(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(300)]
-    table = pd.DataFrame(0.0, index=range(2), columns=[f"{report.PROBABILITY}{name}" for name in names])
+    table = pd.DataFrame(0.0, index=range(2), columns=[f"{predictions.PROBABILITY}{name}" for name in names])
     table.iloc[:, 7] = 1.0
     table.insert(0, "image", ["a", "b"])
     table.insert(1, "label", "class 7")
     table.insert(2, "predicted", "class 7")
     table.to_csv(tmp_path / "predictions.csv", index=False)
-    read = report.read_predictions(tmp_path / "predictions.csv")
+    read = predictions.read(tmp_path / "predictions.csv")
     assert read.class_names == names
     assert [*read.rows["confidence"]] == [1.0, 1.0]
 

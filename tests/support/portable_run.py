@@ -45,8 +45,9 @@ def results() -> dict[str, str]:
     import torch
 
     from classifier.config import params_file
+    from classifier.evaluate import metrics
     from classifier.export import onnx_file
-    from classifier.model import compute, metrics, zoo
+    from classifier.model import compute, zoo
     from classifier.model.inference import fold_batch_norm, predict_logits
     from classifier.model.serialization import ModelConfig, Normalize
     from classifier.seeds import derive_seed

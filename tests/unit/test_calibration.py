@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from classifier.model import metrics
+from classifier.evaluate import metrics
 from classifier.train.calibration import fit_temperature
 
 IMAGES, CLASSES = 6000, 7

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from classifier.data import pictures
 from classifier.data.pictures import drawable_names
-from classifier.model.metrics import by_class
+from classifier.evaluate.metrics import by_class
 from classifier.report import figures, model_summary, page
 
 

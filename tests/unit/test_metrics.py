@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precision_recall_fscore_support
 from sklearn.metrics import top_k_accuracy_score as library_top_k
 
-from classifier.model import metrics
+from classifier.evaluate import metrics
 
 CLASSES, IMAGES = 7, 500
 

@@ -22,6 +22,9 @@ def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28,
     return ModelConfig(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels, {})
 
 
+METADATA = {"author": "somebody", "license": "MIT"}
+
+
 def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
     """With statistics, scales and shifts that are not 0 and 1, or folding BatchNorm would have nothing to do."""
     for module in model.modules():
@@ -37,7 +40,7 @@ def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
 
 def check_exported(model: torch.nn.Module, model_config: ModelConfig, path: Path) -> None:
     """The file has the contract's form and computes what the model computes, in batches of any size."""
-    onnx_file.write(path, onnx_file.convert(model, model_config, 18))
+    onnx_file.write(path, onnx_file.convert(model, model_config, 18), METADATA)
     onnx_validate.check_contract(path, model_config, opset=18)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     size = (model_config.channels, model_config.height, model_config.width)
@@ -84,9 +87,9 @@ def test_file_has_the_oldest_format_of_its_operators(tmp_path: Path, opset: int,
     """A runtime that knows the operators need not know the exporter's format: onnxruntime 1.16 knows 9, not 10."""
     model_config = make_model_config("mlp")
     path, int8, images = tmp_path / "model.onnx", tmp_path / "int8.onnx", np.zeros((2, 1, 28, 28), np.uint8)
-    onnx_file.write(path, onnx_file.convert(model_config.build().eval(), model_config, opset))
+    onnx_file.write(path, onnx_file.convert(model_config.build().eval(), model_config, opset), METADATA)
     onnx_validate.check_contract(path, model_config, opset)
-    onnx_file.write(int8, onnx_int8.quantize(path, int8, images))
+    onnx_file.write(int8, onnx_int8.quantize(path, int8, images), METADATA)
     for written in (path, int8):
         assert onnx.load(written).ir_version == ir_version
         assert len(onnxruntime.InferenceSession(written).run(["logits"], {"images": images})[0]) == 2
@@ -115,13 +118,13 @@ def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
     model_config = make_model_config("cnn")
     model = as_after_training(model_config.build())
     images = torch.randint(0, 200, (64, 1, 28, 28), dtype=torch.uint8)  # no white: the range is not the calibration's
-    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, model_config, 18))
+    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, model_config, 18), METADATA)
     proto = onnx_int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", images.numpy())
     kinds = [node.op_type for node in proto.graph.node]
     (first,) = (node for node in proto.graph.node if "images" in node.input)
     assert first.op_type == "DequantizeLinear"
     assert "Cast" not in kinds
-    onnx_file.write(tmp_path / "int8.onnx", proto)
+    onnx_file.write(tmp_path / "int8.onnx", proto, METADATA)
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     white = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
     for batch in (images, white):
