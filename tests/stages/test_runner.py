@@ -21,6 +21,7 @@ def test_stage_by_hand_writes_the_same_bytes(finished: Project, name: str) -> No
     """
     for variable in forking.PINS:
         finished.environment.pop(variable)
+    finished.environment["PYTHONPATH"] = str(finished.root)  # as in an environment of its own
     script = str(finished.root / "stages" / f"{name}.py")
     done = finished.run("python", script, cwd=finished.root.parent, real=True)
     assert "leaked" not in done.stderr  # by Triton: see the end of run_stage
