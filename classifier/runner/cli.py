@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from classifier import runner
 from classifier.errors import StageError
-from classifier.runner.logs import configure_logging
+from classifier.runner.logs import configure_logging, discard
 
 ROOT = Path(runner.ROOT)  # of the clone
 
@@ -44,7 +43,7 @@ def run_tool(
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever reads the output has enough: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
+        discard(sys.stdout.fileno())  # the interpreter flushes it at its end
         return 128 + signal.SIGPIPE
     except Exception as error:
         return report_error(logging.getLogger(f"tools.{name}"), error, arguments.debug)

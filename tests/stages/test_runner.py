@@ -101,6 +101,41 @@ def test_second_run_is_refused_and_names_the_first(tiny: Tiny) -> None:
     assert tiny.read(METRICS)
 
 
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (">&-", ""),
+        (">&- 2>&-", ""),
+        ("| true", "tiny: warning: standard output: Broken pipe; nothing more is printed there\n"),
+        (">/dev/full", "tiny: warning: standard output: No space left on device; nothing more is printed there\n"),
+    ],
+)
+def test_output_that_nobody_takes_stops_no_stage(tiny: Tiny, output: str, says: str) -> None:
+    tiny.edit("stages/tiny.py", "import sys\n", "import logging\nimport sys\n")
+    for word in ("one", "two", "three"):
+        line = f"    logging.getLogger('stages.tiny').info('{word}')\n"
+        tiny.edit("stages/tiny.py", "def main(context):\n", f"def main(context):\n{line}")
+    done = tiny.run("sh", "-c", f"(python -m stages.tiny; echo $? >status) {output}", real=True)
+    assert done.stderr == says
+    assert tiny.read("status") == b"0\n"
+    assert tiny.read(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "says"),
+    [
+        (">&-", 0, ""),
+        ("| true", 141, ""),
+    ],
+)
+def test_output_of_a_tool_that_nobody_takes_is_one_line_at_most(
+    tiny: Tiny, output: str, status: int, says: str
+) -> None:
+    done = tiny.run("sh", "-c", f"(python -m tools.checkpoints; echo $? >status) {output}", real=True)
+    assert done.stderr == says
+    assert tiny.read("status") == f"{status}\n".encode()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_prints_the_docstring_without_heavy_imports(stage: str) -> None:
     code = (
