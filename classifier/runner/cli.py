@@ -46,7 +46,14 @@ def run_tool(
         discard(sys.stdout.fileno())  # the interpreter flushes it at its end
         return 128 + signal.SIGPIPE
     except Exception as error:
-        return report_error(logging.getLogger(f"tools.{name}"), error, arguments.debug)
+        cause = error
+        if isinstance(error, OSError) and not error.filename:
+            try:
+                print(flush=True)
+            except OSError:  # again, so it was that
+                discard(sys.stdout.fileno())
+                cause = StageError(f"standard output: {error.strerror}")
+        return report_error(logging.getLogger(f"tools.{name}"), cause, arguments.debug)
 
 
 def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
@@ -65,7 +72,7 @@ def one_line(error: Exception) -> str:
         case OSError() if error.filename:
             return f"{error.filename}: {error.strerror}; free space or permissions are needed there, then run it again"
         case OSError() if error.strerror:
-            return f"{error.strerror}; nothing was published; fix that and run it again"
+            return f"{error.strerror}; fix that and run it again"
         case _:
             first_line = str(error).strip().partition("\n")[0]
             if type(error).__name__ in ("SCMError", "NoSCMError"):
