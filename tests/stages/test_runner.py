@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_editor_files_are_not_inputs(tiny: Tiny) -> None:
     assert "classifier/runner" in tiny.dvc("status").stdout
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_stage_with_its_status(tiny: Tiny, signum: int, status: int) -> None:
     process = tiny.start_waiting("python", "-m", "stages.tiny")
     process.send_signal(signum)
@@ -88,6 +89,15 @@ def test_signal_ends_a_stage_with_its_status(tiny: Tiny, signum: int, status: in
     name = signal.Signals(signum).name
     assert errors == f"tiny: warning: stopped by {name}; nothing was published; the same command starts it again\n"
     tiny.nothing_is_left()
+
+
+def test_nohup_lets_a_stage_go_on(tiny: Tiny) -> None:
+    process = tiny.start_waiting("nohup", "python", "-m", "stages.tiny")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    tiny.go_on()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_second_run_is_refused_and_names_the_first(tiny: Tiny) -> None:
