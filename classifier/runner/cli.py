@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import traceback
@@ -13,6 +14,8 @@ from classifier.errors import StageError
 from classifier.runner.logs import configure_logging, discard
 
 ROOT = Path(runner.ROOT)  # of the clone
+# The libraries' words where they raise no MemoryError.
+OUT_OF_MEMORY = re.compile(r".*(?:allocate memory|bad.alloc|out of memory|failed to map segment|start new thread).*")
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -66,9 +69,16 @@ def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
 
 def one_line(error: Exception) -> str:
     """An error as a line for a person."""
+    words = OUT_OF_MEMORY.search(str(error))
     match error:
         case StageError():
             return str(error)
+        case Exception() if words or isinstance(error, MemoryError):
+            reason = words[0] if words else str(error) or "MemoryError"
+            return (
+                f"memory ran out ({reason}); allow more of it, or lower train.batch_size, runtime.image_memory_mb or"
+                " runtime.threads in params.yaml"
+            )
         case OSError() if error.filename:
             return f"{error.filename}: {error.strerror}; free space or permissions are needed there, then run it again"
         case OSError() if error.strerror:
