@@ -56,6 +56,8 @@ ONE_WORKER = (
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Start the fork server, once for all workers."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup: the programs of the tests are not
+        signal.signal(signal.SIGHUP, lambda *_: None)
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     config.option.loadscopereorder = False  # of xdist: the order below is the one to keep

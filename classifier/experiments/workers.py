@@ -17,6 +17,7 @@ from classifier.errors import DivergedError, ParamsError
 from classifier.experiments.clone import Stopped
 from classifier.experiments.storage import Record, Storage
 from classifier.experiments.workspace import Workspace
+from classifier.runner.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from classifier.experiments.halving import Run
@@ -57,11 +58,10 @@ class Workers:
             jobs: trainings at a time; they share the cores.
 
         Raises:
-            Stopped: SIGINT or SIGTERM; all runs have saved their state.
+            Stopped: a signal came; all runs have saved their state.
             StageError: a run failed for another reason than its params; the others have saved their state.
         """
-        signums = (signal.SIGINT, signal.SIGTERM)
-        before = {signum: signal.signal(signum, self._on_signal) for signum in signums}
+        before = {signum: signal.signal(signum, self._on_signal) for signum in STOP_SIGNALS}
         try:
             with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
                 futures = [pool.submit(self._work, slot, jobs) for slot in range(jobs)]

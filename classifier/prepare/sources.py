@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from classifier.prepare.registry import RawFile
 
@@ -114,6 +116,11 @@ def _read(url: str, timeout_seconds: float) -> bytes:
         silence = ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=timeout_seconds)
         options["client_kwargs"] = {"timeout": silence, "trust_env": True}
     name = url.rpartition("/")[2]
+    variable = _proxy_variable(url)
+    # Its value may hold a password, before the @.
+    proxy = os.environ.get(variable, "").rpartition("@")[2].rpartition("://")[2].rstrip("/")
+    host = f"the proxy {proxy} of {variable}" if variable else "the host"
+    through = f" through {host}" if variable else ""
     bar = TqdmCallback(
         tqdm_kwargs={"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None, "delay": 1}
     )
@@ -125,26 +132,31 @@ def _read(url: str, timeout_seconds: float) -> bytes:
         raise
     except ClientConnectorError as error:  # not worth a second try: other sources follow
         number, text = error.os_error.errno or 0, error.os_error.strerror  # an unknown name has a negative number
-        raise SourceError(
-            f"{name}: the host cannot be reached ({os.strerror(number) if number > 0 else text})"
-        ) from None
+        raise SourceError(f"{name}: {host} cannot be reached ({os.strerror(number) if number > 0 else text})") from None
     except (FSTimeoutError, TimeoutError) as error:
         if isinstance(error.__cause__ or error, ConnectionTimeoutError):  # fsspec raises its own error from it
-            raise SourceError(f"{name}: the host cannot be reached (timeout)") from None
-        raise SourceError(f"{name}: no answer in {timeout_seconds:g} s", again=True) from None
+            raise SourceError(f"{name}: {host} cannot be reached (timeout)") from None
+        raise SourceError(f"{name}: no answer in {timeout_seconds:g} s{through}", again=True) from None
     except InvalidURL as error:  # the source's own, or the proxy's
-        proxies = [key for key in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for key in (key, key.lower())]
-        wrong = next((key for key in proxies if os.environ.get(key) and "://" not in os.environ[key]), "")
-        # Not its value, which may hold a password.
-        where = f"the proxy in {wrong} must begin with http://" if wrong else f"no URL: {error}"
+        wrong = variable and "://" not in os.environ[variable]
+        where = f"the proxy in {variable} must begin with http://" if wrong else f"no URL: {error}"
         raise SourceError(f"{name}: {where}") from None
     except ClientResponseError as error:
-        raise SourceError(f"{name}: HTTP status {error.status} {error.message}", error.status >= 500) from None
+        raise SourceError(f"{name}: HTTP status {error.status} {error.message}{through}", error.status >= 500) from None
     except (ClientError, OSError) as error:
-        raise SourceError(f"{name}: {type(error).__name__}: {error}", again=True) from None
-    except ValueError as error:  # fsspec: an unknown protocol
-        raise SourceError(f"{error}") from None
+        raise SourceError(f"{name}: {type(error).__name__}: {error}{through}", again=True) from None
+    except ValueError as error:  # an unknown protocol, a port that is no number
+        raise SourceError(f"{error}{through}") from None
     return content.getvalue()
+
+
+def _proxy_variable(url: str) -> str:
+    """The variable of the environment that names the proxy for a URL, as aiohttp reads it; empty if there is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    name = f"{parts.scheme}_proxy"
+    return next((each for each in (name, name.upper()) if os.environ.get(each)), "")
 
 
 def _unpack_debian(package: str, folder: Path) -> Path:

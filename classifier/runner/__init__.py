@@ -19,19 +19,14 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(ROOT, "scratch", "
 # `PATH=.venv/bin:$PATH python ...` leaves a path here that is wrong in any other folder.
 sys.executable = os.path.abspath(sys.executable)
 
-
-def run_own_code(script: str) -> None:
-    """Start again with the code beside the script, if Python has imported that of another clone.
-
-    ``python stages/train.py`` finds this package through the environment, and one environment may serve several clones
-    or git worktrees. The code of the script's own clone must run, so this comes before anything else is imported.
-    """
-    root = os.path.dirname(os.path.dirname(os.path.realpath(script)))
-    if root != ROOT and os.path.isdir(os.path.join(root, "classifier", "runner")):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))) in ("stages", "tools", "demo"):  # not in a notebook
+_folder, _script = os.path.split(os.path.realpath(sys.argv[0]))
+if os.path.basename(_folder) in ("stages", "tools", "demo"):  # not in a notebook
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    run_own_code(sys.argv[0])
+    # `python stages/train.py` finds this package through the environment, which may be that of another clone.
+    _clone = os.path.dirname(_folder)
+    if _clone != ROOT and os.path.isdir(os.path.join(_clone, "classifier", "runner")):
+        _module = f"{os.path.basename(_folder)}.{os.path.splitext(_script)[0]}"
+        sys.exit(
+            f"{sys.argv[0]}: error: this Python has the code of {ROOT}; run `python -m {_module}` in {_clone},"
+            " or `make setup` there"
+        )

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-import os
+import re
 import signal
 import sys
 import traceback
@@ -11,9 +11,11 @@ from pathlib import Path
 
 from classifier import runner
 from classifier.errors import StageError
-from classifier.runner.logs import configure_logging
+from classifier.runner.logs import configure_logging, discard
 
 ROOT = Path(runner.ROOT)  # of the clone
+# The libraries' words where they raise no MemoryError.
+OUT_OF_MEMORY = re.compile(r".*(?:allocate memory|bad.alloc|out of memory|failed to map segment|start new thread).*")
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -44,10 +46,17 @@ def run_tool(
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever reads the output has enough: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
+        discard(sys.stdout.fileno())  # the interpreter flushes it at its end
         return 128 + signal.SIGPIPE
     except Exception as error:
-        return report_error(logging.getLogger(f"tools.{name}"), error, arguments.debug)
+        cause = error
+        if isinstance(error, OSError) and not error.filename:
+            try:
+                print(flush=True)
+            except OSError:  # again, so it was that
+                discard(sys.stdout.fileno())
+                cause = StageError(f"standard output: {error.strerror}")
+        return report_error(logging.getLogger(f"tools.{name}"), cause, arguments.debug)
 
 
 def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
@@ -60,13 +69,20 @@ def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
 
 def one_line(error: Exception) -> str:
     """An error as a line for a person."""
+    words = OUT_OF_MEMORY.search(str(error))
     match error:
         case StageError():
             return str(error)
+        case Exception() if words or isinstance(error, MemoryError):
+            reason = words[0] if words else str(error) or "MemoryError"
+            return (
+                f"memory ran out ({reason}); allow more of it, or lower train.batch_size, runtime.image_memory_mb or"
+                " runtime.threads in params.yaml"
+            )
         case OSError() if error.filename:
             return f"{error.filename}: {error.strerror}; free space or permissions are needed there, then run it again"
         case OSError() if error.strerror:
-            return f"{error.strerror}; nothing was published; fix that and run it again"
+            return f"{error.strerror}; fix that and run it again"
         case _:
             first_line = str(error).strip().partition("\n")[0]
             if type(error).__name__ in ("SCMError", "NoSCMError"):

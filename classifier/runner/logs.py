@@ -1,6 +1,7 @@
 """Standard logging for stages and tools: ``train: message`` on stdout, warnings and errors on stderr."""
 
 import logging
+import os
 import sys
 
 OUR_LOGGERS = ("classifier", "stages", "tools", "demo")
@@ -18,6 +19,22 @@ class _Formatter(logging.Formatter):
         return f"{self._program}: {level}{record.getMessage()}"
 
 
+class _Handler(logging.StreamHandler):
+    """Goes on without a reader (`| head`) and on a full disk, with one line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return super().handleError(record)
+        discard(self.stream.fileno())
+        logging.getLogger(record.name).warning(f"standard output: {error.strerror}; nothing more is printed there")
+
+
+def discard(descriptor: int) -> None:
+    """Drop what is written to an open file from here on, with what is still in its buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
 def configure_logging(program: str, quiet: bool = False, rank: int = 0) -> None:
     """Log the messages of this project from here on.
 
@@ -26,11 +43,15 @@ def configure_logging(program: str, quiet: bool = False, rank: int = 0) -> None:
         quiet: warnings and errors only.
         rank: of this process in a distributed run; only rank 0 logs.
     """
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # closed (`>&-`), and the next file that is opened would take its place
+            discard(descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "w"))
     for stream in (sys.stdout, sys.stderr):
         if stream.encoding.lower() != "utf-8":  # a locale without ± and class names: they are printed as \xb1
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     formatter = _Formatter(program)
-    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    out, err = _Handler(sys.stdout), _Handler(sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
     err.setLevel(logging.WARNING)
     for handler in (out, err):

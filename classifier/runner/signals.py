@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and the end of the parent DVC, delivered where it is safe to stop."""
+"""SIGINT, SIGTERM, SIGHUP and the end of the parent DVC, delivered where it is safe to stop."""
 
 import contextlib
 import os
@@ -10,7 +10,9 @@ from types import FrameType
 from typing import Any
 
 POLL_SECONDS = 0.5  # between two looks at the parent processes; a look costs 0.1 ms
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+    STOP_SIGNALS.append(signal.SIGHUP)
 
 
 class Interrupted(BaseException):

@@ -58,7 +58,7 @@ def run_stage(
 
     Returns:
         The exit status: 0, 1 for data and files, 2 for params, 3 for a training that diverged, 75 for one that was told
-        to stop after an epoch, 130 after SIGINT, 143 after SIGTERM.
+        to stop after an epoch, 129 after SIGHUP, 130 after SIGINT, 143 after SIGTERM.
     """
     arguments = make_parser(f"stages.{name}", doc).parse_args(argv)
     configure_logging(name, arguments.quiet, rank)

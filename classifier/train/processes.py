@@ -85,7 +85,8 @@ class WorkerContext(StageContext):
     @classmethod
     def create(cls, name: str) -> "WorkerContext":
         """A context whose process goes on despite signals, and exits when its parent process has exited."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, cls._note_sigterm)
         when_parent_exits(lambda: os._exit(1))
         return cls(name, StopSignals())

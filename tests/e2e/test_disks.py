@@ -1,4 +1,4 @@
-"""A full disk and a read-only folder, with real mounts and with limits."""
+"""A full disk, a read-only folder and too little memory, with real mounts and with limits."""
 
 import os
 import re
@@ -108,6 +108,33 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(tiny: Tiny, limit: int) 
     assert "File too large" in errors[0]
     assert "Traceback" not in done.stderr
     tiny.nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("bytearray(2**50)", " (MemoryError)"),
+        ("__import__('numpy').empty(2**50)", " (Unable to allocate 8.00 PiB "),
+        ("__import__('torch').empty(2**48)", " ([enforce fail at alloc_cpu.cpp:"),
+        ("raise OSError(12, 'Cannot allocate memory')", " ([Errno 12] Cannot allocate memory)"),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 MiB.')", " (CUDA out of memory. Tried to "),
+    ],
+)
+def test_too_little_memory_is_one_line_that_says_so(tiny: Tiny, statement: str, reason: str) -> None:
+    tiny.edit("stages/tiny.py", "def main(context):\n", f"def main(context):\n    {statement}\n")
+    check_memory_error(tiny.stage("tiny", status=1).stderr, "tiny", reason)
+
+
+def test_too_little_memory_for_the_libraries_is_one_line_that_says_so(finished: Project) -> None:
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5 * 10**8, 5 * 10**8))  # noqa: E731
+    done = finished.stage("evaluate", status=1, preexec_fn=limit)
+    check_memory_error(done.stderr, "evaluate", " (libtorch_")
+
+
+def check_memory_error(errors: str, stage: str, reason: str) -> None:
+    assert errors.startswith(f"{stage}: error: memory ran out{reason}")
+    assert "; allow more of it, or lower train.batch_size, runtime.image_memory_mb or runtime.threads" in errors
+    assert errors.count("\n") == 1
 
 
 def test_read_only_folder_without_mounts_is_one_line(tiny: Tiny) -> None:

@@ -154,6 +154,7 @@ def test_ddp_impossible_setup_is_one_line(
         (BY_PARAM, "rank 1", signal.SIGKILL, 1, "train: error: rank 1 of 2 was killed by SIGKILL; step "),
         (BY_PARAM, "rank 0", signal.SIGKILL, -9, ""),
         (BY_PARAM, "group", signal.SIGINT, 130, "train: warning: stopped by SIGINT; step "),
+        (BY_PARAM, "group", signal.SIGHUP, 129, "train: warning: stopped by SIGHUP; step "),
         (BY_PARAM, "rank 0", signal.SIGTERM, 143, "train: warning: stopped by SIGTERM; step "),
         (("dvc", "repro", "train"), "parent", signal.SIGKILL, -9, "`dvc` that started this stage is gone; step "),
         (BY_LAUNCHER, "rank 1", signal.SIGKILL, 1, "train: error: another process is gone; step "),

@@ -75,7 +75,7 @@ def test_repro_killed_at_random_ends_with_the_same_bytes(
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status: int) -> None:
     process = endless.start("python", "-m", "stages.train", forked=True)
     wait_for(lambda: bool(states(endless)))

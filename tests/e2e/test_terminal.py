@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from tests.project import Project
+from tests.project import REPOSITORY, Project
+from tests.support.tiny import Tiny
 
 
 def in_terminal(project: Project, *command: str) -> str:
@@ -58,6 +59,7 @@ def test_no_bar_where_there_is_no_terminal(finished: Project) -> None:
 @pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2, 0.3])
 @pytest.mark.parametrize("command", ["python -m stages.train", "python stages/train.py", "python -m tools.checkpoints"])
 def test_early_ctrl_c_shows_no_traceback(finished: Project, command: str, seconds: float) -> None:
+    finished.environment["PYTHONPATH"] = str(finished.root)  # a script must find the code of its own clone
     process = finished.start(*command.split())
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
@@ -72,10 +74,20 @@ def test_early_ctrl_c_shows_no_traceback(finished: Project, command: str, second
     assert process.returncode in (-signal.SIGINT, 130) or (not process.returncode and "checkpoints" in command)
 
 
-def test_script_runs_the_code_of_its_own_clone(finished: Project) -> None:
-    """The environment is that of another clone: whose package a script would import by itself."""
-    (finished.root / "classifier/runner/only_here.py").write_text("print('the code of', __file__)\n")
-    finished.edit("stages/evaluate.py", "import logging", "import classifier.runner.only_here\nimport logging")
-    script = str(finished.root / "stages/evaluate.py")
-    done = finished.run("python", script, cwd=finished.root.parent, real=True)
-    assert f"the code of {finished.root / 'classifier/runner/only_here.py'}\n" in done.stdout
+def test_script_that_would_run_the_code_of_another_clone_is_refused(tiny: Tiny) -> None:
+    """The environment is that of another clone, whose package a script imports."""
+    tiny.environment["PYTHONPATH"] = str(REPOSITORY)
+    script = str(tiny.root / "stages/tiny.py")
+    done = tiny.run("python", script, cwd=tiny.root.parent, status=1)
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"{script}: error: this Python has the code of {REPOSITORY}; run `python -m stages.tiny` in {tiny.root},"
+        " or `make setup` there\n"
+    )
+
+
+def test_module_runs_the_code_of_its_own_clone(tiny: Tiny) -> None:
+    (tiny.root / "classifier/runner/only_here.py").write_text("print('the code of', __file__)\n")
+    tiny.edit("stages/tiny.py", "import sys", "import sys\nimport classifier.runner.only_here")
+    done = tiny.stage("tiny", real=True)
+    assert f"the code of {tiny.root / 'classifier/runner/only_here.py'}\n" in done.stdout

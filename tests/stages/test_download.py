@@ -34,7 +34,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        _, way, name = self.path.split("/")
+        *_, way, name = self.path.split("/")  # the whole URL where this is a proxy
         self.server.requests.append(f"{way} {name}")
         content = gzip.compress((self.server.raw / name.removesuffix(".gz")).read_bytes())
         match way:
@@ -58,8 +58,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.send_error(500)
             case "silent":
                 self.server.stopping.wait(30)
+            case "forbidden":
+                self.send_error(403)
             case _:
                 self.send_error(404)
+
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
 
     def answer(self, content: bytes, length: int | None = None) -> None:
         self.send_response(200)
@@ -230,3 +235,26 @@ def test_host_that_cannot_be_connected_is_left_at_once(fresh: Project, listens: 
         failed = fresh.stage("download", status=1)
     reason = "timeout" if listens else "Connection refused"
     assert f"{url}: {RAW_FILES[0]}.gz: the host cannot be reached ({reason})" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("scheme", "listens", "says"),
+    [
+        ("http", False, "{} cannot be reached (Connection refused)"),
+        ("https", False, "{} cannot be reached (Connection refused)"),
+        ("http", True, "HTTP status 403 Forbidden through {}"),
+        ("https", True, "HTTP status 407 Proxy Authentication Required through {}"),
+    ],
+)
+def test_proxy_that_refuses_is_named_without_its_password(
+    fresh: Project, server: Server, scheme: str, listens: bool, says: str
+) -> None:
+    variable = f"{scheme}_proxy".upper()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.server_port if listens else closed.getsockname()[1]}"
+        fresh.environment[variable] = f"http://me:secret@{address}/"
+        use(fresh, f"{scheme}://mirror.example/forbidden")
+        errors = fresh.stage("download", status=1).stderr
+    assert f"{RAW_FILES[0]}.gz: {says.format(f'the proxy {address} of {variable}')}\n" in errors
+    assert "secret" not in errors

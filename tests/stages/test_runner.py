@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def test_stage_by_hand_writes_the_same_bytes(finished: Project, name: str) -> No
     """
     for variable in forking.PINS:
         finished.environment.pop(variable)
+    finished.environment["PYTHONPATH"] = str(finished.root)  # as in an environment of its own
     script = str(finished.root / "stages" / f"{name}.py")
     done = finished.run("python", script, cwd=finished.root.parent, real=True)
     assert "leaked" not in done.stderr  # by Triton: see the end of run_stage
@@ -78,7 +80,7 @@ def test_editor_files_are_not_inputs(tiny: Tiny) -> None:
     assert "classifier/runner" in tiny.dvc("status").stdout
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_a_stage_with_its_status(tiny: Tiny, signum: int, status: int) -> None:
     process = tiny.start_waiting("python", "-m", "stages.tiny")
     process.send_signal(signum)
@@ -87,6 +89,15 @@ def test_signal_ends_a_stage_with_its_status(tiny: Tiny, signum: int, status: in
     name = signal.Signals(signum).name
     assert errors == f"tiny: warning: stopped by {name}; nothing was published; the same command starts it again\n"
     tiny.nothing_is_left()
+
+
+def test_nohup_lets_a_stage_go_on(tiny: Tiny) -> None:
+    process = tiny.start_waiting("nohup", "python", "-m", "stages.tiny")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    tiny.go_on()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
 
 
 def test_second_run_is_refused_and_names_the_first(tiny: Tiny) -> None:
@@ -98,6 +109,42 @@ def test_second_run_is_refused_and_names_the_first(tiny: Tiny) -> None:
     first.communicate(timeout=60)
     assert first.returncode == 0
     assert tiny.read(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        (">&-", ""),
+        (">&- 2>&-", ""),
+        ("| true", "tiny: warning: standard output: Broken pipe; nothing more is printed there\n"),
+        (">/dev/full", "tiny: warning: standard output: No space left on device; nothing more is printed there\n"),
+    ],
+)
+def test_output_that_nobody_takes_stops_no_stage(tiny: Tiny, output: str, says: str) -> None:
+    tiny.edit("stages/tiny.py", "import sys\n", "import logging\nimport sys\n")
+    for word in ("one", "two", "three"):
+        line = f"    logging.getLogger('stages.tiny').info('{word}')\n"
+        tiny.edit("stages/tiny.py", "def main(context):\n", f"def main(context):\n{line}")
+    done = tiny.run("sh", "-c", f"(python -m stages.tiny; echo $? >status) {output}", real=True)
+    assert done.stderr == says
+    assert tiny.read("status") == b"0\n"
+    assert tiny.read(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "says"),
+    [
+        (">&-", 0, ""),
+        ("| true", 141, ""),
+        (">/dev/full", 1, "checkpoints: error: standard output: No space left on device\n"),
+    ],
+)
+def test_output_of_a_tool_that_nobody_takes_is_one_line_at_most(
+    tiny: Tiny, output: str, status: int, says: str
+) -> None:
+    done = tiny.run("sh", "-c", f"(python -m tools.checkpoints; echo $? >status) {output}", real=True)
+    assert done.stderr == says
+    assert tiny.read("status") == f"{status}\n".encode()
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -242,7 +242,6 @@ def become(request: dict[str, Any], files: list[int]) -> NoReturn:
 
 def execute(arguments: list[str], main: types.ModuleType) -> int:
     """``-m module ...`` or ``script ...``; returns the exit status, negative for a signal."""
-    sys.orig_argv[:] = [sys.executable, *arguments]
     try:
         if arguments[0] == "-m":
             sys.argv[:] = ["-m", *arguments[2:]]
