@@ -81,6 +81,8 @@ def read(path: Path, options: "Annotate") -> Collection:
     else:
         collection = _from_folders(path, tree)
     collection.info = _info(path, tree)
+    if tree.ignored:
+        collection.notes.append(f"left out by name, as in .dvcignore: {shorten(tree.ignored)}")
     return collection
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from classifier import annotations
+from classifier import annotations, yaml_file
+from classifier.annotate import file_tree
 from classifier.model.serialization import load
+from classifier.runner import files
 from tests.project import STAGES, Project
 from tests.support import own
+from tests.support.tiny import Tiny
 
 TANGO, FLAGS = Path("/usr/share/icons/Tango/32x32"), Path("/usr/share/flags/countries/16x11")
 
@@ -121,6 +124,28 @@ def test_images_are_imported_from_a_url(colors: Project, tmp_path: Path) -> None
     assert colors.repro("annotate") == ["download", "annotate"]
     assert sorted(annotations.read(colors.root / "data/annotations.csv")["image"]) == sorted(before["image"])
     assert "web.zip.dvc" in colors.run("git", "status", "--porcelain", "--", "data/own").stdout
+
+
+def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
+    """Whatever a class is called: a file that trains a model is in DVC's list, and no list has a file more."""
+    folder = tiny.root / "data/own/odd"
+    kept = ("scratch", "logs", "build", "x.egg-info", "node_modules")
+    for name in (*kept, ".hidden", ".venv", "__pycache__", "__MACOSX", "old~"):
+        for inside in (folder / name, folder / name / "deep"):
+            inside.mkdir(parents=True)
+            for file in ("1.png", ".1.png.swp", "1.png~", ".dvcignore", "Thumbs.db", "thumbs.db", "Desktop.ini"):
+                (inside / file).write_bytes(b"*.png")
+    (folder / "linked").symlink_to(folder / "build")
+    tiny.dvc("add", "data/own/odd")
+    md5 = yaml_file.load(tiny.read("data/own/odd.dvc").decode())["outs"][0]["md5"]
+    listed = {entry["relpath"] for entry in json.loads(tiny.read(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"))}
+    assert listed == {f"{name}/{file}" for name in kept for file in ("1.png", "deep/1.png")}
+    tree = file_tree.open_tree(folder)
+    assert set(tree.names) == listed
+    assert {path.relative_to(folder).as_posix() for path in files.iter_files(folder)} == listed
+    (problem,) = tree.problems
+    assert problem.endswith("odd/linked: a link to a folder, which DVC does not follow; copy the folder")
+    assert {".hidden", "old~", "build/Thumbs.db", "build/deep/1.png~"} < set(tree.ignored)
 
 
 def test_persons_files_are_never_written(colors: Project) -> None:
