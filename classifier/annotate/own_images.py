@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from classifier import preprocessing
+from classifier import images, preprocessing
 from classifier.annotate import collection, splits
 from classifier.annotate.collection import Collection, natural_key
 from classifier.concurrency import map_ahead
@@ -61,7 +61,7 @@ class OwnImages:
             except StageError as error:
                 return error
             except Exception as error:  # of the archive
-                return StageError(f"{source}: {preprocessing.reason(error)}")
+                return StageError(f"{source}: {images.reason(error)}")
 
         decoded = map_ahead(one, self.rows["source"], count_threads(), AHEAD)
         for place, (_, result) in enumerate(progress_bar(decoded, "decoding images", total=len(self.rows))):
@@ -122,7 +122,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             content = found.read(name)
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
             digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-            image = Image.fromarray(content) if isinstance(content, np.ndarray) else preprocessing.open_image(content)
+            image = Image.fromarray(content) if isinstance(content, np.ndarray) else images.open_image(content)
             return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {_explain(error)}"
@@ -140,7 +140,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
 def _explain(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or damaged at its beginning"
-    return preprocessing.reason(error)
+    return images.reason(error)
 
 
 def _choose(looks: list[_Look], options: "Annotate") -> tuple[Preprocessing, list[str]]:

@@ -255,7 +255,7 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classifier.preprocessing.MAX_PIXELS", 399)
+    monkeypatch.setattr("classifier.images.MAX_PIXELS", 399)
     with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
         own_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
 
