@@ -73,14 +73,19 @@ def count_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load(path: Path, options: "Annotate") -> OwnImages:
+def load(path: Path, options: "Annotate", problems: list[str] | None = None) -> OwnImages:
     """Look at a folder, archive or table, and at the head of each image file.
+
+    Args:
+        path: of it.
+        options: the section ``annotate`` of params.yaml.
+        problems: the list to use, for who wants to know them even if too little is left.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
     """
-    found = collection.read(path, options)
-    problems = list(found.problems)
+    problems = [] if problems is None else problems
+    found = collection.read(path, options, problems)
     looked_at = _look(found, str(path), problems)
     rows = found.rows.assign(content=[look.digest for look in looked_at])
     rows = rows[rows["content"] != ""].reset_index(drop=True)
@@ -173,11 +178,11 @@ def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
     Raises:
         StageError: a class has no training image.
     """
+    lines = []
     by_split = {split: set(of_split["class_name"]) for split, of_split in rows.groupby("split")}
     absent = [name for name in class_names if name not in by_split.get("train", set())]
     if absent:
         raise StageError(f"no training image of the class {shorten(absent)}; add some, or leave the class out")
-    lines = []
     counts = rows[rows["split"] == "train"]["class_name"].value_counts()
     if rare := [name for name in class_names if counts[name] == 1]:
         lines.append(f"one training image only: {shorten(rare)}")

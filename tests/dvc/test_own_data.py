@@ -148,6 +148,26 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     assert {".hidden", "old~", "build/Thumbs.db", "build/deep/1.png~"} < set(tree.ignored)
 
 
+@pytest.mark.parametrize(
+    ("good", "says"),
+    [
+        (["cat/1.png", "dog/1.png"], "no test image: of 2 images in 2 classes none could be drawn"),
+        (["train/cat/1.png", "test/dog/1.png"], "no training image of the class dog"),
+        (["1.png"], "no usable image"),
+    ],
+)
+def test_bad_files_are_listed_before_the_reason_to_stop(tiny: Tiny, good: list[str], says: str) -> None:
+    folder = tiny.root / "data/own/pets"
+    for name in (*good, "train/cat/2.png", "3.png", "train/cat/4.xyz"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(own.encode(own.picture((1, 2, 3), 4), "PNG") if name in good else b"no image")
+    command = "python -m tools.check_images data/own/pets 2>&1"
+    lines = tiny.run("sh", "-c", command, status=1).stdout.splitlines()
+    assert lines[0].startswith("problem: data/own/pets")
+    assert sum("problem: " in line for line in lines) >= 2
+    assert says in lines[-1]
+
+
 def test_persons_files_are_never_written(colors: Project) -> None:
     """No stage has an out at or above data/own/."""
     import yaml
