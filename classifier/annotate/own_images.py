@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,12 +174,15 @@ def _choose(looks: list[_Look], options: "Annotate") -> tuple[Preprocessing, lis
 
 
 def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
-    """What is too thin to be learned or measured well, a line each.
+    """Classes that look like a mistake, or are too thin to be learned or measured well, a line each.
 
     Raises:
         StageError: a class has no training image.
     """
     lines = []
+    keys = [unicodedata.normalize("NFC", name.casefold()) for name in class_names]
+    if alike := [" and ".join(names) for _, names in pd.Series(class_names).groupby(keys) if len(names) > 1]:
+        lines.append(f"classes whose names differ in case or Unicode form only: {shorten(alike)}")
     by_split = {split: set(of_split["class_name"]) for split, of_split in rows.groupby("split")}
     absent = [name for name in class_names if name not in by_split.get("train", set())]
     if absent:

@@ -207,6 +207,14 @@ def test_copies_stay_in_one_drawn_split(tmp_path: Path) -> None:
     assert (own.rows.groupby("content")["split"].nunique() == 1).all()
 
 
+def test_classes_that_only_case_or_unicode_form_tells_apart_are_named(tmp_path: Path) -> None:
+    names = ("Cat", "cat", "Caf\u00e9", "Cafe\u0301", "dog")
+    path = write(tmp_path / "pets", {f"{name}/{i}.png": png(n, i) for n, name in enumerate(names) for i in range(6)})
+    own = own_images.load(path, options())
+    line = own_images.thin_classes(own.rows, own.class_names)[0]
+    assert line == "classes whose names differ in case or Unicode form only: Cafe\u0301 and Caf\u00e9, Cat and cat"
+
+
 def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
     path = write(tmp_path / "n", {f"{n}/{i}.png": png(n, i) for n in (1, 10, 2) for i in range(3)})
     assert own_images.load(path, options()).class_names == ["1", "2", "10"]
