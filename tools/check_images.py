@@ -39,10 +39,15 @@ def look(arguments: argparse.Namespace) -> int:
     from classifier.prepare import own_images
 
     params, _ = params_file.read(ROOT / "params.yaml")
-    own = own_images.load(arguments.path, params.annotate)
+    problems: list[str] = []
+    try:
+        own = own_images.load(arguments.path, params.annotate, problems)
+        problems += [str(result) for _, result in own.decode() if isinstance(result, StageError)]
+    finally:  # before the reason why too little is left
+        for line in problems:
+            print(f"problem: {line}", flush=True)
     for note in own.notes:
         print(note)
-    problems = [*own.problems, *(str(result) for _, result in own.decode() if isinstance(result, StageError))]
     counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).loc[own.class_names]
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     print(f"{len(own.rows):,} images in {len(own.class_names):,} classes: {shorten(own.class_names)}")
@@ -51,8 +56,6 @@ def look(arguments: argparse.Namespace) -> int:
         print(f"... and {len(counts) - CLASSES_LISTED:,} more classes")
     for line in own_images.thin_classes(own.rows, own.class_names):
         print(f"note: {line}")
-    for line in problems:
-        print(f"problem: {line}")
     print(lines_for_params(arguments.path, own, len(problems), params.train.batch_size, params.train.augment.hflip))
     return int(bool(problems))
 

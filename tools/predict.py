@@ -155,7 +155,7 @@ def read_content(path: str) -> bytes:
     Raises:
         StageError: it cannot be read.
     """
-    from classifier.data.preprocessing import reason
+    from classifier.data.images import reason
 
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()

@@ -4,6 +4,7 @@
 or test. Other columns are ignored, so people may add their own, for notes.
 """
 
+import csv
 import re
 import warnings
 from collections.abc import Callable
@@ -28,8 +29,8 @@ def read(path: str | Path) -> pd.DataFrame:
     """Read and check an annotations file; ``label`` is an integer column.
 
     Raises:
-        StageError: a column is missing, or a row has an empty, duplicate or invalid value; the message gives the row
-            number as an editor shows it, the header being row 1.
+        StageError: a column is missing, or a row has an empty, duplicate or invalid value; the message gives its line
+            in an editor as the row, the header being row 1.
     """
     try:
         with warnings.catch_warnings():
@@ -49,7 +50,7 @@ def read(path: str | Path) -> pd.DataFrame:
     def refuse(bad: pd.Series, column: str, wanted: str) -> None:
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            raise StageError(f"{path}, row {row + 2}: {column} '{rows[column].iloc[row]}' {wanted}")
+            raise StageError(f"{path}, row {_line(path, row)}: {column} '{rows[column].iloc[row]}' {wanted}")
 
     def values(column: str, predicate: Callable[[str], object]) -> pd.Series:
         """Which rows match the predicate; each distinct value is tested once, however many rows have it."""
@@ -70,6 +71,18 @@ def read(path: str | Path) -> pd.DataFrame:
     classes = rows["label"].nunique()
     refuse(rows["label"] >= classes, "label", f"is out of range: {classes} classes are numbered 0 to {classes - 1}")
     return rows
+
+
+def _line(path: str | Path, row: int) -> int:
+    """Where a row of the table begins in its file: blank lines are no rows, and a value in quotes may have lines."""
+    begins, begin = [], 1
+    with open(path, encoding="utf-8", newline="") as stream:
+        reader = csv.reader(stream)
+        for fields in reader:
+            if len(fields) > 1 or "".join(fields).strip():
+                begins.append(begin)
+            begin = reader.line_num + 1
+    return begins[row + 1]  # after the header
 
 
 def class_names(annotations: pd.DataFrame) -> list[str]:

@@ -3,6 +3,7 @@
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from PIL import Image
 from classifier.errors import StageError
 
 MODES = {"L": 1, "RGB": 3}  # Pillow's mode: number of channels
+MAX_PIXELS = 89_478_485  # Pillow's limit: a file that unpacks to more may be a decompression bomb
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above it, and on the terminal; ``open_image`` refuses
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: a tracked file must not depend on the clock
 
 
@@ -50,6 +53,28 @@ def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) ->
             archive.add(name, pixels)
 
 
+def open_image(content: bytes) -> Image.Image:
+    """Open an image file; its pixels are decoded when they are needed.
+
+    Raises:
+        Exception: any of Pillow's; or the image has too many pixels.
+    """
+    image = Image.open(io.BytesIO(content))
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels are too many; at most {MAX_PIXELS:,} are read")
+    return image
+
+
+def reason(error: Exception) -> str:
+    """The reason in one line, without the file name, which the message already starts with."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).partition("\n")[0]
+    for mark in (" '", " <"):
+        text = text.partition(mark)[0]
+    return text or type(error).__name__
+
+
 def decode(content: bytes, name: str) -> np.ndarray:
     """An image file's pixels, ``(C, H, W)`` uint8 with 1 or 3 channels.
 
@@ -57,12 +82,12 @@ def decode(content: bytes, name: str) -> np.ndarray:
         StageError: the image is not readable, or neither grayscale nor RGB.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode not in MODES:
-                raise StageError(f"{name}: has the mode {image.mode}; convert it to grayscale (L) or RGB")
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
-        raise StageError(f"{name}: not a readable image: {str(error).partition(' <')[0]}") from None
+        with open_image(content) as image:
+            mode, pixels = image.mode, np.asarray(image)
+    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
+        raise StageError(f"{name}: not a readable image: {reason(error)}") from None
+    if mode not in MODES:
+        raise StageError(f"{name}: has the mode {mode}; convert it to grayscale (L) or RGB")
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -89,7 +114,7 @@ def _read_or_fail(where: Path, name: str, read: Callable[[], bytes]) -> bytes:
         return read()
     except (FileNotFoundError, KeyError):
         raise StageError(f"{where}: has no image {name!r}, which the annotations list") from None
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise StageError(f"{where}: the image {name!r} is damaged: {error}") from None
 
 

@@ -3,7 +3,8 @@
 The bytes are the same every time and on every machine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,21 +15,34 @@ if TYPE_CHECKING:
 
 DPI = 110
 INK, LINES = "#1f2328", "#d0d7de"  # colors of text and axes; in the report, CSS variables replace both
-NAME_LENGTH = 24  # characters
+NAME_ENDS = 12, 11  # characters that stay of a longer name, at its beginning and its end
 
 
 def drawable_names(class_names: Sequence[str]) -> list[str]:
-    """Class names as the font can draw them: shortened, and by number where it lacks a character."""
+    """Class names as pictures show them: shortened, and by number where the font lacks a character or two look alike.
+
+    Figures make room for what ``text_width`` says of these names.
+    """
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = font.get_charmap().keys()
+    begin, end = NAME_ENDS
+    short = [name if len(name) <= begin + 1 + end else f"{name[:begin]}…{name[-end:]}" for name in class_names]
+    counts = Counter(short)
     return [
-        (name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…")
-        if all(ord(character) in known for character in name)
-        else f"class {number}"
-        for number, name in enumerate(class_names)
+        name if counts[name] == 1 and all(ord(character) in known for character in name) else f"class {number}"
+        for number, name in enumerate(short)
     ]
+
+
+def text_width(lines: Iterable[str], size: float) -> float:
+    """Inches that the longest line takes in a picture, in points of the font; call it inside ``style``."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size)
+    return max(float(text_to_path.get_text_width_height_descent(line, font, False)[0]) for line in lines) / 72
 
 
 @contextmanager

@@ -4,18 +4,16 @@ Turned upright by its EXIF orientation, the first frame of an animation, 16 bits
 stated background, palette, CMYK and 1 bit converted, then brought to the size of the model.
 """
 
-import io
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from classifier.data.images import open_image, reason
 from classifier.errors import StageError
 
 FILTER = Image.Resampling.LANCZOS
-MAX_PIXELS = 89_478_485  # Pillow's limit: a file that unpacks to more may be a decompression bomb
-Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above it, and on the terminal; ``open_image`` refuses
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -99,18 +97,6 @@ class Preprocessing:
         return {**{key: asdict(self)[key] for key in ("fit", "background")}, "filter": FILTER.name.lower()}
 
 
-def open_image(content: bytes) -> Image.Image:
-    """Open an image file; its pixels are decoded when they are needed.
-
-    Raises:
-        Exception: any of Pillow's; or the image has too many pixels.
-    """
-    image = Image.open(io.BytesIO(content))
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width:,} x {image.height:,} pixels are too many; at most {MAX_PIXELS:,} are read")
-    return image
-
-
 def is_gray(image: Image.Image) -> bool:
     """Whether an image has no colors, by its mode or its palette."""
     if image.mode in ("P", "PA") and image.palette:
@@ -137,13 +123,3 @@ def eight_bits(image: Image.Image) -> Image.Image:
     elif values.max() > 255 or image.mode.startswith("I;16"):
         values //= 256
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
-def reason(error: Exception) -> str:
-    """The reason in one line, without the file name, which the message already starts with."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).partition("\n")[0]
-    for mark in (" '", " <"):
-        text = text.partition(mark)[0]
-    return text or type(error).__name__

@@ -41,14 +41,12 @@ class Collection:
             ``group`` (empty where there is none).
         read: an image by the value in ``image``: the content of its file, or its pixels, ``(H, W[, 3]) uint8``.
         notes: what was taken for what, a line each.
-        problems: what cannot be used, a line each with file or row.
         info: name, license and more, for the exported model.
     """
 
     rows: pd.DataFrame
     read: Callable[[str], "bytes | np.ndarray"]
     notes: list[str]
-    problems: list[str]
     info: dict[str, str] = field(default_factory=dict)
 
 
@@ -57,30 +55,38 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text)), text
 
 
-def read(path: Path, options: "Annotate") -> Collection:
+def read(path: Path, options: "Annotate", problems: list[str]) -> Collection:
     """What lies at a path: a folder, an archive or a table.
+
+    Args:
+        path: of it.
+        options: the section ``annotate`` of params.yaml.
+        problems: gets a line with file or row for all that cannot be used.
 
     Raises:
         StageError: nothing lies there, or it has no labels.
     """
     if path.is_file() and tables.is_table(path.name):
         tree = FileTree(path, lambda name: path.read_bytes(), [path.name])
-        collection = _from_tables(path, tree, [path.name], options)
+        collection = _from_tables(path, tree, [path.name], options, problems)
         collection.info = _info(path, tree)
         return collection
     if path.exists() and not path.is_dir() and not file_tree.is_archive(path):
         kinds = ", ".join((*file_tree.ARCHIVES, *tables.SUFFIXES))
         raise StageError(f"{path}: neither a folder nor a file that ends in {kinds}")
     tree = file_tree.open_tree(path).strip_common_folder()
+    problems += tree.problems
     found = [name for name in tree.names if tables.is_table(name)]
     raw = [name for name in tree.names if IDX.search(PurePosixPath(name).name)]
     if found:
-        collection = _from_tables(path, tree, found, options)
+        collection = _from_tables(path, tree, found, options, problems)
     elif raw:
         collection = _from_idx(path, tree, raw)
     else:
-        collection = _from_folders(path, tree)
+        collection = _from_folders(path, tree, problems)
     collection.info = _info(path, tree)
+    if tree.ignored:
+        collection.notes.append(f"left out by name, as in .dvcignore: {shorten(tree.ignored)}")
     return collection
 
 
@@ -95,15 +101,14 @@ def _info(path: Path, tree: FileTree) -> dict[str, str]:
 # --- a folder for each class ----------------------------------------------------------------------------------------
 
 
-def _from_folders(path: Path, tree: FileTree) -> Collection:
-    names, others = [], []
+def _from_folders(path: Path, tree: FileTree, problems: list[str]) -> Collection:
+    names = []
     for name in tree.names:
         suffix = PurePosixPath(name).suffix.lower()
         if suffix in IMAGE_SUFFIXES:
             names.append(name)
         elif name != INFO and suffix not in TEXT_SUFFIXES:
-            others.append(name)
-    problems = [*tree.problems, *(f"{path}, {name!r}: not the name of an image file" for name in others)]
+            problems.append(f"{path}, {name!r}: not the name of an image file")
     in_splits = _has_split_folders(names)
     rows = []
     for name in names:
@@ -123,7 +128,7 @@ def _from_folders(path: Path, tree: FileTree) -> Collection:
         )
     frame = pd.DataFrame(rows, columns=["image", "class_name", "split", "group"])
     note = "a folder for each class" + (", in folders for the splits" if (frame["split"] != "").any() else "")
-    return Collection(frame, tree.read, [note], problems)
+    return Collection(frame, tree.read, [note])
 
 
 def _has_split_folders(names: Iterable[str]) -> bool:
@@ -135,8 +140,8 @@ def _has_split_folders(names: Iterable[str]) -> bool:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _from_tables(path: Path, tree: FileTree, names: list[str], options: "Annotate") -> Collection:
-    parts, problems, notes = [], [*tree.problems], []
+def _from_tables(path: Path, tree: FileTree, names: list[str], options: "Annotate", problems: list[str]) -> Collection:
+    parts, notes = [], []
     pixels: dict[str, bytes | np.ndarray] = {}
     of_splits = len(names) > 1 or "/" in names[0]
     files = [name for name in tree.names if not tables.is_table(name) and name != INFO]
@@ -170,7 +175,7 @@ def _from_tables(path: Path, tree: FileTree, names: list[str], options: "Annotat
             raise StageError(f"{path}: names image files; put it into a folder of data/own/ together with them")
         raise StageError(f"{path}: no row names an image: {problems[0] if problems else 'the table is empty'}")
     reader = pixels.__getitem__ if pixels else tree.read
-    return Collection(rows[["image", "class_name", "split", "group"]].reset_index(drop=True), reader, notes, problems)
+    return Collection(rows[["image", "class_name", "split", "group"]].reset_index(drop=True), reader, notes)
 
 
 def _split_of_table(name: str) -> str:
@@ -247,4 +252,4 @@ def _from_idx(path: Path, tree: FileTree, names: list[str]) -> Collection:
         pixels |= dict(zip(images, arrays["images"], strict=True))
         labels = arrays["labels"].astype(str)
         frames.append(pd.DataFrame({"image": images, "class_name": labels, "split": split, "group": ""}))
-    return Collection(pd.concat(frames, ignore_index=True), pixels.__getitem__, ["IDX files"], [*tree.problems])
+    return Collection(pd.concat(frames, ignore_index=True), pixels.__getitem__, ["IDX files"])

@@ -3,22 +3,20 @@
 import io
 import os
 import re
-import stat
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from classifier.errors import StageError
+from classifier.runner.files import is_left_behind
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_FILE_BYTES = 1 << 30  # of a file in an archive; more is a bomb or no image
 MAX_RATIO = 200  # unpacked to packed bytes of a whole tar archive; photographs have about 1, drawings 20
-# What operating systems and tools leave beside the images.
-IGNORED = re.compile(r"(^|/)(\.(?!\.?(/|$))[^/]*|__MACOSX|Thumbs\.db|desktop\.ini)(/|$)", re.IGNORECASE)
 UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)|[\x00-\x1f\x7f]")
 
 
@@ -31,12 +29,14 @@ class FileTree:
         read: the content of a file by its name; may be called from several threads.
         names: relative to the folder or archive, with ``/``, sorted.
         problems: one line for each file that cannot be used.
+        ignored: files and folders that are left out by their names.
     """
 
     path: Path
     read: Callable[[str], bytes]
     names: list[str]
     problems: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     def strip_common_folder(self) -> "FileTree":
         """The tree below the one folder that all names begin with, if there is one: archives often have it."""
@@ -44,7 +44,7 @@ class FileTree:
         while tree.names and len({name.partition("/")[0] for name in tree.names}) == 1 and "/" in tree.names[0]:
             prefix = tree.names[0].partition("/")[0] + "/"
             names, read = [name.removeprefix(prefix) for name in tree.names], tree.read
-            tree = FileTree(self.path, lambda name, r=read, p=prefix: r(p + name), names, self.problems)  # type: ignore[misc]
+            tree = replace(tree, names=names, read=lambda name, r=read, p=prefix: r(p + name))  # type: ignore[misc]
         return tree
 
 
@@ -76,9 +76,11 @@ def is_archive(path: Path) -> bool:
 
 def _folder(path: Path) -> FileTree:
     problems: list[str] = []
+    ignored: list[str] = []
 
-    def walk(folder: Path, inside: tuple[tuple[int, int], ...]) -> Iterator[str]:
-        """Names below a folder; a link that leads back to a folder around it is a loop."""
+    def walk(folder: Path) -> Iterator[str]:
+        if (folder / ".dvc").is_dir():
+            raise StageError(f"{folder}: is a DVC repository, whose files `dvc add` leaves out; remove {folder}/.dvc")
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
@@ -86,36 +88,29 @@ def _folder(path: Path) -> FileTree:
             return
         for entry in entries:
             name = Path(entry.path).relative_to(path).as_posix()
-            if IGNORED.search(name):
-                continue
-            try:
-                status = entry.stat()
-            except OSError as error:
-                problems.append(f"{path / name}: {error.strerror}")
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                here = status.st_dev, status.st_ino
-                if here in inside:
-                    problems.append(f"{path / name}: a link to a folder around it")
-                else:
-                    yield from walk(Path(entry.path), (*inside, here))
-            elif not stat.S_ISREG(status.st_mode):
+            if is_left_behind(name):
+                ignored.append(name)
+            elif entry.is_symlink() and os.path.isdir(entry):
+                problems.append(f"{path / name}: a link to a folder, which DVC does not follow; copy the folder")
+            elif entry.is_dir(follow_symlinks=False):
+                yield from walk(Path(entry.path))
+            elif not os.path.isfile(entry):
                 problems.append(f"{path / name}: not a regular file")
             elif _is_safe(path, name, problems):
                 yield name
 
-    status = path.stat()
-    names = list(walk(path, ((status.st_dev, status.st_ino),)))
-    return FileTree(path, lambda name: (path / name).read_bytes(), names, problems)
+    return FileTree(path, lambda name: (path / name).read_bytes(), list(walk(path)), problems, ignored)
 
 
 def _zip(path: Path) -> FileTree:
-    archive, problems, names = zipfile.ZipFile(path), [], []
+    archive, problems, names, ignored = zipfile.ZipFile(path), [], [], []
     for entry in archive.infolist():
         name = entry.filename
-        if entry.is_dir() or IGNORED.search(name):
+        if entry.is_dir():
             continue
-        if entry.flag_bits & 1:
+        if is_left_behind(name):
+            ignored.append(name)
+        elif entry.flag_bits & 1:
             problems.append(f"{path}, {name!r}: encrypted; unpack the archive and pack it without a password")
         elif entry.file_size > MAX_FILE_BYTES:
             problems.append(
@@ -123,7 +118,7 @@ def _zip(path: Path) -> FileTree:
             )
         elif _is_safe(path, name, problems):
             names.append(name)
-    return FileTree(path, archive.read, _unique(path, names, problems), problems)
+    return FileTree(path, archive.read, _unique(path, names, problems), problems, ignored)
 
 
 def _tar(path: Path) -> FileTree:
@@ -137,15 +132,18 @@ def _tar(path: Path) -> FileTree:
             archive.fileobj.seek(0)
             _copy(archive.fileobj, content, max(MAX_RATIO * packed, 1 << 26), path)
     problems: list[str] = []
+    ignored: list[str] = []
     places: dict[str, tuple[int, int]] = {}
     content.seek(0)
     names = []
     with tarfile.open(fileobj=content, mode="r:") as archive:
         for member in archive:
             name = member.name.removeprefix("./")
-            if member.isdir() or IGNORED.search(name):
+            if member.isdir():
                 continue
-            if not member.isreg():
+            if is_left_behind(name):
+                ignored.append(name)
+            elif not member.isreg():
                 problems.append(f"{path}, {name!r}: not a regular file")
             elif _is_safe(path, name, problems):
                 names.append(name)
@@ -157,7 +155,7 @@ def _tar(path: Path) -> FileTree:
         place, size = places[name]
         return os.pread(descriptor, size, place)
 
-    return FileTree(path, read, _unique(path, names, problems), problems)
+    return FileTree(path, read, _unique(path, names, problems), problems, ignored)
 
 
 def _copy(source: Any, target: IO[bytes], most: int, path: Path) -> None:

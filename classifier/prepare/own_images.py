@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from classifier.data import preprocessing
+from classifier.data import images, preprocessing
 from classifier.data.preprocessing import Preprocessing
 from classifier.errors import StageError, shorten
 from classifier.prepare import collection, splits
@@ -61,7 +62,7 @@ class OwnImages:
             except StageError as error:
                 return error
             except Exception as error:  # of the archive
-                return StageError(f"{source}: {preprocessing.reason(error)}")
+                return StageError(f"{source}: {images.reason(error)}")
 
         decoded = map_ahead(one, self.rows["source"], count_threads(), AHEAD)
         for place, (_, result) in enumerate(progress_bar(decoded, "decoding images", total=len(self.rows))):
@@ -73,14 +74,19 @@ def count_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load(path: Path, options: "Annotate") -> OwnImages:
+def load(path: Path, options: "Annotate", problems: list[str] | None = None) -> OwnImages:
     """Look at a folder, archive or table, and at the head of each image file.
+
+    Args:
+        path: of it.
+        options: the section ``annotate`` of params.yaml.
+        problems: the list to use, for who wants to know them even if too little is left.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
     """
-    found = collection.read(path, options)
-    problems = list(found.problems)
+    problems = [] if problems is None else problems
+    found = collection.read(path, options, problems)
     looked_at = _look(found, str(path), problems)
     rows = found.rows.assign(content=[look.digest for look in looked_at])
     rows = rows[rows["content"] != ""].reset_index(drop=True)
@@ -122,7 +128,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             content = found.read(name)
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
             digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-            image = Image.fromarray(content) if isinstance(content, np.ndarray) else preprocessing.open_image(content)
+            image = Image.fromarray(content) if isinstance(content, np.ndarray) else images.open_image(content)
             return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {_explain(error)}"
@@ -140,7 +146,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
 def _explain(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or damaged at its beginning"
-    return preprocessing.reason(error)
+    return images.reason(error)
 
 
 def _choose(looks: list[_Look], options: "Annotate") -> tuple[Preprocessing, list[str]]:
@@ -168,16 +174,19 @@ def _choose(looks: list[_Look], options: "Annotate") -> tuple[Preprocessing, lis
 
 
 def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
-    """What is too thin to be learned or measured well, a line each.
+    """Classes that look like a mistake, or are too thin to be learned or measured well, a line each.
 
     Raises:
         StageError: a class has no training image.
     """
+    lines = []
+    keys = [unicodedata.normalize("NFC", name.casefold()) for name in class_names]
+    if alike := [" and ".join(names) for _, names in pd.Series(class_names).groupby(keys) if len(names) > 1]:
+        lines.append(f"classes whose names differ in case or Unicode form only: {shorten(alike)}")
     by_split = {split: set(of_split["class_name"]) for split, of_split in rows.groupby("split")}
     absent = [name for name in class_names if name not in by_split.get("train", set())]
     if absent:
         raise StageError(f"no training image of the class {shorten(absent)}; add some, or leave the class out")
-    lines = []
     counts = rows[rows["split"] == "train"]["class_name"].value_counts()
     if rare := [name for name in class_names if counts[name] == 1]:
         lines.append(f"one training image only: {shorten(rare)}")

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classifier.data.pictures import blank_axes, png, show, style
+from classifier.data.pictures import blank_axes, png, show, style, text_width
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_CLASSES = 40  # in a picture; of more, the first
-CELL, NAMES = 0.64, 1.6  # inches: the side of an image with the room around it, the width of the names
+CELL, NAMES = 0.64, 1.6  # inches: the side of an image with the room around it, the least width of the names
+FONT = 10  # points
 
 
 def sample_grid(path: Path, rows: "list[tuple[str, np.ndarray]]") -> None:
@@ -24,13 +25,14 @@ def sample_grid(path: Path, rows: "list[tuple[str, np.ndarray]]") -> None:
     more = len(rows) - MAX_CLASSES
     rows = rows[:MAX_CLASSES]
     columns = max(len(images) for _, images in rows)
+    names = [name for name, _ in rows] + ([f"{more:,} more"] if more > 0 else [])
     with style():
-        figure = Figure(figsize=(NAMES + CELL * columns, CELL * (len(rows) + (more > 0))))
+        left = max(NAMES, text_width(names, FONT) + 0.24)
+        figure = Figure(figsize=(left + CELL * columns, CELL * len(names)))
         axis = blank_axes(figure)
-        names = [name for name, _ in rows] + ([f"{more:,} more"] if more > 0 else [])
         for row, name in enumerate(names):
-            axis.text(NAMES - 0.12, CELL * (row + 0.5), name, ha="right", va="center")
+            axis.text(left - 0.12, CELL * (row + 0.5), name, ha="right", va="center", fontsize=FONT)
         for row, (_, images) in enumerate(rows):
             for column, image in enumerate(images):
-                show(axis, image, NAMES + CELL * column, CELL * row + 0.02, CELL - 0.04)
+                show(axis, image, left + CELL * column, CELL * row + 0.02, CELL - 0.04)
         path.write_bytes(png(figure))

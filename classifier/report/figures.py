@@ -4,7 +4,7 @@ Each takes data and returns a ``Figure``. Call it inside ``pictures.style``; ``s
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from classifier.data.pictures import INK, LINES, blank_axes, show
+from classifier.data.pictures import INK, LINES, blank_axes, show, text_width
 
 MAX_CLASSES_WITH_COUNTS = 20  # classes; a larger confusion matrix has no numbers in its cells
 MAX_CLASSES = 40  # that a picture shows; of more, it shows those that go wrong most
 
 LINE = 0.155  # inches, line height of a caption
+CAPTION, CELL, GRID = 8, 1.28, 10.24  # points of a caption; inches: width of an image with its caption, and of a grid
 WRONG = "#c4432b"  # captions of mistakes; legible on white and on black
 GOOD, BAD = "tab:blue", "tab:orange"
 
@@ -59,7 +60,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     if classes > MAX_CLASSES:
         return _top_confusions(counts, class_names)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = max(4.5, min(0.68 * classes, 14))
+    side = max(4.5, min(0.68 * classes, 14)) + _excess(class_names, 0.8)
     figure = Figure(figsize=(side + 1.3, side + 1.2), layout="constrained")
     axis = figure.subplots()
     # The square root makes the few mistakes of a good model visible.
@@ -86,10 +87,11 @@ def _top_confusions(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     pairs = [divmod(int(place), len(class_names)) for place in order if wrong.flat[place]]
     if not pairs:
         return _only_text("Most frequent confusions", "No confusions.")
-    figure = Figure(figsize=(9.4, 1.2 + 0.3 * len(pairs)), layout="constrained")
+    names = [f"{class_names[row]} taken for {class_names[column]}" for row, column in pairs]
+    figure = Figure(figsize=(9.4 + _excess(names, 5), 1.2 + 0.3 * len(pairs)), layout="constrained")
     axis = figure.subplots()
     axis.barh(range(len(pairs)), [wrong[pair] for pair in pairs], color=BAD, alpha=0.75)
-    axis.set_yticks(range(len(pairs)), [f"{class_names[row]} taken for {class_names[column]}" for row, column in pairs])
+    axis.set_yticks(range(len(pairs)), names)
     axis.invert_yaxis()
     axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axis.set(xlabel="images", title=f"The most frequent confusions of {len(class_names)} classes")
@@ -99,7 +101,7 @@ def _top_confusions(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 def f1_bars(by_class: pd.DataFrame) -> Figure:
     """One bar per class, best on top, with markers for precision and recall; of many classes the lowest."""
     rows = by_class.sort_values("f1", kind="stable")[:MAX_CLASSES]
-    figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(7.5 + _excess(rows.index, 1), 1.2 + 0.36 * len(rows)), layout="constrained")
     axis = figure.subplots()
     places = list(range(len(rows)))
     axis.barh(places, rows["f1"], height=0.66, color=GOOD, alpha=0.75, label="F1")
@@ -161,14 +163,16 @@ def picture_grid(
         pixels: ``(N, C, H, W) uint8``, C 1 or 3; may be empty.
         captions: one per image.
         wrong: which captions get the color of a mistake.
-        columns: images per row.
+        columns: images per row; fewer if their captions are long.
         empty: text to show if there are no images.
     """
     if not len(pixels):
         return _only_text(title, empty)
+    cell_width = max(CELL, text_width((line for caption in captions for line in caption.split("\n")), CAPTION) + 0.1)
+    columns = max(1, min(columns, int(GRID / cell_width)))
     rows = -(-len(pixels) // columns)
     lines = 1 + max(caption.count("\n") for caption in captions)
-    cell_width, cell_height = 1.28, 1.04 + LINE * lines  # inches
+    cell_height = 1.04 + LINE * lines
     figure = Figure(figsize=(columns * cell_width, rows * cell_height + 0.5))
     figure.suptitle(title, fontsize=11, y=1 - 0.22 / figure.get_figheight(), va="center")
     axis = blank_axes(figure, top=0.5)
@@ -178,7 +182,8 @@ def picture_grid(
         show(axis, image, left + (cell_width - 0.92) / 2, top + 0.04, 0.92)
         for line, text in enumerate(caption.split("\n")):  # one text per line: a block is aligned by its tallest glyph
             baseline = top + 1.1 + LINE * line
-            axis.text(left + cell_width / 2, baseline, text, ha="center", fontsize=8, color=WRONG if is_wrong else INK)
+            color = WRONG if is_wrong else INK
+            axis.text(left + cell_width / 2, baseline, text, ha="center", fontsize=CAPTION, color=color)
     return figure
 
 
@@ -209,6 +214,11 @@ def filters(kernels: np.ndarray | None) -> Figure:
         row, column = divmod(number, columns)
         show(axis, image, (width - columns * 0.95) / 2 + column * 0.95 + 0.04, 0.04 + row * 0.95, 0.87)
     return figure
+
+
+def _excess(names: Iterable[str], room: float) -> float:
+    """Inches that a figure needs beyond the room that it has for the names of its axis."""
+    return max(0.0, text_width(names, 10) - room)
 
 
 def _only_text(title: str, text: str) -> Figure:

@@ -2,25 +2,32 @@
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+LEFT_BEHIND = re.compile(r"(^|/)(\.(?!\.?(/|$))[^/]*|[^/]*~|__pycache__|__MACOSX|[Dd]esktop\.ini|[Tt]humbs\.db)(/|$)")
 
 
 def iter_files(path: Path) -> Iterator[Path]:
     """The file itself, or every file below a folder, in an order that does not depend on the file system.
 
-    What editors and Python leave in a folder does not belong to it; .dvcignore says the same to DVC.
+    What is left behind in a folder does not belong to it.
     """
     if path.is_dir():
         inside = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
-        yield from (path / p for p in sorted(inside) if not any(map(_is_ignored, p.parts)))
+        yield from (path / p for p in sorted(inside) if not is_left_behind(p.as_posix()))
     else:
         yield path
 
 
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.endswith("~") or name == "__pycache__"
+def is_left_behind(name: str) -> bool:
+    """Whether editors, Python or operating systems leave a file or a folder around it, by its name with ``/``.
+
+    .dvcignore has the same list: a file that a stage reads and DVC ignores would be missing in clones.
+    """
+    return LEFT_BEHIND.search(name) is not None
 
 
 def digests(paths: Iterable[str | Path]) -> dict[str, str]:

@@ -10,10 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from classifier import yaml_file
 from classifier.data import annotations
 from classifier.model.serialization import load
+from classifier.prepare import file_tree
+from classifier.runner import files
 from tests.project import STAGES, Project
 from tests.support import own
+from tests.support.tiny import Tiny
 
 TANGO, FLAGS = Path("/usr/share/icons/Tango/32x32"), Path("/usr/share/flags/countries/16x11")
 
@@ -117,6 +121,48 @@ def test_images_are_imported_from_a_url(colors: Project, tmp_path: Path) -> None
     assert colors.repro("annotate") == ["download", "annotate"]
     assert sorted(annotations.read(colors.root / "data/annotations.csv")["image"]) == sorted(before["image"])
     assert "web.zip.dvc" in colors.run("git", "status", "--porcelain", "--", "data/own").stdout
+
+
+def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
+    """Whatever a class is called: a file that trains a model is in DVC's list, and no list has a file more."""
+    folder = tiny.root / "data/own/odd"
+    kept = ("scratch", "logs", "build", "x.egg-info", "node_modules")
+    for name in (*kept, ".hidden", ".venv", "__pycache__", "__MACOSX", "old~"):
+        for inside in (folder / name, folder / name / "deep"):
+            inside.mkdir(parents=True)
+            for file in ("1.png", ".1.png.swp", "1.png~", ".dvcignore", "Thumbs.db", "thumbs.db", "Desktop.ini"):
+                (inside / file).write_bytes(b"*.png")
+    (folder / "linked").symlink_to(folder / "build")
+    tiny.dvc("add", "data/own/odd")
+    md5 = yaml_file.load(tiny.read("data/own/odd.dvc").decode())["outs"][0]["md5"]
+    listed = {entry["relpath"] for entry in json.loads(tiny.read(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"))}
+    assert listed == {f"{name}/{file}" for name in kept for file in ("1.png", "deep/1.png")}
+    tree = file_tree.open_tree(folder)
+    assert set(tree.names) == listed
+    assert {path.relative_to(folder).as_posix() for path in files.iter_files(folder)} == listed
+    (problem,) = tree.problems
+    assert problem.endswith("odd/linked: a link to a folder, which DVC does not follow; copy the folder")
+    assert {".hidden", "old~", "build/Thumbs.db", "build/deep/1.png~"} < set(tree.ignored)
+
+
+@pytest.mark.parametrize(
+    ("good", "says"),
+    [
+        (["cat/1.png", "dog/1.png"], "no test image: of 2 images in 2 classes none could be drawn"),
+        (["train/cat/1.png", "test/dog/1.png"], "no training image of the class dog"),
+        (["1.png"], "no usable image"),
+    ],
+)
+def test_bad_files_are_listed_before_the_reason_to_stop(tiny: Tiny, good: list[str], says: str) -> None:
+    folder = tiny.root / "data/own/pets"
+    for name in (*good, "train/cat/2.png", "3.png", "train/cat/4.xyz"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(own.encode(own.picture((1, 2, 3), 4), "PNG") if name in good else b"no image")
+    command = "python -m tools.check_images data/own/pets 2>&1"
+    lines = tiny.run("sh", "-c", command, status=1).stdout.splitlines()
+    assert lines[0].startswith("problem: data/own/pets")
+    assert sum("problem: " in line for line in lines) >= 2
+    assert says in lines[-1]
 
 
 def test_persons_files_are_never_written(colors: Project) -> None:

@@ -138,6 +138,24 @@ def test_bad_images_raise_one_line(folder: Path) -> None:
     refused("has no image 'b/3.png', which the annotations list")
 
 
+def test_image_of_too_many_pixels_raises_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's process reads with Pillow's own limit, or with ours: a bomb has a name in both."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(StageError, match=r"^a/0\.png: not a readable image: "):
+        AnnotatedImages(folder / "annotations.csv", folder / "images")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(images, "MAX_PIXELS", 29)
+    with pytest.raises(StageError, match=r"^a/0\.png: not a readable image: 5 x 6 pixels are too many; at most 29 are"):
+        AnnotatedImages(folder / "annotations.csv", folder / "images")
+
+
+def test_rows_are_numbered_as_an_editor_shows_them(tmp_path: Path) -> None:
+    rows = ["", GOOD[0], "", '"a/\n1.png",1,dog,train', "  ", "c.png,0,cat,training"]
+    path = write(tmp_path / "annotations.csv", rows)
+    with pytest.raises(StageError, match="row 8: split 'training'"):
+        annotations.read(path)
+
+
 def test_bad_archives_raise_one_line(folder: Path) -> None:
     path = folder / "images.zip"
     with pytest.raises(StageError, match="is missing"):
@@ -153,6 +171,13 @@ def test_bad_archives_raise_one_line(folder: Path) -> None:
         images.reader(path)("a.png")
     with pytest.raises(StageError, match=r"has no image 'b.png'"):
         images.reader(path)("b.png")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", b"compressed" * 100)
+    content = bytearray(path.read_bytes())
+    content[35] ^= 255  # where its compressed bytes begin
+    path.write_bytes(content)
+    with pytest.raises(StageError, match=r"the image 'a.png' is damaged: Error -3 while decompressing data"):
+        images.reader(path)("a.png")
 
 
 def test_zip_has_fixed_time_and_no_compression(tmp_path: Path) -> None:

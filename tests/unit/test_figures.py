@@ -1,5 +1,6 @@
 """The pictures of report."""
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sklearn.metrics import confusion_matrix
 from classifier.data import pictures
 from classifier.data.pictures import drawable_names
 from classifier.evaluate.metrics import by_class
+from classifier.prepare import plots
 from classifier.report import figures, model_summary, page
 
 
@@ -83,8 +85,40 @@ def test_many_classes_stay_readable() -> None:
 
 
 def test_names_that_the_font_cannot_draw_are_numbers(recwarn: pytest.WarningsRecorder) -> None:
-    names = drawable_names(["Straße", "犬", "a$b$c", "x" * 60])
-    assert names == ["Straße", "class 1", "a$b$c", "x" * 23 + "…"]
+    names = drawable_names(["Straße", "犬", "a$b$c", "x" * 60, "y" * 30 + "1", "y" * 30 + "2", "z" * 60, "z" * 61])
+    assert names == [
+        *("Straße", "class 1", "a$b$c", "x" * 12 + "…" + "x" * 11),
+        *("y" * 12 + "…" + "y" * 10 + "1", "y" * 12 + "…" + "y" * 10 + "2", "class 6", "class 7"),
+    ]
     with pictures.style():
-        pictures.png(figures.confusion(np.eye(4, dtype=int), names))
+        pictures.png(figures.confusion(np.eye(8, dtype=int), names))
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["Smileys & Emotion", "a name of forty letters, which is a lot.", "W" * 40])
+def test_captions_names_and_titles_have_room(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every picture no text leaves it; in the grids of images none touches another."""
+    (name,) = drawable_names([name])
+    pixels = np.zeros((6, 1, 8, 8), np.uint8)
+    with pictures.style():
+        grid = figures.picture_grid("T", pixels, [f"{name} 100%\npredicted {name}"] * 6, [False] * 6, 8, "none")
+        no_overlap(grid)
+        counts = np.eye(2, dtype=int)
+        drawn = figures.confusion(counts, [name, "b"]), figures.f1_bars(by_class(counts, [name, "b"]))
+        many = figures.confusion(np.roll(np.eye(50, dtype=int), 1, 0), [f"{name}{number}" for number in range(50)])
+        for figure in (*drawn, many):
+            figure.draw_without_rendering()
+            assert figure.get_tightbbox().x1 <= figure.get_figwidth()  # also of the title
+            assert figure.get_tightbbox().x0 >= 0
+    monkeypatch.setattr("classifier.prepare.plots.png", no_overlap)
+    plots.sample_grid(tmp_path / "samples.png", [(name, pixels), ("b", pixels)])
+
+
+def no_overlap(figure: Any) -> bytes:
+    boxes = [text.get_window_extent() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+    boxes += [image.get_window_extent() for image in figure.findobj(matplotlib.image.AxesImage)]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    return b""

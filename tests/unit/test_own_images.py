@@ -207,6 +207,14 @@ def test_copies_stay_in_one_drawn_split(tmp_path: Path) -> None:
     assert (own.rows.groupby("content")["split"].nunique() == 1).all()
 
 
+def test_classes_that_only_case_or_unicode_form_tells_apart_are_named(tmp_path: Path) -> None:
+    names = ("Cat", "cat", "Caf\u00e9", "Cafe\u0301", "dog")
+    path = write(tmp_path / "pets", {f"{name}/{i}.png": png(n, i) for n, name in enumerate(names) for i in range(6)})
+    own = own_images.load(path, options())
+    line = own_images.thin_classes(own.rows, own.class_names)[0]
+    assert line == "classes whose names differ in case or Unicode form only: Cafe\u0301 and Caf\u00e9, Cat and cat"
+
+
 def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
     path = write(tmp_path / "n", {f"{n}/{i}.png": png(n, i) for n in (1, 10, 2) for i in range(3)})
     assert own_images.load(path, options()).class_names == ["1", "2", "10"]
@@ -231,16 +239,18 @@ def test_unusable_file_is_named_in_one_line(case: str, tmp_path: Path) -> None:
     assert len(own.rows) == len(samples())
 
 
-def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
+def test_what_systems_leave_behind_is_named_and_left_out(tmp_path: Path) -> None:
     left = {
         "cat/.DS_Store": b"x",
         "cat/Thumbs.db": b"x",
         "__MACOSX/cat/._0.png": b"x",
         "desktop.ini": b"x",
+        "cat/0.png~": b"x",
         "README.md": b"",
     }
     own = own_images.load(as_zip(tmp_path / "pets.zip", {**by_class("{name}/{number}.png"), **left}), options())
     assert own.problems == []
+    assert "left out by name, as in .dvcignore: cat/.DS_Store, cat/Thumbs.db" in own.notes[1]
 
 
 def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
@@ -253,17 +263,23 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classifier.data.preprocessing.MAX_PIXELS", 399)
+    monkeypatch.setattr("classifier.data.images.MAX_PIXELS", 399)
     with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
         own_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
 
 
-def test_link_loop_ends(tmp_path: Path) -> None:
+def test_linked_folder_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
     (path / "cat/loop").symlink_to(path)
     own = own_images.load(path, options())
     (problem,) = own.problems
-    assert problem.endswith("cat/loop: a link to a folder around it")
+    assert problem.endswith("cat/loop: a link to a folder, which DVC does not follow; copy the folder")
+
+
+def test_folder_that_dvc_add_would_leave_out_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", by_class("{name}/{number}.png") | {"cat/.dvc/config": b""})
+    with pytest.raises(StageError, match=r"cat: is a DVC repository, whose files `dvc add` leaves out"):
+        own_images.load(path, options())
 
 
 def test_archive_that_leaves_its_folder_or_is_encrypted(tmp_path: Path) -> None:
