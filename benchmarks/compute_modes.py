@@ -30,8 +30,6 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     from classifier.portability import pin_instruction_set
 
     pin_instruction_set(portable)
-    import torch
-
     from classifier.config import params_file
     from classifier.model import compute
     from classifier.model.serialization import ModelConfig, Normalize
@@ -41,6 +39,8 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     from classifier.train.optim import Schedule, make_optimizer
     from classifier.train.order import Batch, Order
     from classifier.train.state import TrainState
+
+    import torch
 
     params, plain = params_file.read()
     train = params.train.model_copy(update={"precision": precision})

@@ -11,12 +11,12 @@ Run nothing else at the same time.
 
 import argparse
 
+from classifier.data import annotations, images
+from classifier.data.dataset import AnnotatedImages
+
 import numpy as np
 import pandas as pd
 from clone import clone, measured
-
-from classifier.data import annotations, images
-from classifier.data.dataset import AnnotatedImages
 
 SIZES = (15_000, 30_000, 60_000, 120_000, 240_000)
 

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from classifier.data import annotations
 from classifier.data.dataset import AnnotatedImages
 from classifier.export import onnx_int8, onnx_session
 from classifier.model import serialization
+
+import numpy as np
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

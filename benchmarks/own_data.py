@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from classifier.evaluate.metrics import wilson_interval
 from tests.project import REPOSITORY, Project
+
+import pandas as pd
 
 TANGO = Path("/usr/share/icons/Tango/32x32")
 SEEDS = (0, 1, 2)

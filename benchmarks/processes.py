@@ -15,10 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from classifier import yaml_file
+
 import pandas as pd
 import yaml
-
-from classifier import yaml_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -24,17 +24,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from classifier.data.dataset import AnnotatedImages
+from classifier.model import zoo
+from classifier.seeds import derive_seed
+from tests.project import Project
+
 import torch
 from clone import clone
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
-
-from classifier.data.dataset import AnnotatedImages
-from classifier.model import zoo
-from classifier.seeds import derive_seed
-from tests.project import Project
 
 PARAMS = {
     "train.model": "mlp", "train.loss": "nll", "train.optimizer": "sgd", "train.schedule": "constant",

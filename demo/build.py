@@ -9,9 +9,6 @@ onnxruntime-web cannot read a model's metadata, so `model.json` beside the model
 channels, height, width, background, samples. Nothing in the page is specific to FashionMNIST.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import contextlib
 import functools
@@ -106,9 +103,9 @@ def write_samples(site: Path) -> dict:
     They are re-encoded, because browsers differ in decoding JPEG and do not support some formats; this way the page
     gets the same pixels as ``evaluate``.
     """
-    from PIL import Image
-
     from classifier.data import annotations
+
+    from PIL import Image
 
     rows = annotations.read(ANNOTATIONS)
     test = rows[rows["split"] == "test"]

@@ -17,9 +17,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from classifier.config.schema import Annotate
 from classifier.data import annotations, images
 from classifier.data.pictures import drawable_names
@@ -30,6 +27,9 @@ from classifier.prepare.registry import DATASETS
 from classifier.progress import progress_bar
 from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
+
+import numpy as np
+import pandas as pd
 
 DECIMALS = 6
 LISTED_FINDINGS = 500  # rows of the table, the worst first

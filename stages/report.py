@@ -12,10 +12,6 @@ import logging
 import sys
 from collections.abc import Callable
 
-import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-
 from classifier import yaml_file
 from classifier.data import images
 from classifier.data.pictures import drawable_names
@@ -24,6 +20,10 @@ from classifier.report import content, figures, model_summary, page
 from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
 from classifier.seeds import derive_seed
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 MISTAKES_DRAWN, SAMPLES_DRAWN = 25, 40
 FINDINGS_SHOWN = 30  # rows with their images

@@ -12,8 +12,6 @@ Stop it with Ctrl-C, or pull the plug: the same command resumes, to the same byt
 
 import sys
 
-import torch
-
 from classifier.data.dataset import load_splits
 from classifier.model import compute
 from classifier.model.serialization import ModelConfig, Normalize
@@ -27,6 +25,8 @@ from classifier.train.losses import make_loss
 from classifier.train.optim import Schedule, make_optimizer
 from classifier.train.order import Order
 from classifier.train.state import TrainState
+
+import torch
 
 
 def main(context: StageContext) -> None:

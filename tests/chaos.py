@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from classifier import yaml_file
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
 from tests.project import STAGES, Project
+
+import psutil
 
 GROWING = "metrics/train/curves.csv"  # shown while it grows by whole rows: what lies there is the beginning of it
 SECONDS = 120  # until a stage must have begun, or a process must be gone

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
-from filelock import FileLock
-
 from tests.project import STAGES, Project, make_project, make_raw
 from tests.support import forking
 from tests.support.browser import Browser, chromium
 from tests.support.tiny import Tiny, make_tiny
+
+import psutil
+import pytest
+from filelock import FileLock
 
 # Longest first, so that all workers end together; the others follow in the order of their files.
 LONGEST = (

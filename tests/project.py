@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from classifier import yaml_file
 from classifier.prepare import idx
 from classifier.prepare.registry import DATASETS, RAW_FILES
 from tests.support import forking
+
+import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]

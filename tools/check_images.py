@@ -6,9 +6,6 @@ run     python -m tools.check_images data/own/NAME
 expect  seconds; exit status 1 if anything cannot be used
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -33,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def look(arguments: argparse.Namespace) -> int:
     """Print what becomes of the images, decoding every one."""
-    import pandas as pd
-
     from classifier.config import params_file
     from classifier.prepare import own_images
+
+    import pandas as pd
 
     params, _ = params_file.read(ROOT / "params.yaml")
     problems: list[str] = []

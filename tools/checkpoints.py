@@ -6,9 +6,6 @@ run     python -m tools.checkpoints [list | prune [--all]]
 expect  a line a run, two seconds (PyTorch reads the checkpoints); those of a stage that is running are never removed
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import json
 import os

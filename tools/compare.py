@@ -10,9 +10,6 @@ Two accuracies on 10,000 images that differ by 0.3 points may well differ by cha
 images on which one model is correct and the other wrong: were the models equally good, each would win half of them.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import io
 import json

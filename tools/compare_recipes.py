@@ -9,9 +9,6 @@ Recipes are compared on validation images that the folds take in turn from the t
 nothing. `python -m tools.compare` compares two trained models on the test images instead.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import hashlib
 import json

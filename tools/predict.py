@@ -9,9 +9,6 @@ Images become pixels as those of the training did. A model that was trained on l
 shows them, needs --invert for a photograph on a light background; a note suggests it.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import csv
 import glob
@@ -29,9 +26,9 @@ from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from classifier.data.preprocessing import Preprocessing
+
+    import numpy as np
 
 MODEL = ROOT / "models" / "classifier.onnx"
 BATCH_SIZE = 256  # images
@@ -245,9 +242,9 @@ class Classifier:
 
     def unlike(self, pixels: "np.ndarray") -> "np.ndarray":
         """Which images have a different background from the test images, ``(N,) bool``."""
-        import numpy as np
-
         from classifier.export import background
+
+        import numpy as np
 
         if self.background == "mixed":
             return np.zeros(len(pixels), bool)

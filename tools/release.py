@@ -10,9 +10,6 @@ expect  a few seconds, most of them for the demo, which needs npm; check ends wi
 `dvc artifacts get URL classifier-onnx --rev v1.0.0` in another project needs the tag, pushed with `git push --tags`.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import hashlib
 import json

@@ -17,9 +17,6 @@ DVC hashes files as they are. A clone that was made with `core.autocrlf=true` be
 Windows line ends, and every stage would run again.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import json
 import logging

@@ -11,9 +11,6 @@ rung is then trained again with fresh seeds, and so are the params as they are. 
 the same command goes on, to the same table.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import contextlib
 import hashlib

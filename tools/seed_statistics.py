@@ -9,9 +9,6 @@ A recipe is everything that dvc.yaml declares for `train` and the stages before 
 code. Recipes are compared on the validation split, so that the test split chooses nothing.
 """
 
-import classifier.runner  # noqa: F401 (first of all: Ctrl-C ends the program without a traceback)
-
-# isort: split
 import argparse
 import logging
 import os

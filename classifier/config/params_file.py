@@ -8,11 +8,11 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import ValidationError
-
 from classifier import yaml_file
 from classifier.config.schema import Params, Section
 from classifier.errors import ParamsError
+
+from pydantic import ValidationError
 
 Schema = TypeVar("Schema", bound=Section)
 

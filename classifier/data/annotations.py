@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from classifier.errors import StageError
+
+import pandas as pd
 
 COLUMNS = ["image", "label", "class_name", "split"]
 SPLITS = ["train", "val", "test"]

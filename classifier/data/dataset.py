@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from torch.utils.data import Dataset
-
 from classifier.data import annotations, images
 from classifier.errors import StageError
 from classifier.progress import progress_bar
 from classifier.threads import map_ahead
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
 
 READ_AHEAD = 8  # batches
 

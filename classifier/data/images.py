@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from classifier.errors import StageError
+
 import numpy as np
 from PIL import Image
-
-from classifier.errors import StageError
 
 MODES = {"L": 1, "RGB": 3}  # Pillow's mode: number of channels
 MAX_PIXELS = 89_478_485  # Pillow's limit: a file that unpacks to more may be a decompression bomb

@@ -3,15 +3,18 @@
 The bytes are the same every time and on every machine.
 """
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 DPI = 110
 INK, LINES = "#1f2328", "#d0d7de"  # colors of text and axes; in the report, CSS variables replace both
@@ -23,7 +26,6 @@ def drawable_names(class_names: Sequence[str]) -> list[str]:
 
     Figures make room for what ``text_width`` says of these names.
     """
-    from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = font.get_charmap().keys()
@@ -38,8 +40,6 @@ def drawable_names(class_names: Sequence[str]) -> list[str]:
 
 def text_width(lines: Iterable[str], size: float) -> float:
     """Inches that the longest line takes in a picture, in points of the font; call it inside ``style``."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
 
     font = FontProperties(size=size)
     return max(float(text_to_path.get_text_width_height_descent(line, font, False)[0]) for line in lines) / 72
@@ -48,7 +48,6 @@ def text_width(lines: Iterable[str], size: float) -> float:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw with matplotlib's defaults and these settings, ignoring the matplotlibrc of this machine."""
-    import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -65,16 +64,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def png(figure: "Figure") -> bytes:
+def png(figure: Figure) -> bytes:
     """A PNG with a white background, without matplotlib's version in it."""
-    import io
 
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
     return out.getvalue()
 
 
-def blank_axes(figure: "Figure", top: float = 0) -> "Axes":
+def blank_axes(figure: Figure, top: float = 0) -> Axes:
     """Invisible axes over a figure but for a title's room: x and y in inches from their upper left corner.
 
     One plane for many images: axes for each would take ten times as long.
@@ -90,7 +88,7 @@ def blank_axes(figure: "Figure", top: float = 0) -> "Axes":
     return axis
 
 
-def show(axis: "Axes", image: "np.ndarray", left: float, top: float, side: float) -> None:
+def show(axis: Axes, image: np.ndarray, left: float, top: float, side: float) -> None:
     """Draw ``(C, H, W) uint8`` into a square of ``blank_axes``, in inches, keeping the aspect ratio."""
     height, width = image.shape[1:]
     scale = side / max(height, width)

@@ -7,11 +7,11 @@ stated background, palette, CMYK and 1 bit converted, then brought to the size o
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from classifier.data.images import open_image, reason
 from classifier.errors import StageError
+
+import numpy as np
+from PIL import Image, ImageOps
 
 FILTER = Image.Resampling.LANCZOS
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")

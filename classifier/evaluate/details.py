@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from classifier.evaluate import metrics
+
 import numpy as np
 import pandas as pd
-
-from classifier.evaluate import metrics
 
 DECIMALS = 6
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from classifier.errors import StageError
 from classifier.evaluate import metrics
+
+import numpy as np
+import pandas as pd
 
 PROBABILITY = "probability of "  # begins the name of a column
 TEXT = ("image", "label", "predicted")

@@ -5,14 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
 from classifier.experiments import space
 from classifier.experiments.halving import CONFIRMED, SEED, Halving, confirm_key, shortest_suffix
 from classifier.experiments.statistics import Comparison, paired_by_seed
 from classifier.report import figures, page
 from classifier.runner import files
+
+import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,11 @@ import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
 from classifier.config import params_file
 from classifier.config.schema import Count, Params, Section, Seed
 from classifier.errors import ParamsError
+
+from pydantic import Field, model_validator
 
 SEARCH_FILE = Path("search.yaml")
 SEARCHED = ("train", "models", "losses", "optimizers", "schedules")

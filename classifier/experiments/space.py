@@ -10,9 +10,9 @@ from classifier.runner.declaration import get_by_key
 from classifier.seeds import derive_seed
 
 if TYPE_CHECKING:
-    import optuna
-
     from classifier.experiments.settings import Axis, Search
+
+    import optuna
 
 VARIANTS = {
     "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from classifier.data import info as dataset_info
 from classifier.data.dataset import AnnotatedImages
 from classifier.data.preprocessing import Preprocessing
@@ -14,6 +12,8 @@ from classifier.errors import StageError
 from classifier.export import background, onnx_file
 from classifier.model.serialization import ModelConfig
 from classifier.runner.context import StageContext
+
+import pandas as pd
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import pandas as pd
-
 from classifier import yaml_file
 from classifier.model.serialization import ModelConfig
+
+import jinja2
+import pandas as pd
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 PROJECT = "fashion-mnist-pipeline"

@@ -8,14 +8,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from classifier.model.inference import fold_batch_norm
+from classifier.model.serialization import ModelConfig, Normalize
+
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
 from torch import nn
-
-from classifier.model.inference import fold_batch_norm
-from classifier.model.serialization import ModelConfig, Normalize
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 

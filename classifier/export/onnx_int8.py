@@ -5,10 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
 from classifier.config.schema import Export
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
@@ -18,6 +14,10 @@ from classifier.export.onnx_session import create_session
 from classifier.export.onnx_validate import accuracy as accuracy_of
 from classifier.export.onnx_validate import run
 from classifier.model.compute import Backend
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 NAME = "classifier.int8.onnx"
 OFF = "export.int8 is false in params.yaml: there is no model in 8 bits.\n"

@@ -5,18 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
-import torch
-from torch import nn
-
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.export.onnx_file import INPUT, OUTPUTS
 from classifier.model.compute import Backend
 from classifier.model.inference import predict_logits
 from classifier.model.serialization import ModelConfig, Normalize
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
 
 BATCH_SIZE = 500  # images
 BATCH_SIZES = (1, 7, 257)  # images; odd, so that none is a multiple of a vector width

@@ -6,11 +6,11 @@ import os
 import platform
 from dataclasses import dataclass
 
-import torch
-
 from classifier import portability
 from classifier.config.schema import Compute
 from classifier.errors import StageError
+
+import torch
 
 MAX_AUTO_THREADS = 8  # more gain nothing: a batch is cut into a few parts
 

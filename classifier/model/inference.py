@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from classifier.model.compute import Backend, use_one_thread
+from classifier.model.serialization import ModelConfig, Normalize
+from classifier.threads import map_ahead
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from classifier.model.compute import Backend, use_one_thread
-from classifier.model.serialization import ModelConfig, Normalize
-from classifier.threads import map_ahead
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.data.dataset import AnnotatedImages
+from classifier.errors import StageError, shorten
+from classifier.model import zoo
+
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-
-from classifier.data.dataset import AnnotatedImages
-from classifier.errors import StageError, shorten
-from classifier.model import zoo
 
 KEY = "model"  # one metadata key only: safetensors writes several in random order
 

@@ -4,23 +4,22 @@ The forms: a folder for each class, with or without folders for the splits; a ta
 images as bytes, or with pixels; IDX files. Each in a folder or in an archive.
 """
 
+import gzip
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from classifier.config.schema import Annotate
 from classifier.data import info as dataset_info
 from classifier.errors import StageError, shorten
-from classifier.prepare import file_tree, tables
+from classifier.prepare import file_tree, idx, tables
 from classifier.prepare.file_tree import FileTree
 from classifier.prepare.splits import SPLITS
 
-if TYPE_CHECKING:
-    from classifier.config.schema import Annotate
+import numpy as np
+import pandas as pd
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
@@ -45,7 +44,7 @@ class Collection:
     """
 
     rows: pd.DataFrame
-    read: Callable[[str], "bytes | np.ndarray"]
+    read: Callable[[str], bytes | np.ndarray]
     notes: list[str]
     info: dict[str, str] = field(default_factory=dict)
 
@@ -55,7 +54,7 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text)), text
 
 
-def read(path: Path, options: "Annotate", problems: list[str]) -> Collection:
+def read(path: Path, options: Annotate, problems: list[str]) -> Collection:
     """What lies at a path: a folder, an archive or a table.
 
     Args:
@@ -140,7 +139,7 @@ def _has_split_folders(names: Iterable[str]) -> bool:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _from_tables(path: Path, tree: FileTree, names: list[str], options: "Annotate", problems: list[str]) -> Collection:
+def _from_tables(path: Path, tree: FileTree, names: list[str], options: Annotate, problems: list[str]) -> Collection:
     parts, notes = [], []
     pixels: dict[str, bytes | np.ndarray] = {}
     of_splits = len(names) > 1 or "/" in names[0]
@@ -224,9 +223,6 @@ def _twice(path: Path, rows: pd.DataFrame) -> list[str]:
 
 
 def _from_idx(path: Path, tree: FileTree, names: list[str]) -> Collection:
-    import gzip
-
-    from classifier.prepare import idx
 
     by_part: dict[str, dict[str, str]] = {}
     for name in names:

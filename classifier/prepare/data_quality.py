@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from classifier.prepare.splits import cut_groups
+
 import numpy as np
 import pandas as pd
-
-from classifier.prepare.splits import cut_groups
+from scipy.spatial import cKDTree
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
 BLOCKS = (2, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
@@ -177,7 +178,6 @@ def _parts(pairs: np.ndarray, nbytes: int) -> list[np.ndarray]:
 
 def _candidates(means: np.ndarray, radius: float) -> np.ndarray:
     """Pairs whose means are that near, ``(P, 2) int``, the smaller number first; not too many of them."""
-    from scipy.spatial import cKDTree
 
     tree = cKDTree(means)
     if (tree.count_neighbors(tree, radius) - len(means)) / 2 <= MAX_CANDIDATES:

@@ -6,9 +6,9 @@ Source: yann.lecun.com/exdb/mnist, "FILE FORMATS FOR THE MNIST DATABASE".
 import struct
 from pathlib import Path
 
-import numpy as np
-
 from classifier.errors import StageError
+
+import numpy as np
 
 UINT8 = 8
 

@@ -6,12 +6,8 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from PIL import Image, UnidentifiedImageError
-
+from classifier.config.schema import Annotate
 from classifier.data import images, preprocessing
 from classifier.data.preprocessing import Preprocessing
 from classifier.errors import StageError, shorten
@@ -20,8 +16,9 @@ from classifier.prepare.collection import Collection, natural_key
 from classifier.progress import progress_bar
 from classifier.threads import map_ahead
 
-if TYPE_CHECKING:
-    from classifier.config.schema import Annotate
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
@@ -74,7 +71,7 @@ def count_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load(path: Path, options: "Annotate", problems: list[str] | None = None) -> OwnImages:
+def load(path: Path, options: Annotate, problems: list[str] | None = None) -> OwnImages:
     """Look at a folder, archive or table, and at the head of each image file.
 
     Args:
@@ -149,7 +146,7 @@ def _explain(error: Exception) -> str:
     return images.reason(error)
 
 
-def _choose(looks: list[_Look], options: "Annotate") -> tuple[Preprocessing, list[str]]:
+def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[str]]:
     """Channels and size: as the params say, or from the data."""
     channels = (1 if all(look.is_gray for look in looks) else 3) if options.channels == "auto" else options.channels
     sizes = {look.size for look in looks}

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from classifier.data import images
 from classifier.errors import StageError
 from classifier.prepare.data_quality import DataQuality
+
+import numpy as np
+import pandas as pd
 
 BATCH = 256  # images whose figures are computed at once
 SAMPLES_PER_CLASS = 10
@@ -31,7 +31,7 @@ class Packed:
     kept: np.ndarray
     problems: list[str] = field(default_factory=list)
     quality: DataQuality = field(default_factory=DataQuality)
-    histogram: "np.ndarray | int" = 0
+    histogram: np.ndarray | int = 0
     samples: dict[int, list[np.ndarray]] = field(default_factory=dict)
     _pixels: list[np.ndarray] | None = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Packed:
 
 
 def pack(
-    rows: pd.DataFrame, decoded: Iterable[tuple[int, "np.ndarray | StageError"]], archives: dict[bool, Path], skip: bool
+    rows: pd.DataFrame, decoded: Iterable[tuple[int, np.ndarray | StageError]], archives: dict[bool, Path], skip: bool
 ) -> Packed:
     """Write each image to the archive of its split.
 

@@ -1,26 +1,24 @@
 """Images shown as a DVC plot."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from classifier.data.pictures import blank_axes, png, show, style, text_width
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from matplotlib.figure import Figure
 
 MAX_CLASSES = 40  # in a picture; of more, the first
 CELL, NAMES = 0.64, 1.6  # inches: the side of an image with the room around it, the least width of the names
 FONT = 10  # points
 
 
-def sample_grid(path: Path, rows: "list[tuple[str, np.ndarray]]") -> None:
+def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
     """One row of images per class, with the class name on the left; not more classes than can be looked at.
 
     Args:
         path: the PNG to write.
         rows: class names with their images, ``(columns, C, H, W)`` uint8 each.
     """
-    from matplotlib.figure import Figure
 
     more = len(rows) - MAX_CLASSES
     rows = rows[:MAX_CLASSES]

@@ -17,6 +17,18 @@ from urllib.parse import urlsplit
 
 from classifier.prepare.registry import RawFile
 
+import fsspec
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponseError,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    InvalidURL,
+)
+from fsspec.callbacks import TqdmCallback
+from fsspec.exceptions import FSTimeoutError
+
 DEBIAN = "debian:"
 RETRIES = 2  # of each file, with a growing pause, after failures that may be temporary
 MAX_BACKOFF_SECONDS = 8
@@ -97,17 +109,6 @@ def _read_either(base: str, name: str, timeout_seconds: float) -> bytes:
 
 
 def _read(url: str, timeout_seconds: float) -> bytes:
-    import fsspec
-    from aiohttp import (
-        ClientConnectorError,
-        ClientError,
-        ClientResponseError,
-        ClientTimeout,
-        ConnectionTimeoutError,
-        InvalidURL,
-    )
-    from fsspec.callbacks import TqdmCallback
-    from fsspec.exceptions import FSTimeoutError
 
     options = {}
     if url.startswith(("http:", "https:")):

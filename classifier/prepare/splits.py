@@ -1,14 +1,13 @@
 """Training, validation and test split: as the images come, or drawn by a seed."""
 
 import itertools
-from typing import TYPE_CHECKING
+import warnings
 
-import pandas as pd
-
+from classifier.config.schema import Annotate
 from classifier.errors import StageError
 
-if TYPE_CHECKING:
-    from classifier.config.schema import Annotate
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
 
 SPLITS = {
     "train": "train", "training": "train",
@@ -35,9 +34,6 @@ def draw(rows: pd.DataFrame, fraction: float, seed: int, fold: int = 0) -> pd.In
         drawn = shuffled.index[(place >= fold * size) & (place < (fold + 1) * size)]
         rare = rows[~rows[by].isin(rows.loc[drawn, by])].groupby(by).filter(lambda of_class: len(of_class) >= ENOUGH)
         return drawn.append(rare.groupby(by).sample(1, random_state=seed).index) if len(rare) else drawn
-    import warnings
-
-    from sklearn.model_selection import StratifiedGroupKFold
 
     groups = rows["group"].where(rows["group"] != "", "row " + rows.index.astype(str))
     folds = min(max(2, round(1 / fraction)), groups.nunique(), rows[by].value_counts().max())
@@ -51,7 +47,7 @@ def draw(rows: pd.DataFrame, fraction: float, seed: int, fold: int = 0) -> pd.In
     return of_groups
 
 
-def complete(rows: pd.DataFrame, options: "Annotate") -> list[str]:
+def complete(rows: pd.DataFrame, options: Annotate) -> list[str]:
     """Give every row a split, in place, and return what was drawn, a line each.
 
     Rows without a split are training images; what is missing is drawn from those.

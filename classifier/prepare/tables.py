@@ -11,16 +11,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from classifier.config.schema import Annotate
 from classifier.errors import StageError, shorten
 from classifier.prepare.splits import SPLITS
 
-if TYPE_CHECKING:
-    from classifier.config.schema import Annotate
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # In this order; letters and digits of a column's name are compared.
@@ -47,7 +47,7 @@ class Table:
     """
 
     rows: pd.DataFrame
-    contents: "list[bytes | np.ndarray] | None"
+    contents: list[bytes | np.ndarray] | None
     notes: list[str]
     problems: list[str]
 
@@ -57,7 +57,7 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def read(where: str, name: str, content: bytes, options: "Annotate", files: Sequence[str]) -> Table:
+def read(where: str, name: str, content: bytes, options: Annotate, files: Sequence[str]) -> Table:
     """Read a table.
 
     Args:
@@ -157,8 +157,6 @@ def _json_row(where: str, number: int, line: str) -> dict[str, Any]:
 
 
 def _load_parquet(content: bytes) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
@@ -177,7 +175,7 @@ def _load_parquet(content: bytes) -> pd.DataFrame:
 # --- columns --------------------------------------------------------------------------------------------------------
 
 
-def _choose(where: str, frame: pd.DataFrame, options: "Annotate", files: Sequence[str]) -> dict[str, str]:
+def _choose(where: str, frame: pd.DataFrame, options: Annotate, files: Sequence[str]) -> dict[str, str]:
     """The columns by what they are: named by params, or guessed."""
     chosen: dict[str, str] = {}
     known = ", ".join(map(str, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
@@ -247,7 +245,7 @@ def _holds_images(frame: pd.DataFrame, column: str) -> bool:
     return bool(column) and len(frame) > 0 and isinstance(frame[column].iloc[0], bytes | dict | list)
 
 
-def _one_image(where: str, value: Any, line: int) -> "bytes | np.ndarray":
+def _one_image(where: str, value: Any, line: int) -> bytes | np.ndarray:
     if isinstance(value, dict):
         value = value.get("bytes")
     if isinstance(value, bytes):
@@ -264,7 +262,7 @@ def _one_image(where: str, value: Any, line: int) -> "bytes | np.ndarray":
     raise StageError(f"{where}, row {line}: holds neither the bytes of an image nor its pixels from 0 to 255")
 
 
-def _from_columns(where: str, frame: pd.DataFrame) -> "list[bytes | np.ndarray]":
+def _from_columns(where: str, frame: pd.DataFrame) -> list[bytes | np.ndarray]:
     try:
         values = frame.to_numpy(np.int64)
     except ValueError as error:

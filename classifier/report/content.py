@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-
 from classifier.data import images
 from classifier.errors import StageError
 from classifier.evaluate.metrics import wilson_interval
 from classifier.report import figures, page
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 
 def read_details(path: Path) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from classifier.data.pictures import INK, LINES, blank_axes, show, text_width
+
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-
-from classifier.data.pictures import INK, LINES, blank_axes, show, text_width
 
 MAX_CLASSES_WITH_COUNTS = 20  # classes; a larger confusion matrix has no numbers in its cells
 MAX_CLASSES = 40  # that a picture shows; of more, it shows those that go wrong most

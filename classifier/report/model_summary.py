@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.errors import StageError
+
 import numpy as np
 from safetensors import SafetensorError, safe_open
-
-from classifier.errors import StageError
 
 MAX_FILTERS = 64  # that the figure shows
 KEY = "model"  # the metadata key, see serialization.py; not imported from there, since that needs PyTorch

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from classifier.data import pictures
 from classifier.report import figures
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "report.html.jinja"
@@ -36,7 +35,7 @@ class Picture:
     svg: str
 
 
-def picture(draw: Callable[[], "Figure"]) -> Picture:
+def picture(draw: Callable[[], Figure]) -> Picture:
     """Draw a figure and render it in both formats."""
     with pictures.style():
         figure = draw()
@@ -74,7 +73,6 @@ def versions(libraries: Sequence[str]) -> dict[str, str]:
 
 def write(path: Path, template: Path = TEMPLATE, **content: Any) -> int:
     """Render a template, which may include ``style.css``, with all values escaped. Returns the size in bytes."""
-    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import signal
 import sys
@@ -9,11 +10,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from classifier import runner
+import classifier
 from classifier.errors import StageError
 from classifier.runner.logs import configure_logging, discard
 
-ROOT = Path(runner.ROOT)  # of the clone
+ROOT = Path(classifier.ROOT)  # of the clone
 # The libraries' words where they raise no MemoryError.
 OUT_OF_MEMORY = re.compile(r".*(?:allocate memory|bad.alloc|out of memory|failed to map segment|start new thread).*")
 
@@ -25,12 +26,23 @@ def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
         command: as it is typed after ``python -m``: ``stages.train``.
         doc: the script's docstring.
     """
+    refuse_other_clone(Path(os.path.realpath(sys.argv[0])), command)
     parser = argparse.ArgumentParser(
         prog=f"python -m {command}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     return parser
+
+
+def refuse_other_clone(script: Path, command: str) -> None:
+    """End the program if its script is of one clone and the code of another, whose environment it uses."""
+    clone = script.parents[1] if script.name == f"{command.rpartition('.')[2]}.py" else ROOT
+    if clone != ROOT and (clone / "classifier" / "runner").is_dir():
+        sys.exit(
+            f"{sys.argv[0]}: error: this Python has the code of {ROOT}; run `python -m {command}` in {clone},"
+            " or `make setup` there"
+        )
 
 
 def run_tool(

@@ -1,6 +1,7 @@
 """What a stage may read and write, and how its outputs are published."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,7 +97,6 @@ class StageContext:
 
         What it stands for is noted in the scratch folder of that name, for `python -m tools.checkpoints`.
         """
-        import hashlib
 
         decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from classifier.errors import StageError
 
+import filelock
+
 SCRATCH = Path("scratch")  # unknown to git and DVC: locks and checkpoints
 LOCK_WAIT_SECONDS = 5  # an orphaned run notices and stops well within them
 
@@ -18,7 +20,6 @@ def exclusive(name: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[No
     Raises:
         StageError: another process holds it; the line names the process.
     """
-    import filelock
 
     SCRATCH.mkdir(exist_ok=True)
     holder = SCRATCH / f"{name}.pid"

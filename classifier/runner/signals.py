@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import psutil
+
 POLL_SECONDS = 0.5  # between two looks at the parent processes; a look costs 0.1 ms
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
@@ -111,7 +113,6 @@ class StopSignals:
     def _is_orphan(self) -> bool:
         if self._parents is None:
             return False
-        import psutil
 
         try:
             alive = [p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self._parents]
@@ -129,7 +130,6 @@ def _parents_up_to_dvc() -> list[Any] | None:
     """
     if "DVC_STAGE" not in os.environ or _proc_is_of_others():
         return None
-    import psutil
 
     parents: list[Any] = []
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
@@ -154,7 +154,6 @@ def _proc_is_of_others() -> bool:
 
 def _was_started_by_dvc(process: Any) -> bool:
     """Whether DVC started a process, or an ancestor of it, as a stage."""
-    import psutil
 
     try:
         return "DVC_STAGE" in process.environ()

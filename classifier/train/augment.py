@@ -3,15 +3,12 @@
 All functions take ``(N, C, H, W) uint8`` and return the same: bytes cost a quarter of what floats would.
 """
 
-from typing import TYPE_CHECKING
+from classifier.config.schema import Augment
 
 import torch
 
-if TYPE_CHECKING:
-    from classifier.config.schema import Augment
 
-
-def augment(images: torch.Tensor, config: "Augment") -> torch.Tensor:
+def augment(images: torch.Tensor, config: Augment) -> torch.Tensor:
     """Apply what ``train.augment`` asks for to one batch."""
     if config.hflip:
         images = hflip(images)

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 
 LOG_TEMPERATURES = (-4.0, 4.0)  # where the temperature is looked for: 0.018 to 55
@@ -22,7 +23,6 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         logits: ``(N, classes) float``; of validation images, never of test images.
         labels: ``(N,) int64``.
     """
-    from scipy.optimize import minimize_scalar
 
     logits = logits.double()
 

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from classifier.runner import files
+
+import torch
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from classifier.errors import StageError
+from classifier.model.compute import seed_generators
+from classifier.seeds import derive_seed
+
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
-
-from classifier.errors import StageError
-from classifier.model.compute import seed_generators
-from classifier.seeds import derive_seed
 
 
 def world_size() -> int:

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-
 from classifier.config.schema import Train
 from classifier.model.compute import Backend, start_training_thread
 from classifier.train import distributed
 from classifier.train.losses import Criterion
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 PART = 64  # images, at most; smaller parts fit the caches no better, and each costs the overhead of a whole model
 SMALLEST_PART = 2  # images: batch normalization of a vector needs two

@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from classifier.config.schema import Train
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import DivergedError, PausedError
@@ -26,6 +23,9 @@ from classifier.train.meter import Row
 from classifier.train.optim import Schedule
 from classifier.train.order import Batch
 from classifier.train.state import TrainState
+
+import torch
+from torch import nn
 
 VALIDATION_BATCH_SIZE = 250  # images; the last bits of the loss depend on it, so it is not a param
 FETCH_STEPS = 10  # between two looks at what an accelerator has computed; each look waits until it has caught up

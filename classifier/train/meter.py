@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from classifier.train import distributed
+
 import torch
 from torch import Tensor
-
-from classifier.train import distributed
 
 Row = dict[str, float]  # of the history: an epoch's figures
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from classifier.model.compute import start_training_thread
+
 import torch
 from torch import Tensor
-
-from classifier.model.compute import start_training_thread
 
 
 class Muon(torch.optim.Optimizer):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from classifier.train.muon import Muon
+
 import torch
 from torch import nn
-
-from classifier.train.muon import Muon
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from classifier.config.schema import Pruning, Train
 from classifier.data.dataset import AnnotatedImages
 from classifier.seeds import derive_seed, derive_seeds
 from classifier.train import distributed
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import fnmatch
 import logging
 from pathlib import Path
 
+from classifier.errors import ParamsError, StageError
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-
-from classifier.errors import ParamsError, StageError
 
 NONE = "none"  # the file in models/pretrained/ that means fresh weights
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from classifier.errors import StageError
 from classifier.runner import stage
@@ -34,8 +34,8 @@ from classifier.runner.lock import SCRATCH
 from classifier.runner.logs import configure_logging
 from classifier.runner.signals import StopSignals
 
-if TYPE_CHECKING:
-    import torch
+import torch
+import torch.distributed as dist
 
 TIMEOUT = timedelta(minutes=5)  # for a process that lives but does not answer; one that dies is noticed at once
 POLL_SECONDS = 0.5  # between two looks at the parent process
@@ -136,7 +136,7 @@ class ProcessGroup:
     world_size: int = 1
     rank: int = 0
     store: Any = None
-    children: "dict[int, subprocess.Popen[bytes]]" = field(default_factory=dict)
+    children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start_children(self, port: int) -> None:
         """Start ranks 1, 2, ... on this machine."""
@@ -173,7 +173,6 @@ class ProcessGroup:
 
     def explain(self, error: Exception) -> Exception:
         """The error to report: if another process is gone, that is the cause of this one."""
-        import torch
 
         end = time.monotonic() + 5  # the connection breaks before the system says that the process is gone
         broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
@@ -212,7 +211,6 @@ def launch(context: StageContext, world_size: int) -> Iterator[ProcessGroup]:
         yield group
         return
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what `setup_module` needs
-    import torch.distributed as dist
 
     if "RANK" in os.environ:
         group.store, group.rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
@@ -244,7 +242,7 @@ def _world_size_of_launcher() -> int:
     return int(os.environ["WORLD_SIZE"])
 
 
-def init_process_group(group: ProcessGroup, device: "torch.device", fingerprint: str) -> None:
+def init_process_group(group: ProcessGroup, device: torch.device, fingerprint: str) -> None:
     """Wait for the other processes, make sure that they are about to do the same, and connect.
 
     Args:
@@ -257,8 +255,6 @@ def init_process_group(group: ProcessGroup, device: "torch.device", fingerprint:
     """
     if group.world_size == 1:
         return
-    import torch
-    from torch import distributed as dist
 
     store, world_size = group.store, group.world_size
     store.set(f"fingerprint/{group.rank}", fingerprint)

@@ -7,10 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
-import torch
-from torch import nn
-
 from classifier import portability
 from classifier.model import compute, serialization
 from classifier.model.inference import predict_logits
@@ -21,6 +17,10 @@ from classifier.tensorboard import TensorBoardLogger
 from classifier.train import calibration
 from classifier.train.loop import VALIDATION_BATCH_SIZE, Task
 from classifier.train.meter import Row
+
+import pandas as pd
+import torch
+from torch import nn
 
 ENVIRONMENT = Path("models/environment.json")
 CURVES = "metrics/train/curves.csv"

@@ -3,9 +3,6 @@
 import logging
 import math
 
-import torch
-from torch import nn
-
 from classifier import portability
 from classifier.config.schema import Train
 from classifier.data import images
@@ -15,6 +12,9 @@ from classifier.model import compute, zoo
 from classifier.model.compute import Backend
 from classifier.model.serialization import ModelConfig, Normalize
 from classifier.seeds import derive_seed
+
+import torch
+from torch import nn
 
 WHITENING_IMAGES = 2000  # evenly spread over the training images; each has hundreds of patches
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's weights, by channel

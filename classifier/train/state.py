@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-import torch
-from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
-
 from classifier.config.schema import Train
 from classifier.train.early_stopping import EarlyStopping
 from classifier.train.meter import Meter, Row
 from classifier.train.order import Order
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @dataclass

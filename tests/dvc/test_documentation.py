@@ -3,10 +3,10 @@
 import json
 import re
 
-import pytest
-
 from classifier import yaml_file
 from tests.project import REPOSITORY, Project, ran
+
+import pytest
 
 
 def commands(mark: str) -> list[str]:

@@ -2,10 +2,10 @@
 
 import json
 
+from tests.project import Project, wait_for
+
 import pandas as pd
 import pytest
-
-from tests.project import Project, wait_for
 
 
 @pytest.mark.experiments

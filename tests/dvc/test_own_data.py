@@ -7,9 +7,6 @@ import shutil
 import threading
 from pathlib import Path
 
-import pandas as pd
-import pytest
-
 from classifier import yaml_file
 from classifier.data import annotations
 from classifier.model.serialization import load
@@ -18,6 +15,9 @@ from classifier.runner import files
 from tests.project import STAGES, Project
 from tests.support import own
 from tests.support.tiny import Tiny
+
+import pandas as pd
+import pytest
 
 TANGO, FLAGS = Path("/usr/share/icons/Tango/32x32"), Path("/usr/share/flags/countries/16x11")
 

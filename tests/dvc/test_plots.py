@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from tests.project import Project
+
+import pandas as pd
 
 PICTURES = ("confusion", "f1", "reliability", "mistakes", "samples", "filters")
 

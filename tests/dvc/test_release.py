@@ -5,11 +5,11 @@ import re
 import subprocess
 import sys
 
+from tests.project import Project
+
 import pandas as pd
 import pytest
 import yaml
-
-from tests.project import Project
 
 
 def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> None:

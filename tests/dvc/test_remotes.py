@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.project import Project, wait_for
+
+import pytest
 
 
 @pytest.fixture

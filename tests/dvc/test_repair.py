@@ -4,11 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.chaos import DVC_CUT_OFF
 from tests.project import REPOSITORY, Project, kill_group
 from tests.support.tiny import Tiny
+
+import pytest
 
 
 def repaired(project: Project) -> str:

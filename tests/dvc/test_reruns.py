@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from dvc.repo import Repo
-
 from classifier import yaml_file
 from tests.project import STAGES, Project, ran
 from tests.support.tiny import Tiny
+
+import pytest
+from dvc.repo import Repo
 
 # The stages that see a change of the key itself; what follows from them reruns if their outs change.
 # A key that stands in no row fails the test. The chosen model is mlp, the chosen optimizer sgd.

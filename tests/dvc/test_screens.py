@@ -7,10 +7,10 @@ import shutil
 import venv
 from pathlib import Path
 
+from tests.project import Project
+
 import pandas as pd
 import pytest
-
-from tests.project import Project
 
 COLUMNS = 120
 FIGURES = ("accuracy", "loss", "f1", "ece", "val_acc", "val_loss", "train_acc", "train_loss")

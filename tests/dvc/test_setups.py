@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.project import Project, ran
 from tests.support.tiny import FIRST, OUTS, Tiny
+
+import pytest
 
 
 def change_and_go_back(project: Tiny) -> None:

@@ -3,10 +3,10 @@
 import re
 import signal
 
-import pytest
-
 from tests.project import Project, kill_group, wait_for
 from tests.support.recipes import ENDLESS, SAVED, set_clock_back, states
+
+import pytest
 
 
 def checkpoints_tool(project: Project, *words: str, status: int = 0) -> list[str]:

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.project import Project, kill_group
+from tests.support.browser import Browser, cannot_run
+from tests.support.linear import write_linear_model
+
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -21,10 +25,6 @@ from selenium.common import TimeoutException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-
-from tests.project import Project, kill_group
-from tests.support.browser import Browser, cannot_run
-from tests.support.linear import write_linear_model
 
 EXACT = 2e-5  # predict rounds to six decimals; WebAssembly adds in another order
 

@@ -5,11 +5,11 @@ import re
 import resource
 import subprocess
 
-import pytest
-
 from tests.project import Project
 from tests.support.tiny import OUTS as TINY_OUTS
 from tests.support.tiny import Tiny
+
+import pytest
 
 TRAIN_OUTS = ("models/classifier.safetensors", "metrics/train.json", "metrics/train/curves.csv")
 OWN_MOUNTS = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-ec"]

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.project import Project, kill_group, wait_for
+from tests.support.recipes import LONG, checkpoints
+
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
-
-from tests.project import Project, kill_group, wait_for
-from tests.support.recipes import LONG, checkpoints
 
 MODEL, CURVE = "models/classifier.safetensors", "metrics/train/curves.csv"
 

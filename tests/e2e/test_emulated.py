@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from classifier.portability import cpu_flags
 from tests.project import REPOSITORY
+
+import pytest
 
 pytestmark = [
     pytest.mark.emulated,

@@ -7,14 +7,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image
-
 from tests.project import REPOSITORY, Project
 from tests.support import own
 from tests.support.browser import cannot_run, find_program
 from tests.support.linear import write_linear_model
+
+import numpy as np
+import pytest
+from PIL import Image
 
 EXAMPLES = REPOSITORY / "examples"
 

@@ -8,12 +8,12 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.chaos import Chaos
 from tests.project import STAGES, Project, kill_group, wait_for
 from tests.support.recipes import ENDLESS, LONG, SAVED, checkpoints, newer, set_clock_back, states
 from tests.support.tiny import FIRST, METRICS, Tiny
+
+import pytest
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import json
 
-import pytest
-import torch
-
 from classifier import portability
 from tests.project import REPOSITORY, Project
+
+import pytest
+import torch
 
 KNOWN = REPOSITORY / "tests/data/operations.json"
 

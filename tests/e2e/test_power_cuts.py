@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.project import REPOSITORY, Project
+
+import pytest
 
 
 def kills(case: str, folder: Path, root: Path = REPOSITORY) -> list[dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import pytest
-
 from tests.project import Project
 from tests.support.refusals import LAUNCHED, refusals
+
+import pytest
 
 pytestmark = pytest.mark.distributed
 

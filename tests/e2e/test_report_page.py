@@ -5,18 +5,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from classifier.data import pictures
+from classifier.evaluate import predictions
+from classifier.report import content
+from tests.project import Project
+from tests.support.browser import Browser
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
-
-from classifier.data import pictures
-from classifier.evaluate import predictions
-from classifier.report import content
-from tests.project import Project
-from tests.support.browser import Browser
 
 MISTAKES = 30
 

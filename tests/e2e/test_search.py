@@ -10,15 +10,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import psycopg
-import pytest
-from PIL import Image
-
 from classifier import yaml_file
 from tests.project import Project, kill_group, wait_for
 from tests.support import forking
 from tests.support.postgres import postgres
+
+import pandas as pd
+import psycopg
+import pytest
+from PIL import Image
 
 PATIENCE = 240  # seconds
 TABLES = ("metrics/search.csv", "metrics/search_confirmed.csv", "metrics/search.html")

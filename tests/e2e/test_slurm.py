@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.project import Project, wait_for
 from tests.support import forking
 from tests.support.recipes import LONG, checkpoints
 from tests.support.slurm import slurm
+
+import pytest
 
 MODEL = "models/classifier.safetensors"
 PATIENCE = 240  # seconds; Slurm itself waits between its steps

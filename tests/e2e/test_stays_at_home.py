@@ -4,10 +4,10 @@ import resource
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.project import Project
 from tests.support.browser import find_program
+
+import pytest
 
 # Loaded before the C library: it notes every host that is looked up and every address that is connected to.
 WITNESS = r"""

@@ -3,13 +3,13 @@
 import json
 import re
 
-import numpy as np
-import pandas as pd
-import pytest
-
 from classifier.data import annotations, images
 from classifier.prepare import idx
 from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
+
+import numpy as np
+import pandas as pd
+import pytest
 
 
 def bad_raw(case: str, content: bytes) -> bytes:

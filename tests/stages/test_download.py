@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from classifier.prepare.registry import RAW_FILES
 from tests.project import Project
+
+import pytest
 
 
 class Server(http.server.ThreadingHTTPServer):

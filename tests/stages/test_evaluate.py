@@ -5,6 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classifier.data.dataset import AnnotatedImages
+from classifier.model import serialization
+from classifier.model.serialization import KEY
+from classifier.train.calibration import fit_temperature
+from tests.project import TEST_IMAGES, Project
+
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -14,12 +20,6 @@ from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss, recall_score, top_k_accuracy_score
-
-from classifier.data.dataset import AnnotatedImages
-from classifier.model import serialization
-from classifier.model.serialization import KEY
-from classifier.train.calibration import fit_temperature
-from tests.project import TEST_IMAGES, Project
 
 
 def details(project: Project) -> dict[str, Any]:

@@ -6,6 +6,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from classifier.prepare.registry import DATASETS
+from tests.project import TEST_IMAGES, Project
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,9 +16,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import softmax
-
-from classifier.prepare.registry import DATASETS
-from tests.project import TEST_IMAGES, Project
 
 
 def metadata(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """params.yaml is refused in one line, before any work."""
 
-import pytest
-
 from tests.project import STAGES, Project
+
+import pytest
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import json
 
-import pytest
-
 from tests.project import Project
 from tests.support.forking import PINS
+
+import pytest
 
 OUTS = ("models/classifier.safetensors", "metrics/train/curves.csv", "metrics/predictions.csv")
 

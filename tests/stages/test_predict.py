@@ -11,12 +11,12 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from tests.project import TEST_IMAGES, Project
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageOps
-
-from tests.project import TEST_IMAGES, Project
 
 
 @pytest.fixture

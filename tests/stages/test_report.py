@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import pandas as pd
-import pytest
-
 from classifier.errors import StageError
 from classifier.evaluate import predictions
 from classifier.report import model_summary
 from tests.project import Project
+
+import pandas as pd
+import pytest
 
 
 def test_matplotlibrc_changes_no_byte(finished: Project) -> None:

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pytest
-
 from classifier.model import zoo
 from classifier.model.serialization import Normalize, load
 from tests.project import Project
 from tests.support.recipes import states
+
+import pandas as pd
+import pytest
 
 
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)

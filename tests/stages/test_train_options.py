@@ -7,17 +7,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import pytest
-import torch
-from torch import nn
-
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.model.serialization import ModelConfig, load
 from classifier.train import pretrained, setup
 from tests.project import Project, kill_group, wait_for
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
 
 
 def metrics(project: Project, name: str = "train") -> dict[str, Any]:

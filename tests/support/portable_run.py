@@ -41,9 +41,6 @@ def digest(*parts: Any) -> str:
 
 def results() -> dict[str, str]:
     """Digests by what was computed."""
-    import numpy as np
-    import torch
-
     from classifier.config import params_file
     from classifier.evaluate import metrics
     from classifier.export import onnx_file
@@ -55,6 +52,9 @@ def results() -> dict[str, str]:
     from classifier.train.gradient import PartsGradient
     from classifier.train.losses import make_loss
     from classifier.train.optim import make_optimizer
+
+    import numpy as np
+    import torch
 
     # An optimizer's first step imports the compiler, to be left alone by it: ten seconds in an emulator.
     torch._dynamo = sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")  # type: ignore[attr-defined]

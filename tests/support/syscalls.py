@@ -118,9 +118,9 @@ class State(OneFile):
     """``Checkpoint.save`` of a third state, after two."""
 
     def __init__(self, folder: Path):
-        import torch
-
         from classifier.train.checkpoint import Checkpoint
+
+        import torch
 
         super().__init__(folder)
         self.weights = torch.arange(1000.0)

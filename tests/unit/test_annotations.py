@@ -4,15 +4,15 @@ import io
 import zipfile
 from pathlib import Path
 
+from classifier.data import annotations, images
+from classifier.data.dataset import AnnotatedImages
+from classifier.errors import StageError
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-
-from classifier.data import annotations, images
-from classifier.data.dataset import AnnotatedImages
-from classifier.errors import StageError
 
 HEADER = "image,label,class_name,split"
 

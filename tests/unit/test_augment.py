@@ -2,9 +2,9 @@
 
 import itertools
 
-import torch
-
 from classifier.train.augment import cutout, hflip, rotate, translate
+
+import torch
 
 
 def test_hflip_mirrors_about_half_of_the_images() -> None:

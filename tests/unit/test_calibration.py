@@ -2,13 +2,13 @@
 
 import math
 
+from classifier.evaluate import metrics
+from classifier.train.calibration import fit_temperature
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-
-from classifier.evaluate import metrics
-from classifier.train.calibration import fit_temperature
 
 IMAGES, CLASSES = 6000, 7
 

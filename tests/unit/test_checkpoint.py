@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classifier.train.checkpoint import Checkpoint
+
 import pytest
 import torch
-
-from classifier.train.checkpoint import Checkpoint
 
 
 def state(step: int) -> dict[str, Any]:

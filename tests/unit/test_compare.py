@@ -1,11 +1,11 @@
 """The comparison of two models."""
 
+from classifier.errors import StageError
+from tools.compare import compare
+
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
-
-from classifier.errors import StageError
-from tools.compare import compare
 
 
 def predictions(right: list[bool]) -> pd.DataFrame:

@@ -1,10 +1,10 @@
 """Data quality: nothing that is nearly identical is missed."""
 
+from classifier.prepare import data_quality
+
 import numpy as np
 import pandas as pd
 import pytest
-
-from classifier.prepare import data_quality
 
 
 @pytest.mark.parametrize("most_candidates", [1000, 0])  # 0: each image is compared with its nearest ones

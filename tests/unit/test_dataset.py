@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from classifier.data import images
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
+
+import numpy as np
+import pytest
 
 
 def test_wrong_image_read_late_is_named(tmp_path: Path) -> None:

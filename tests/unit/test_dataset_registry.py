@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from classifier.data import info as dataset_info
 from classifier.errors import StageError
 from classifier.prepare.registry import DATASETS, RAW_FILES
+
+import pytest
 
 
 def test_registry_has_a_digest_for_every_file() -> None:

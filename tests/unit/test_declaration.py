@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from classifier import yaml_file
 from classifier.runner.context import UNTRACKED
 from classifier.runner.declaration import flatten, read_declaration
 from tests.project import PARAMS, REPOSITORY, STAGES
 from tests.support import imports
+
+import pytest
 
 # No change of these can change a byte of an output.
 EXEMPT = {

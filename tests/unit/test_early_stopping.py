@@ -1,8 +1,8 @@
 """Early stopping."""
 
-from torch import nn
-
 from classifier.train.early_stopping import EarlyStopping
+
+from torch import nn
 
 
 def test_early_stopping_resumes_where_it_was() -> None:

@@ -5,17 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-import pytest
-from safetensors.numpy import save_file
-from sklearn.metrics import confusion_matrix
-
 from classifier.data import pictures
 from classifier.data.pictures import drawable_names
 from classifier.evaluate.metrics import by_class
 from classifier.prepare import plots
 from classifier.report import figures, model_summary, page
+
+import matplotlib
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sklearn.metrics import confusion_matrix
 
 
 def written(figure: Any) -> list[str]:

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from classifier.runner import files
+
+import pytest
 
 
 def publish_folder(path: Path) -> None:

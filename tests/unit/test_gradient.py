@@ -3,12 +3,12 @@
 from copy import deepcopy
 from typing import Any
 
+from classifier.model import zoo
+from classifier.train.gradient import PartsGradient, count_parts
+
 import pytest
 import torch
 from torch import nn
-
-from classifier.model import zoo
-from classifier.train.gradient import PartsGradient, count_parts
 
 MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "lenet": {}, "cnn": {"stem": 4, "widths": [8, 16]}}
 

@@ -6,14 +6,14 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
-
 from classifier.config import params_file
 from classifier.errors import ParamsError
 from classifier.experiments import settings, space
 from classifier.experiments.halving import Halving, Run, confirm_key, record_key, shortest_suffix
 from tests.project import PARAMS
+
+import pytest
+import yaml
 
 SEARCH: dict[str, Any] = {
     "name": "search",

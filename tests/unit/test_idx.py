@@ -2,9 +2,9 @@
 
 import struct
 
-import pytest
-
 from classifier.prepare import idx
+
+import pytest
 
 
 def test_idx_reads_and_writes_the_published_format(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,8 +1,8 @@
 """Imports go one way: scripts import the package, its folders import its modules, and the ground imports nothing."""
 
-import pytest
-
 from tests.support import imports
+
+import pytest
 
 GROUND = {
     *imports.modules("classifier/config"),

@@ -8,11 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from classifier.config import params_file
 from classifier.data import images
 from classifier.data.dataset import load_splits
@@ -28,6 +23,11 @@ from classifier.train.optim import OPTIMIZERS, Schedule, make_optimizer
 from classifier.train.order import Order
 from classifier.train.state import TrainState
 from tests.project import PARAMS
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 TRAIN, VAL = 80, 20
 SIZE = 12

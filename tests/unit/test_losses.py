@@ -1,10 +1,10 @@
 """Losses against torch's."""
 
+from classifier.train.losses import make_loss
+
 import pytest
 import torch
 from torch import nn
-
-from classifier.train.losses import make_loss
 
 
 def test_losses_equal_torch() -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from classifier import yaml_file
+from tests.project import REPOSITORY
+
 import dvc.render
 import pytest
 from dvc.utils.collections import nested_contains
-
-from classifier import yaml_file
-from tests.project import REPOSITORY
 
 # In the results of `dvc metrics`, `params` and `plots`: a file's content is under "data", a failure under "error"
 # (dvc/utils/__init__.py looks for that key in the whole tree, dvc/repo/metrics/diff.py in each file).

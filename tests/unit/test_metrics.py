@@ -2,6 +2,8 @@
 
 import warnings
 
+from classifier.evaluate import metrics
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,6 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, precision_recall_fscore_support
 from sklearn.metrics import top_k_accuracy_score as library_top_k
-
-from classifier.evaluate import metrics
 
 CLASSES, IMAGES = 7, 500
 

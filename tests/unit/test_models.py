@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-import pytest
-import torch
-
 from classifier.model import zoo
 from classifier.model.serialization import ModelConfig, load, save
 from classifier.train.pretrained import freeze
 from tests.support.recipes import MODEL_ARGUMENTS
+
+import pytest
+import torch
 
 # One of each family that fits into a test: plain, residual, dense, inverted, branching, depthwise, patches, attention.
 FAMILIES = ["alexnet", "vgg11_bn", "resnet18", "densenet121", "mobilenet_v3_small", "googlenet", "shufflenet_v2_x0_5",

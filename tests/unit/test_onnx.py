@@ -4,17 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from classifier.export import background, onnx_file, onnx_int8, onnx_validate
+from classifier.model import zoo
+from classifier.model.serialization import ModelConfig, Normalize
+from tests.support.recipes import MODEL_ARGUMENTS
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-
-from classifier.export import background, onnx_file, onnx_int8, onnx_validate
-from classifier.model import zoo
-from classifier.model.serialization import ModelConfig, Normalize
-from tests.support.recipes import MODEL_ARGUMENTS
 
 
 def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelConfig:

@@ -3,16 +3,16 @@
 import io
 from typing import Any
 
-import numpy as np
-import pytest
-import torch
-from torch import nn
-
 from classifier import yaml_file
 from classifier.model import zoo
 from classifier.train.muon import Muon, orthogonal
 from classifier.train.optim import Schedule, make_optimizer
 from tests.project import REPOSITORY
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
 
 
 def test_schedules_rise_and_fall_as_documented() -> None:

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 from typing import Any
 
+from classifier.train.order import Order
+
 import pytest
 import torch
-
-from classifier.train.order import Order
 
 LABELS = torch.arange(1000) % 10
 LOSSES = torch.linspace(3, 0, 1000)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classifier.config.schema import Annotate
+from classifier.errors import StageError
+from classifier.prepare import idx, own_images
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from PIL import Image
-
-from classifier.config.schema import Annotate
-from classifier.errors import StageError
-from classifier.prepare import idx, own_images
 
 CLASSES = ("cat", "Straße 1", "12 犬")
 EACH = 6  # images of a class

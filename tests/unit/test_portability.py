@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from classifier import portability
 from tests.project import REPOSITORY
+
+import pytest
 
 VARIABLES = (*portability.TORCH, *portability.NUMPY, *portability.OTHERS, *portability.UNSET)
 

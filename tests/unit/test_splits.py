@@ -2,13 +2,13 @@
 
 from itertools import combinations
 
-import numpy as np
-import pandas as pd
-import pytest
-
 from classifier.errors import StageError
 from classifier.prepare import splits
 from tests.unit.test_own_images import options
+
+import numpy as np
+import pandas as pd
+import pytest
 
 
 def rows(groups: bool) -> pd.DataFrame:

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+from classifier.train.state import TrainState
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-from classifier.train.state import TrainState
 
 
 def test_moving_average_equals_torchs_and_counts_batches_as_the_model() -> None:

@@ -1,10 +1,10 @@
 """Intervals of paired differences, against scipy and against their purpose."""
 
+from classifier.experiments.statistics import paired_by_fold, paired_by_seed
+
 import numpy as np
 import pytest
 from scipy import stats
-
-from classifier.experiments.statistics import paired_by_fold, paired_by_seed
 
 
 def test_interval_by_seed_is_the_one_of_the_paired_t() -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from classifier.tensorboard import TensorBoardLogger
+
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-
-from classifier.tensorboard import TensorBoardLogger
 
 
 def test_writer_is_closed_when_the_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """YAML is read as DVC reads it."""
 
+from classifier import yaml_file
+
 import pytest
 import yaml
-
-from classifier import yaml_file
 
 
 @pytest.mark.parametrize(
