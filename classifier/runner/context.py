@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from classifier.runner.signals import StopSignals
 # What a person puts there, no stage makes: the folder, what it is, the param that names it.
 USERS_FILES = (("data/own/", "images", "dataset"), ("models/pretrained/", "file", "train.initial_checkpoint"))
 FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
+
+logger = logging.getLogger(__name__)
 
 
 class StageContext:
@@ -36,7 +39,10 @@ class StageContext:
         self.resume_hint = "nothing was published; the same command starts it again"
         self._params, self._plain = config.read()
         self._declared = read_declaration(name, self._plain)
-        pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
+        overruled = pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
+        if name == "train":  # one warning a `dvc repro` is enough, and this is the stage that people look at
+            for line in overruled:
+                logger.warning(line)
         self._inputs: dict[str, str] = {}
         self._after_success: list[Callable[[], None]] = []
 

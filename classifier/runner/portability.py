@@ -31,27 +31,29 @@ UNSET = ("OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 logger = logging.getLogger(__name__)
 
 
-def pin_instruction_set(portable: bool) -> None:
-    """Set the variables for this process and its children, and log each value of the user's that is overruled.
+def pin_instruction_set(portable: bool) -> list[str]:
+    """Set the variables for this process and its children, and return a line for each of the user's that is overruled.
 
     Args:
         portable: ``compute.portable``; without it the libraries may use all instructions.
     """
+    overruled = []
     wanted = {**NUMPY, **TORCH} if portable else {}
     for name, value in wanted.items():
         found = os.environ.get(name, value)
         if found != value:
-            logger.warning(f"{name}={found} in the environment is overruled by {value}: compute.portable is true")
+            overruled.append(f"{name}={found} in the environment is overruled by {value}: compute.portable is true")
         late = "torch" if name in TORCH else "numpy"
         if late in sys.modules and os.environ.get(name) != value:
             logger.warning(f"{late} was imported before {name} could be set: results may differ from other processors'")
         os.environ[name] = value
     for name in OTHERS if portable else ():
         if os.environ.pop(name, None) is not None:
-            logger.warning(f"{name} in the environment is ignored: compute.portable is true")
+            overruled.append(f"{name} in the environment is ignored: compute.portable is true")
     for name in UNSET:
         if os.environ.pop(name, None) is not None:
-            logger.warning(f"{name} in the environment is ignored: it changes how many threads there are")
+            overruled.append(f"{name} in the environment is ignored: it changes how many threads there are")
+    return overruled
 
 
 def unmet_conditions(lock: Path = Path("requirements.lock")) -> list[str]:

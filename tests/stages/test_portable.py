@@ -52,6 +52,7 @@ def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_s
         "train: warning: MKL_CBWR=SSE4_2 in the environment is overruled by COMPATIBLE: compute.portable is true",
         "train: warning: OMP_THREAD_LIMIT in the environment is ignored: it changes how many threads there are",
     ]
+    assert portable.stage("evaluate", real=True).stderr == "", "once a `dvc repro` is enough"
     assert [portable.read(path) for path in OUTS[:2]] == expected
     environment = json.loads(portable.read("models/environment.json"))
     assert environment["portable"] is True
