@@ -13,7 +13,7 @@ from classifier import portability
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # of the clone
 
-portability.pin_numpy()
+portability.pin_imports()
 # Nothing here sends or writes outside the project. onnxruntime would write an id below HOME and look a host up,
 # matplotlib would keep a list of fonts there, and PyTorch would make a folder for temporary files.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -1,7 +1,7 @@
 """The same bits on every x86-64 processor with AVX2: which instructions libraries may use; and the form of JSON files.
 
 Each library picks its kernels by the processor that it runs on, and kernels for other instructions add in another
-order. Environment variables pin them, if they are set before the library is imported. docs/reproducibility.md lists
+order. Environment variables pin them, if they are set before the library reads them. docs/reproducibility.md lists
 what each of them changes. Source of the idea: github.com/Deep-MI/FastSurfer, pull request 892.
 """
 
@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +21,58 @@ TORCH = {
     "MKL_CBWR": "COMPATIBLE",  # matrix products, exp, log
 }
 NUMPY = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}  # exp and log; nothing here uses its BLAS
-# What else a user may have set that changes the last bits.
+# What else a user may have set that changes the last bits, and is read at the first operation ...
 OTHERS = (
     *("DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "MKL_ENABLE_INSTRUCTIONS"),
+)
+# ... or when a library is imported. With the last two OpenMP may start fewer threads than it was asked for, and then
+# waits for the missing ones for ever.
+AT_IMPORT = (
     *("NPY_ENABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "KMP_DETERMINISTIC_REDUCTION"),
+    *("OMP_DYNAMIC", "OMP_THREAD_LIMIT"),
 )
 OF_GPU = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # only recorded
-# With these, OpenMP may start fewer threads than it was asked for, and then waits for the missing ones for ever.
-UNSET = ("OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 
 logger = logging.getLogger(__name__)
+_overruled: list[str] = []  # a line for each variable of the user's, until now
 
 
-def pin_numpy() -> None:
-    """Set what NumPy reads when it is imported; the variables of ``TORCH`` are read at the first operation."""
-    os.environ.update(NUMPY)
+def pin_imports() -> None:
+    """Set the variables that libraries read when they are imported; ``import classifier`` calls it."""
+    if "numpy" in sys.modules and not NUMPY.items() <= os.environ.items():
+        logger.warning("numpy was imported before classifier: its results may differ from other processors'")
+    for name, value in NUMPY.items():
+        _set(name, value)
+    for name in AT_IMPORT:
+        _remove(name)
 
 
-def pin_instruction_set(portable: bool) -> None:
-    """Set the variables for this process and its children, and log each value of the user's that is overruled.
+def pin_instruction_set(portable: bool) -> list[str]:
+    """Set the variables that PyTorch and its libraries read at their first operation, for child processes too.
 
     Args:
         portable: ``compute.portable``; without it the libraries may use all instructions.
+
+    Returns:
+        A line for each variable of the user's that is overruled.
     """
-    wanted = {**NUMPY, **TORCH} if portable else {}
-    for name, value in wanted.items():
-        found = os.environ.get(name, value)
-        if found != value:
-            logger.warning(f"{name}={found} in the environment is overruled by {value}: compute.portable is true")
-        late = "torch" if name in TORCH else "numpy"
-        if late in sys.modules and os.environ.get(name) != value:
-            logger.warning(f"{late} was imported before {name} could be set: results may differ from other processors'")
-        os.environ[name] = value
+    for name, value in TORCH.items() if portable else ():
+        _set(name, value)
     for name in OTHERS if portable else ():
-        if os.environ.pop(name, None) is not None:
-            logger.warning(f"{name} in the environment is ignored: compute.portable is true")
-    for name in UNSET:
-        if os.environ.pop(name, None) is not None:
-            logger.warning(f"{name} in the environment is ignored: it changes how many threads there are")
+        _remove(name)
+    return _overruled
+
+
+def _set(name: str, value: str) -> None:
+    if os.environ.get(name, value) != value:
+        _overruled.append(f"{name}={os.environ[name]} in the environment is overruled by {value}")
+    os.environ[name] = value
+
+
+def _remove(name: str) -> None:
+    if os.environ.pop(name, None) is not None:
+        _overruled.append(f"{name} in the environment is ignored")
 
 
 def unmet_conditions(lock: Path = Path("requirements.lock")) -> list[str]:
@@ -72,8 +86,6 @@ def unmet_conditions(lock: Path = Path("requirements.lock")) -> list[str]:
         reasons.append(f"results are the same on x86-64 processors only; this one is {platform.machine()}")
     elif (flags := cpu_flags()) and "avx2" not in flags:
         reasons.append("this processor has no AVX2, so its results differ from those of other processors")
-    from importlib.metadata import version
-
     locked = re.search(r"^torch==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE) if lock.exists() else None
     installed = version("torch").partition("+")[0]
     if locked and locked[1] != installed:
@@ -82,8 +94,8 @@ def unmet_conditions(lock: Path = Path("requirements.lock")) -> list[str]:
 
 
 def variables() -> str:
-    """What of the environment changes the last bits of a result, as ``NAME=value NAME=value``."""
-    names = sorted({*TORCH, *NUMPY, *OTHERS, *OF_GPU})
+    """The variables of the environment that change the last bits of a result, as ``NAME=value NAME=value``."""
+    names = sorted({*TORCH, *NUMPY, *OTHERS, *AT_IMPORT, *OF_GPU})
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 

@@ -64,6 +64,8 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     backend = Backend(torch.device(name), number, compute.portable and name == "cpu" and world_size == 1)
     if compute.portable:
         reasons = portability.unmet_conditions()
+        if backend.portable and not reasons and torch.backends.cpu.get_cpu_capability() != "AVX2":
+            reasons.append("PyTorch had computed something before its instructions were pinned, so results may differ")
         if name != "cpu":
             reasons.append(f"compute.portable holds on CPUs only, so results on {name} may differ between machines")
         if world_size > 1:

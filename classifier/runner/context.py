@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,8 @@ from classifier.runner.signals import StopSignals
 USERS_FILES = (("data/own/", "images", "dataset"), ("models/pretrained/", "file", "train.initial_checkpoint"))
 UNTRACKED = ("download", "runtime")  # sections that cannot change a byte of any output
 FINGERPRINT_FILE = "fingerprint.json"  # in the folder of an interrupted run's state: what decided its name
+
+logger = logging.getLogger(__name__)
 
 
 class _DeclaredParams:
@@ -57,7 +60,10 @@ class StageContext:
         self.resume_hint = "nothing was published; the same command starts it again"
         self._params, self._plain = params_file.read()
         self._declared = read_declaration(name, self._plain)
-        pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
+        overruled = pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
+        if name == "train":  # one warning a `dvc repro` is enough, and this is the stage that people look at
+            for line in overruled:
+                logger.warning(line)
         self._inputs: dict[str, str] = {}
         self._after_success: list[Callable[[], None]] = []
 

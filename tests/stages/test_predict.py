@@ -197,3 +197,11 @@ def test_reader_that_has_enough_is_no_error(finished: Project, pictures: Path) -
     done = finished.run("sh", "-c", f"python -m tools.predict {pictures} | head -1; true")
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_folder_with_an_umlaut_in_a_locale_without_is_read(finished: Project, pictures: Path) -> None:
+    there = finished.copy(finished.root.parent / "Räume")
+    there.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = there.run("python", "-m", "tools.predict", str(pictures), real=True)
+    assert done.stdout.count("\n") == TEST_IMAGES + 1
+    assert done.stderr == ""

@@ -1,6 +1,8 @@
 """dvc.yaml against the code: everything that a stage imports and reads is declared, and nothing else."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from classifier import yaml_file
@@ -33,6 +35,19 @@ def test_every_declared_param_is_read() -> None:
         found = re.findall(r"\bparams\.(\w+(?:\[config\.\w+\])?)", text)
         read = {re.sub(r"\[config\.(\w+)\]", r".${train.\1}", key) for key in found}
         assert read - {*UNTRACKED, "yaml"} == set(stages[name]["params"]), name
+
+
+def test_mypy_finds_a_misspelled_key_in_a_stage(tmp_path: Path) -> None:
+    stage = tmp_path / "misspelled.py"
+    stage.write_text(
+        "from classifier.runner.context import StageContext\n\n\n"
+        "def main(context: StageContext) -> None:\n"
+        "    print(context.params.train.epoch, context.params.train.epochs)\n"
+    )
+    words = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(stage)]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.count("error:") == 1, done.stdout
+    assert '"Train" has no attribute "epoch"' in done.stdout
 
 
 def test_every_entry_of_dvc_yaml_has_a_description() -> None:

@@ -11,7 +11,7 @@ from tests.project import REPOSITORY
 
 import pytest
 
-VARIABLES = (*portability.TORCH, *portability.NUMPY, *portability.OTHERS, *portability.UNSET)
+VARIABLES = (*portability.TORCH, *portability.NUMPY, *portability.OTHERS, *portability.AT_IMPORT)
 
 
 @pytest.fixture(autouse=True)
@@ -20,45 +20,54 @@ def _environment(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     for name in VARIABLES:
         monkeypatch.setenv(name, "x")
         monkeypatch.delenv(name)
-    for name in ("torch", "numpy"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(portability, "_overruled", [])
     caplog.set_level(logging.INFO, logger=portability.logger.name)
     monkeypatch.setattr(logging.getLogger("classifier"), "propagate", True)
 
 
 def test_portable_pins_torch_and_numpy_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    os.environ |= portability.NUMPY
     for _ in range(2):
-        portability.pin_instruction_set(portable=True)
-    assert {name: os.environ[name] for name in (*portability.TORCH, *portability.NUMPY)} == {
-        **portability.TORCH,
-        **portability.NUMPY,
-    }
+        portability.pin_imports()
+        assert portability.pin_instruction_set(portable=True) == []
+    assert portability.TORCH.items() | portability.NUMPY.items() <= os.environ.items()
     assert not caplog.messages
 
 
-def test_not_portable_leaves_the_libraries_alone() -> None:
+def test_not_portable_leaves_pytorch_alone() -> None:
     portability.pin_instruction_set(portable=False)
-    assert not any(name in os.environ for name in (*portability.TORCH, *portability.NUMPY))
+    assert not any(name in os.environ for name in portability.TORCH)
 
 
-def test_a_value_of_the_users_is_overruled_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_of_the_users_is_overruled_and_said() -> None:
     os.environ |= {"MKL_CBWR": "AVX2", "OMP_THREAD_LIMIT": "1", "NPY_ENABLE_CPU_FEATURES": "AVX2"}
-    portability.pin_instruction_set(portable=True)
+    portability.pin_imports()
+    assert portability.pin_instruction_set(portable=True) == [
+        "NPY_ENABLE_CPU_FEATURES in the environment is ignored",
+        "OMP_THREAD_LIMIT in the environment is ignored",
+        "MKL_CBWR=AVX2 in the environment is overruled by COMPATIBLE",
+    ]
     assert os.environ["MKL_CBWR"] == "COMPATIBLE"
     assert not {"OMP_THREAD_LIMIT", "NPY_ENABLE_CPU_FEATURES"} & {*os.environ}
-    overruled, of_numpy, ignored = caplog.messages
-    assert of_numpy == "NPY_ENABLE_CPU_FEATURES in the environment is ignored: compute.portable is true"
-    assert overruled.startswith("MKL_CBWR=AVX2 in the environment is overruled by COMPATIBLE")
-    assert ignored.startswith("OMP_THREAD_LIMIT in the environment is ignored")
 
 
-def test_a_library_that_was_imported_before_is_named(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch", sys)
-    portability.pin_instruction_set(portable=True)
-    assert len(caplog.messages) == len(portability.TORCH)
-    assert all(message.startswith("torch was imported before ") for message in caplog.messages)
+def test_numpy_that_was_imported_before_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    portability.pin_imports()
+    (message,) = caplog.messages
+    assert message.startswith("numpy was imported before classifier")
+
+
+def test_importing_the_package_pins_numpy_and_no_import_computes_before_pytorch_is_pinned() -> None:
+    """As in a notebook, and as in a stage, whose imports come before its params."""
+    code = (
+        "import classifier, numpy; print(numpy._core._multiarray_umath.__cpu_features__['AVX512_SKX'])\n"
+        "from stages import annotate, download, evaluate, export, report, train\n"
+        "classifier.portability.pin_instruction_set(True)\n"
+        "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.stdout == "False\nAVX2\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -86,15 +95,3 @@ def test_the_locked_torch_is_the_installed_one() -> None:
     assert not [
         reason for reason in portability.unmet_conditions(REPOSITORY / "requirements.lock") if "torch" in reason
     ]
-
-
-def test_stages_import_no_library_before_the_variables_are_set() -> None:
-    """All that runs before ``pin_instruction_set``: the script's own imports and those of its context."""
-    code = (
-        "import sys\n"
-        "from stages import annotate, download, evaluate, export, report, train\n"
-        "import classifier.runner.context\n"
-        "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
