@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from classifier import yaml_file
-from classifier.prepare import idx
 from classifier.prepare.registry import DATASETS, RAW_FILES
-from tests.support import forking
+from tests.support import forking, idx_files
 
 import numpy as np
 
@@ -38,8 +37,8 @@ def make_raw(folder: Path, seed: int = 0) -> Path:
         for row, label in zip(pixels, labels, strict=True):
             y, x = divmod(int(label), 5)
             row[2 + 13 * y : 13 + 13 * y, 2 + 5 * x : 6 + 5 * x] += random.integers(80, 190)
-        idx.write(folder / f"{part}-images-idx3-ubyte", pixels.astype(np.uint8))
-        idx.write(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
+        idx_files.write(folder / f"{part}-images-idx3-ubyte", pixels.astype(np.uint8))
+        idx_files.write(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
     return folder
 
 

@@ -16,7 +16,7 @@ from classifier.errors import StageError, shorten
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
-    from classifier.prepare.own_images import OwnImages
+    from classifier.prepare.labeled_images import LabeledImages
 
 CLASSES_LISTED = 30
 
@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def look(arguments: argparse.Namespace) -> int:
     """Print what becomes of the images, decoding every one."""
     from classifier.config import params_file
-    from classifier.prepare import own_images
+    from classifier.prepare import labeled_images
 
     import pandas as pd
 
     params, _ = params_file.read(ROOT / "params.yaml")
     problems: list[str] = []
     try:
-        own = own_images.load(arguments.path, params.annotate, problems)
+        own = labeled_images.load(arguments.path, params.annotate, problems)
         problems += [str(result) for _, result in own.decode() if isinstance(result, StageError)]
     finally:  # before the reason why too little is left
         for line in problems:
@@ -51,13 +51,13 @@ def look(arguments: argparse.Namespace) -> int:
     print(counts.head(CLASSES_LISTED).to_string(index_names=False))
     if len(counts) > CLASSES_LISTED:
         print(f"... and {len(counts) - CLASSES_LISTED:,} more classes")
-    for line in own_images.thin_classes(own.rows, own.class_names):
+    for line in labeled_images.thin_classes(own.rows, own.class_names):
         print(f"note: {line}")
     print(lines_for_params(arguments.path, own, len(problems), params.train.batch_size, params.train.augment.hflip))
     return int(bool(problems))
 
 
-def lines_for_params(path: Path, own: "OwnImages", problems: int, batch_size: int, hflip: bool) -> str:
+def lines_for_params(path: Path, own: "LabeledImages", problems: int, batch_size: int, hflip: bool) -> str:
     """What to change in params.yaml, as a person types it."""
     folder = ROOT / "data" / "own"
     lines = ["", "In params.yaml:", f"  dataset: {path.name.rstrip('/')}"]

@@ -4,9 +4,8 @@ The forms: a folder for each class, with or without folders for the splits; a ta
 images as bytes, or with pixels; IDX files. Each in a folder or in an archive.
 """
 
-import gzip
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from classifier.config.schema import Annotate
 from classifier.data import info as dataset_info
 from classifier.errors import StageError, shorten
-from classifier.prepare import file_tree, idx, tables
+from classifier.prepare import archive, file_tree, idx, tables
 from classifier.prepare.file_tree import FileTree
 from classifier.prepare.splits import SPLITS
 
@@ -28,7 +27,6 @@ IMAGE_SUFFIXES = {
 # Files that people leave beside images, and that are no image without a word.
 TEXT_SUFFIXES = {".txt", ".md", ".json", ".yaml", ".yml", ".html", ".pdf", ".dvc", ".cff", ".xml", ".py", ".sh"}
 INFO = "dataset_info.json"
-IDX = re.compile(r"(?P<part>[^/]*?)-?(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
 @dataclass
@@ -54,33 +52,39 @@ def natural_key(text: str) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text)), text
 
 
-def read(path: Path, options: Annotate, problems: list[str]) -> Collection:
-    """What lies at a path: a folder, an archive or a table.
+def read(path: Path, options: Annotate, problems: list[str], class_names: Sequence[str] = ()) -> Collection:
+    """The labeled images at a path: a folder, an archive or a table.
 
     Args:
         path: of it.
         options: the section ``annotate`` of params.yaml.
         problems: gets a line with file or row for all that cannot be used.
+        class_names: of classes 0, 1, ... of a built-in set, which are not in its files.
 
     Raises:
         StageError: nothing lies there, or it has no labels.
     """
     if path.is_file() and tables.is_table(path.name):
-        tree = FileTree(path, lambda name: path.read_bytes(), [path.name])
+        tree = FileTree(path, path.parent, [path.name])
         collection = _from_tables(path, tree, [path.name], options, problems)
         collection.info = _info(path, tree)
         return collection
-    if path.exists() and not path.is_dir() and not file_tree.is_archive(path):
-        kinds = ", ".join((*file_tree.ARCHIVES, *tables.SUFFIXES))
+    if path.exists() and not path.is_dir() and not archive.is_archive(path):
+        kinds = ", ".join((*archive.SUFFIXES, *tables.SUFFIXES))
         raise StageError(f"{path}: neither a folder nor a file that ends in {kinds}")
     tree = file_tree.open_tree(path).strip_common_folder()
     problems += tree.problems
     found = [name for name in tree.names if tables.is_table(name)]
-    raw = [name for name in tree.names if IDX.search(PurePosixPath(name).name)]
+    raw = [name for name in tree.names if idx.is_idx(name)]
     if found:
         collection = _from_tables(path, tree, found, options, problems)
     elif raw:
-        collection = _from_idx(path, tree, raw)
+        try:
+            rows, pixels = idx.read(tree, raw, class_names)
+        except StageError as error:
+            advice = "; `dvc repro --force download` fetches it again" if class_names else ""
+            raise StageError(f"{error}{advice}") from None
+        collection = Collection(rows, pixels.__getitem__, ["IDX files"])
     else:
         collection = _from_folders(path, tree, problems)
     collection.info = _info(path, tree)
@@ -217,35 +221,3 @@ def _twice(path: Path, rows: pd.DataFrame) -> list[str]:
         + (f", as {shorten(of_image['class_name'].unique())}" if of_image["class_name"].nunique() > 1 else "")
         for name, of_image in doubles.groupby("image")
     ]
-
-
-# --- IDX ------------------------------------------------------------------------------------------------------------
-
-
-def _from_idx(path: Path, tree: FileTree, names: list[str]) -> Collection:
-
-    by_part: dict[str, dict[str, str]] = {}
-    for name in names:
-        match = IDX.search(PurePosixPath(name).name)
-        assert match
-        by_part.setdefault(match["part"], {})[match["kind"]] = name
-    frames: list[pd.DataFrame] = []
-    pixels: dict[str, np.ndarray] = {}
-    for part, kinds in sorted(by_part.items()):
-        if missing := {"images", "labels"} - kinds.keys():
-            raise StageError(f"{path}: has no {missing.pop()} beside {next(iter(kinds.values()))!r}")
-        arrays = {}
-        for kind, name in kinds.items():
-            content = tree.read(name)
-            content = gzip.decompress(content) if name.endswith(".gz") else content
-            arrays[kind] = idx.parse(content, f"{path}, {name!r}", 3 if kind == "images" else 1)
-        if len(arrays["images"]) != len(arrays["labels"]):
-            raise StageError(
-                f"{path}: {part} has {len(arrays['images']):,} images but {len(arrays['labels']):,} labels"
-            )
-        split = {"t10k": "test"}.get(part, SPLITS.get(part.lower(), ""))
-        images = [f"{part or 'images'}/{number:05d}" for number in range(len(arrays["labels"]))]
-        pixels |= dict(zip(images, arrays["images"], strict=True))
-        labels = arrays["labels"].astype(str)
-        frames.append(pd.DataFrame({"image": images, "class_name": labels, "split": split, "group": ""}))
-    return Collection(pd.concat(frames, ignore_index=True), pixels.__getitem__, ["IDX files"])

@@ -3,48 +3,83 @@
 Source: yann.lecun.com/exdb/mnist, "FILE FORMATS FOR THE MNIST DATABASE".
 """
 
+import gzip
+import re
 import struct
-from pathlib import Path
+import zlib
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from classifier.errors import StageError
+from classifier.prepare.file_tree import FileTree
+from classifier.prepare.splits import SPLITS
 
 import numpy as np
+import pandas as pd
 
 UINT8 = 8
+NAME = re.compile(r"(?P<part>[^/]*?)-?(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?$")
 
 
-def read(path: Path, dimensions: int) -> np.ndarray:
-    """An IDX file of unsigned bytes as an array: ``(N,)`` for labels, ``(N, H, W)`` for images.
-
-    Raises:
-        StageError: the file is not an IDX file with that many dimensions, or its length does not match its header.
-    """
-    return parse(path.read_bytes(), f"{path}", dimensions, "; remove it and download again")
+def is_idx(name: str) -> bool:
+    """Whether a file is in this format, by its name."""
+    return NAME.search(PurePosixPath(name).name) is not None
 
 
-def parse(content: bytes, name: str, dimensions: int, advice: str = "") -> np.ndarray:
-    """The same from the content of a file.
+def read(
+    tree: FileTree, names: Sequence[str], class_names: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Pairs of files with images and labels.
 
     Args:
-        content: uncompressed.
-        name: of the file, for messages.
-        dimensions: 1 for labels, 3 for images.
-        advice: added to messages.
+        tree: with the files.
+        names: of the files.
+        class_names: of classes 0, 1, ...; empty: the numbers are the names.
+
+    Returns:
+        Rows as of a ``Collection``, and the pixels of each image, ``(H, W) uint8``.
 
     Raises:
-        StageError: as ``read``.
+        StageError: a file is damaged, has no counterpart or another number of images, or a label has no name.
     """
+    by_part: dict[str, dict[str, str]] = {}
+    for name in names:
+        match = NAME.search(PurePosixPath(name).name)
+        assert match
+        by_part.setdefault(match["part"], {})[match["kind"]] = name
+    frames: list[pd.DataFrame] = []
+    pixels: dict[str, np.ndarray] = {}
+    for part, kinds in sorted(by_part.items()):
+        if missing := {"images", "labels"} - kinds.keys():
+            raise StageError(f"{tree.path}: has no {missing.pop()} beside {next(iter(kinds.values()))!r}")
+        images, labels = (_parse(tree, kinds[kind], dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
+        if len(images) != len(labels):
+            raise StageError(f"{tree.path}: {part} has {len(images):,} images but {len(labels):,} labels")
+        if class_names and labels.max(initial=0) >= len(class_names):
+            raise StageError(
+                f"{tree.path}: {part} has the label {labels.max()}; the classes are 0 to {len(class_names) - 1}"
+            )
+        split = {"t10k": "test"}.get(part, SPLITS.get(part.lower(), ""))
+        unique = [f"{split or part or 'images'}/{number:05d}" for number in range(len(labels))]
+        pixels |= dict(zip(unique, images, strict=True))
+        named = np.array(class_names)[labels] if class_names else labels.astype(str)
+        frames.append(pd.DataFrame({"image": unique, "class_name": named, "split": split, "group": ""}))
+    return pd.concat(frames, ignore_index=True), pixels
+
+
+def _parse(tree: FileTree, name: str, dimensions: int) -> np.ndarray:
+    """A file of unsigned bytes as an array: ``(N,)`` for labels, ``(N, H, W)`` for images."""
+    where, content = f"{tree.path}, {name!r}", tree.read(name)
+    if name.endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise StageError(f"{where}: truncated or damaged gzip ({error})") from None
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, UINT8, dimensions]):
-        raise StageError(f"{name}: not an IDX file of bytes with {dimensions} dimension(s){advice}")
+        raise StageError(f"{where}: not an IDX file of bytes with {dimensions} dimension(s)")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     needed = header + int(np.prod(shape, dtype=np.int64))
     if len(content) != needed:
-        raise StageError(f"{name}: has {len(content):,} bytes where its header promises {needed:,}{advice}")
+        raise StageError(f"{where}: has {len(content):,} bytes where its header promises {needed:,}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def write(path: Path, array: np.ndarray) -> None:
-    """The inverse of ``read``, for ``uint8`` arrays."""
-    header = bytes([0, 0, UINT8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(header + array.astype(np.uint8, casting="equiv").tobytes())

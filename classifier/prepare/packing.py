@@ -6,7 +6,7 @@ from pathlib import Path
 
 from classifier.data import images
 from classifier.errors import StageError
-from classifier.prepare.data_quality import DataQuality
+from classifier.prepare.quality import DataQuality
 
 import numpy as np
 import pandas as pd

@@ -74,6 +74,8 @@ def complete(rows: pd.DataFrame, options: Annotate) -> list[str]:
         notes.append(f"{split} split: {len(drawn):,} images drawn from the training images")
     for split in ("train", "test"):
         if not (rows["split"] == split).any():
+            if split == "train" and options.validation_fraction > 0.5:
+                raise StageError("annotate.validation_fraction: leaves no image to train with; a smaller one would")
             raise StageError(
                 f"no {split} image: of {len(rows):,} images in {rows['class_name'].nunique():,} classes none could be "
                 "drawn; more images of a class are needed, or a larger annotate.test_fraction"

@@ -41,7 +41,7 @@ def colors(colors_template: Project, tmp_path: Path) -> Project:
     return colors_template.copy(tmp_path / "colors")
 
 
-def test_own_images_become_a_model(colors: Project) -> None:
+def test_labeled_images_become_a_model(colors: Project) -> None:
     _, model_config = load(colors.root / "models/classifier.safetensors")
     assert model_config.class_names == ["blue", "green", "red"]
     assert model_config.shape == (3, 40, 40)

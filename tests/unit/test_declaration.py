@@ -32,7 +32,8 @@ def test_every_declared_param_is_read() -> None:
     stages = yaml_file.load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for name in STAGES:
         text = (REPOSITORY / f"stages/{name}.py").read_text()
-        found = re.findall(r"\bparams\.(\w+(?:\[config\.\w+\])?)", text)
+        owner = "params" if "params = context.params\n" in text else "context.params"
+        found = re.findall(rf"\b{owner}\.(\w+(?:\[config\.\w+\])?)", text)
         read = {re.sub(r"\[config\.(\w+)\]", r".${train.\1}", key) for key in found}
         assert read - {*UNTRACKED, "yaml"} == set(stages[name]["params"]), name
 

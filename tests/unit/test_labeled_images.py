@@ -11,7 +11,8 @@ from typing import Any
 
 from classifier.config.schema import Annotate
 from classifier.errors import StageError
-from classifier.prepare import idx, own_images
+from classifier.prepare import labeled_images
+from tests.support import idx_files
 
 import numpy as np
 import pandas as pd
@@ -155,7 +156,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_images(form: str, tmp_path: Path) -> None:
-    own = own_images.load(FORMS[form](tmp_path), options())
+    own = labeled_images.load(FORMS[form](tmp_path), options())
     assert own.problems == []
     assert own.class_names == ["12 犬", "Straße 1", "cat"]
     assert (own.preprocessing.channels, own.preprocessing.height, own.preprocessing.width) == (1, 20, 20)
@@ -173,16 +174,16 @@ def test_every_form_gives_the_same_images(form: str, tmp_path: Path) -> None:
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
     for part, split in (("train", "train"), ("t10k", "test")):
         chosen = [each for each in samples() if (each[2] == "test") == (split == "test")]
-        idx.write(tmp_path / f"{part}-images-idx3-ubyte", np.stack([pixels_of(*each[:2]) for each in chosen]))
-        idx.write(tmp_path / f"{part}-labels-idx1-ubyte", np.array([each[0] for each in chosen], np.uint8))
-    own = own_images.load(tmp_path, options(validation_fraction=0.0))
+        idx_files.write(tmp_path / f"{part}-images-idx3-ubyte", np.stack([pixels_of(*each[:2]) for each in chosen]))
+        idx_files.write(tmp_path / f"{part}-labels-idx1-ubyte", np.array([each[0] for each in chosen], np.uint8))
+    own = labeled_images.load(tmp_path, options(validation_fraction=0.0))
     assert own.class_names == ["0", "1", "2"]
     assert own.rows["split"].value_counts().to_dict() == {"train": 15, "test": 3}
 
 
 def test_splits_are_drawn_by_class_and_seed(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
-    drawn = [own_images.load(path, options(seed=seed)).rows for seed in (0, 0, 1)]
+    drawn = [labeled_images.load(path, options(seed=seed)).rows for seed in (0, 0, 1)]
     assert drawn[0].equals(drawn[1])
     assert not drawn[0].equals(drawn[2])
     counts = pd.crosstab(drawn[0]["class_name"], drawn[0]["split"])
@@ -192,7 +193,7 @@ def test_splits_are_drawn_by_class_and_seed(tmp_path: Path) -> None:
 def test_no_group_gets_into_two_splits(tmp_path: Path) -> None:
     rows = "".join(f"{a}-{b}.png,{CLASSES[a]},patient {(3 * a + b) % 9}\n" for a, b, _ in samples())
     path = write(tmp_path / "pets", {"all.csv": f"image,label,patient\n{rows}".encode(), **images()})
-    own = own_images.load(path, options(group_column="patient"))
+    own = labeled_images.load(path, options(group_column="patient"))
     assert set(own.rows["split"]) == {"train", "val", "test"}
     assert (own.rows.groupby("group")["split"].nunique() == 1).all()
 
@@ -202,7 +203,7 @@ def test_copies_stay_in_one_drawn_split(tmp_path: Path) -> None:
     path = write(
         tmp_path / "pets", {**files, **{f"{name.replace('/', '/copy-')}": each for name, each in files.items()}}
     )
-    own = own_images.load(path, options())
+    own = labeled_images.load(path, options())
     assert f"{len(files)} copies of other files; they stay in one drawn split" in own.notes
     assert (own.rows.groupby("content")["split"].nunique() == 1).all()
 
@@ -210,14 +211,14 @@ def test_copies_stay_in_one_drawn_split(tmp_path: Path) -> None:
 def test_classes_that_only_case_or_unicode_form_tells_apart_are_named(tmp_path: Path) -> None:
     names = ("Cat", "cat", "Caf\u00e9", "Cafe\u0301", "dog")
     path = write(tmp_path / "pets", {f"{name}/{i}.png": png(n, i) for n, name in enumerate(names) for i in range(6)})
-    own = own_images.load(path, options())
-    line = own_images.thin_classes(own.rows, own.class_names)[0]
+    own = labeled_images.load(path, options())
+    line = labeled_images.thin_classes(own.rows, own.class_names)[0]
     assert line == "classes whose names differ in case or Unicode form only: Cafe\u0301 and Caf\u00e9, Cat and cat"
 
 
 def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
     path = write(tmp_path / "n", {f"{n}/{i}.png": png(n, i) for n in (1, 10, 2) for i in range(3)})
-    assert own_images.load(path, options()).class_names == ["1", "2", "10"]
+    assert labeled_images.load(path, options()).class_names == ["1", "2", "10"]
 
 
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
@@ -232,7 +233,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_unusable_file_is_named_in_one_line(case: str, tmp_path: Path) -> None:
     files, says = BAD[case]
-    own = own_images.load(write(tmp_path / "pets", {**by_class("{name}/{number}.png"), **files}), options())
+    own = labeled_images.load(write(tmp_path / "pets", {**by_class("{name}/{number}.png"), **files}), options())
     (problem,) = own.problems
     assert says in problem
     assert "\n" not in problem
@@ -248,7 +249,7 @@ def test_what_systems_leave_behind_is_named_and_left_out(tmp_path: Path) -> None
         "cat/0.png~": b"x",
         "README.md": b"",
     }
-    own = own_images.load(as_zip(tmp_path / "pets.zip", {**by_class("{name}/{number}.png"), **left}), options())
+    own = labeled_images.load(as_zip(tmp_path / "pets.zip", {**by_class("{name}/{number}.png"), **left}), options())
     assert own.problems == []
     assert "left out by name, as in .dvcignore: cat/.DS_Store, cat/Thumbs.db" in own.notes[1]
 
@@ -257,7 +258,7 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
     jpeg = io.BytesIO()
     Image.fromarray(pixels_of(0, 0)).save(jpeg, "JPEG")
     path = write(tmp_path / "pets", {**by_class("{name}/{number}.png"), "cat/bad.jpg": jpeg.getvalue()[:-60]})
-    own = own_images.load(path, options())
+    own = labeled_images.load(path, options())
     (error,) = [str(result) for _, result in own.decode() if isinstance(result, StageError)]
     assert error.startswith("cat/bad.jpg: not a readable image: ")
 
@@ -265,13 +266,13 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
 def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("classifier.data.images.MAX_PIXELS", 399)
     with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
-        own_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
+        labeled_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
 
 
 def test_linked_folder_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
     (path / "cat/loop").symlink_to(path)
-    own = own_images.load(path, options())
+    own = labeled_images.load(path, options())
     (problem,) = own.problems
     assert problem.endswith("cat/loop: a link to a folder, which DVC does not follow; copy the folder")
 
@@ -279,7 +280,7 @@ def test_linked_folder_is_refused(tmp_path: Path) -> None:
 def test_folder_that_dvc_add_would_leave_out_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", by_class("{name}/{number}.png") | {"cat/.dvc/config": b""})
     with pytest.raises(StageError, match=r"cat: is a DVC repository, whose files `dvc add` leaves out"):
-        own_images.load(path, options())
+        labeled_images.load(path, options())
 
 
 def test_archive_that_leaves_its_folder_or_is_encrypted(tmp_path: Path) -> None:
@@ -289,19 +290,19 @@ def test_archive_that_leaves_its_folder_or_is_encrypted(tmp_path: Path) -> None:
     entry = content.index(b"PK\x01\x02")
     content = content[: entry + 8] + bytes([content[entry + 8] | 1]) + content[entry + 9 :]  # its bit for encryption
     path.write_bytes(content)
-    problems = own_images.load(path, options()).problems
+    problems = labeled_images.load(path, options()).problems
     assert ["leaves the folder" in problem or "encrypted" in problem for problem in problems] == [True] * 3
     tar = as_tar(tmp_path / "pets.tar.gz", files)
     tar.write_bytes(tar.read_bytes()[:-200])
     with pytest.raises(StageError, match=r"pets\.tar\.gz: not a readable archive"):
-        own_images.load(tar, options())
+        labeled_images.load(tar, options())
 
 
 def test_rows_and_images_that_do_not_fit_are_named_with_their_rows(tmp_path: Path) -> None:
     text = b"image,label\n" + b"".join(f"{a}-{b}.png,{CLASSES[a]}\n".encode() for a, b, _ in samples())
     text += b"\n0-0.png,cat\nmissing.png,cat\n0-1.png,\n"
     path = write(tmp_path / "pets", {"all.csv": text, **images(), "extra.png": png(0, 9)})
-    problems = "\n".join(own_images.load(path, options()).problems)
+    problems = "\n".join(labeled_images.load(path, options()).problems)
     assert "rows 2, 21 are all of the image '0-0.png'" in problems
     assert "row 22: image 'missing.png': there is no such file" in problems
     assert "row 23: label is empty" in problems
@@ -319,7 +320,7 @@ def test_rows_and_images_that_do_not_fit_are_named_with_their_rows(tmp_path: Pat
 def test_columns_that_are_not_plain_are_asked_for(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     path = write(tmp_path / "pets", {"all.csv": b"image,x,z\n0-0.png,a,7\n1-1.png,b,7\n", **images()})
     with pytest.raises(StageError) as error:
-        own_images.load(path, options(**change))
+        labeled_images.load(path, options(**change))
     assert says in str(error.value)
 
 
@@ -337,7 +338,7 @@ def test_columns_that_are_not_plain_are_asked_for(change: dict[str, Any], says: 
 def test_too_little_is_refused(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
     (tmp_path / "pets").mkdir()
     with pytest.raises(StageError) as error:
-        own_images.load(write(tmp_path / "pets", files), options())
+        labeled_images.load(write(tmp_path / "pets", files), options())
     assert says in str(error.value)
 
 
@@ -354,7 +355,7 @@ def test_size_and_channels_are_chosen_from_the_images(tmp_path: Path) -> None:
             f"{name}/{number}-{copy}.png": content(sizes[number], mode, place)
             for place, (name, number, copy) in enumerate(places)
         }
-        how = own_images.load(write(folder, files), options(**changes)).preprocessing
+        how = labeled_images.load(write(folder, files), options(**changes)).preprocessing
         return how.channels, how.height, how.width
 
     assert chosen((30, 20)) == (1, 20, 30)

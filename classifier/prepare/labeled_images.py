@@ -1,9 +1,9 @@
-"""A person's own images, made ready: which of them can be used, at what size, in which classes and splits."""
+"""Images made ready, built-in ones or a person's own: which can be used, at what size, in which classes and splits."""
 
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ AHEAD = 64  # images that are decoded before they are asked for
 
 
 @dataclass
-class OwnImages:
+class LabeledImages:
     """Images that can be used, with all that follows from them.
 
     Attributes:
@@ -71,31 +71,35 @@ def count_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load(path: Path, options: Annotate, problems: list[str] | None = None) -> OwnImages:
+def load(
+    path: Path, options: Annotate, problems: list[str] | None = None, class_names: Sequence[str] = ()
+) -> LabeledImages:
     """Look at a folder, archive or table, and at the head of each image file.
 
     Args:
         path: of it.
         options: the section ``annotate`` of params.yaml.
         problems: the list to use, for who wants to know them even if too little is left.
+        class_names: of classes 0, 1, ... of a built-in set; its splits are those that everybody uses, copies or not.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
     """
     problems = [] if problems is None else problems
-    found = collection.read(path, options, problems)
+    found = collection.read(path, options, problems, class_names)
     looked_at = _look(found, str(path), problems)
     rows = found.rows.assign(content=[look.digest for look in looked_at])
     rows = rows[rows["content"] != ""].reset_index(drop=True)
     if rows.empty:
         raise StageError(f"{path}: no usable image: {problems[0] if problems else 'it is empty'}")
-    class_names = sorted(rows["class_name"].unique(), key=natural_key)
+    built_in = bool(class_names)
+    class_names = class_names or sorted(rows["class_name"].unique(), key=natural_key)
     if len(class_names) < 2:
         raise StageError(f"{path}: has one class only, {class_names[0]!r}; a classifier needs two")
     how, notes = _choose([look for look in looked_at if look.digest], options)
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
     groups = rows["group"]
-    if not (groups != "").any() and rows["content"].duplicated().any():
+    if not built_in and not (groups != "").any() and rows["content"].duplicated().any():
         rows["group"] = rows["content"]
         notes.append(f"{int(rows['content'].duplicated().sum()):,} copies of other files; they stay in one drawn split")
     drawn = splits.complete(rows, options)
@@ -105,7 +109,7 @@ def load(path: Path, options: Annotate, problems: list[str] | None = None) -> Ow
     doubles = rows["image"].duplicated(keep=False)
     rows.loc[doubles, "image"] = rows.loc[doubles, "source"] + ".png"  # a.png beside a
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
-    return OwnImages(rows, class_names, how, found, [*found.notes, *notes, *drawn], problems)
+    return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
 
 
 @dataclass(frozen=True)

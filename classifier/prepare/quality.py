@@ -5,6 +5,7 @@ Everybody reports results on the official test images; dropping one would make i
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from classifier.prepare.splits import cut_groups
@@ -19,6 +20,7 @@ FINE_BLOCKS = (4, 4)  # of each channel, to rule most candidates out before thei
 COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
+LISTED = 500  # rows of the table of findings
 
 
 class DataQuality:
@@ -129,6 +131,16 @@ class DataQuality:
             near = np.sort(pairs[["image_a", "image_b"]].to_numpy(), axis=1)
         first, second = near.T
         return first, second
+
+
+def write(path: Path, table: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Write the worst of the findings, with class and split of each image."""
+    listed = table.head(LISTED).drop(columns=["labels_differ", "splits_differ"])
+    of_image = rows.set_index("image")[["class_name", "split"]]
+    for prefix, column in (("", "image"), ("other_", "other")):
+        found = of_image.reindex(listed[column])
+        listed[f"{prefix}label"], listed[f"{prefix}split"] = found["class_name"].to_numpy(), found["split"].to_numpy()
+    listed.to_csv(path, index=False, lineterminator="\n")
 
 
 def _cut_groups(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Data quality: nothing that is nearly identical is missed."""
 
-from classifier.prepare import data_quality
+from classifier.prepare import quality as quality_module
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,15 @@ def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: py
     rows["image"] = [f"{number}.png" for number in range(30)]
     first, second = np.triu_indices(30, 1)
     distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
-    near = (distance > 0) & (distance <= data_quality.NEAR)
+    near = (distance > 0) & (distance <= quality_module.NEAR)
     expected = {
         "across_splits": int((near & (rows["split"].to_numpy()[first] != rows["split"].to_numpy()[second])).sum()),
         "pairs": int(near.sum()),
         "with_another_label": int((near & (rows["label"].to_numpy()[first] != rows["label"].to_numpy()[second])).sum()),
     }
     assert expected["pairs"] > 3
-    monkeypatch.setattr(data_quality, "MAX_CANDIDATES", most_candidates)
-    quality = data_quality.DataQuality()
+    monkeypatch.setattr(quality_module, "MAX_CANDIDATES", most_candidates)
+    quality = quality_module.DataQuality()
     for part in (pixels[:7], pixels[7:]):
         quality.add(part[:, None])
     counts, pairs = quality.findings(rows, lambda places: pixels[places][:, None])
@@ -37,7 +37,7 @@ def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> Non
     one = np.random.default_rng(0).integers(0, 200, (1, 8, 8), dtype=np.uint8)
     pixels = np.stack([one, one, one + 1, one + 1, one + 50])
     rows = pd.DataFrame({"image": [*"abcde"], "label": 0, "split": ["train", "test", "train", "train", "train"]})
-    quality = data_quality.DataQuality()
+    quality = quality_module.DataQuality()
     quality.add(pixels)
     asked: list[int] = []
 
@@ -56,7 +56,7 @@ def test_group_in_two_splits_is_listed_with_an_image_of_each() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
     rows = pd.DataFrame({"image": [*"abcdefg"], "label": 0, "group": ["x", "x", "x", "y", "y", "", ""]})
     rows["split"] = ["train", "train", "test", "val", "val", "train", "test"]
-    quality = data_quality.DataQuality()
+    quality = quality_module.DataQuality()
     quality.add(pixels)
     counts, findings = quality.findings(rows, lambda places: pixels[places])
     assert counts["groups_in_several_splits"] == 1
@@ -67,7 +67,7 @@ def test_group_in_two_splits_is_listed_with_an_image_of_each() -> None:
 
 def test_nothing_odd_gives_an_empty_table() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
-    quality = data_quality.DataQuality()
+    quality = quality_module.DataQuality()
     quality.add(pixels)
     rows = pd.DataFrame({"image": [*"abc"], "label": 0, "split": "train"})
     _, findings = quality.findings(rows, lambda places: pixels[places])
