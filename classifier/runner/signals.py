@@ -13,7 +13,7 @@ import psutil
 
 POLL_SECONDS = 0.5  # between two looks at the parent processes; a look costs 0.1 ms
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
-if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it is, and stays so
     STOP_SIGNALS.append(signal.SIGHUP)
 
 
