@@ -2,12 +2,12 @@
 
 The last epoch counts, or with `keep: best` the one with the lowest validation loss; the test split selects nothing.
 
-    python benchmarks/accuracy.py                                   # the committed params, 5 seeds
-    python benchmarks/accuracy.py --seeds 3 train.precision=fp32    # other params
+    python benchmarks/accuracy.py                              # the committed params, 5 seeds
+    python benchmarks/accuracy.py --seeds 3 train.epochs=14    # other params
 
 Prints one line per run: seconds of the whole `train` process (imports, reading, training, writing), validation and test
-accuracy, and test accuracy with mirrored views (logits of an image and its mirror image, averaged); then means and
-standard deviations. Run nothing else at the same time.
+accuracy, and test accuracy with test-time augmentation (TTA: logits of an image and its mirror image, averaged); then
+means and standard deviations. Run nothing else at the same time.
 """
 
 import argparse

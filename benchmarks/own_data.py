@@ -1,4 +1,4 @@
-"""Real sets of images that nobody here drew, as own data, from files to report: accuracy and time.
+"""Accuracy and time of the whole pipeline on two real sets of images, as own data.
 
     python benchmarks/own_data.py                 # Tango's icons need Debian's package tango-icon-theme
 

@@ -2,9 +2,9 @@
 
     python benchmarks/own_growth.py [--sizes 15000 30000 60000]
 
-Each size is an archive of JPEGs of 224x224 pixels in ten folders, of noise and shapes, all different. To make so many
-in minutes, files get other quantization tables, which changes contrast and colors. Prints seconds of the whole stage,
-per thousand images, processor time by wall time, and the largest memory.
+Each size is an archive of JPEGs of 224x224 pixels in ten folders, of noise and shapes, all different. To make them in
+minutes, files get other quantization tables, which changes contrast and colors. Prints seconds of the whole stage, per
+thousand images, processor time by wall time, and the largest memory.
 """
 
 import argparse

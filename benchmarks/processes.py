@@ -1,8 +1,9 @@
 """Distributed training on one machine: speed and results of two processes, with the default params on the real data.
 
 Compares one process with two threads and two processes with one thread each, run in turn, for two seeds: seconds per
-epoch after the first (which includes the start), and the curves. Each run has three epochs and a schedule planned for
-three, so the accuracies are not those of the full training. Everything runs in a copy; the clone itself is unchanged.
+epoch after the first (which includes the start), and the curves. One process is portable, two are not. Each run has
+three epochs and a schedule planned for three, so the accuracies are not those of the full training. Everything runs in
+a copy; the clone itself is unchanged.
 
 Run it from the root of a clone that has the data, with nothing else running: python benchmarks/processes.py
 """
