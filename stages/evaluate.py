@@ -76,6 +76,11 @@ def main(context: StageContext) -> None:
         f"wrote metrics/evaluate.json: accuracy {details['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), "
         f"loss {details['loss']:.4f} on {len(test_images):,} test images"
     )
+    if low <= (majority := details["majority_accuracy"]):
+        logger.warning(
+            f"the model may be no better than always naming the most frequent class ({majority:.2%}): train for more "
+            "epochs, or on more images"
+        )
     if mirrored and (lost := details["accuracy"] - details["accuracy_mirrored"]) > MIRROR_LOSS:
         logger.warning(
             f"mirror images are recognized {lost:.1%} worse: if they are other classes, set train.augment.hflip: false"

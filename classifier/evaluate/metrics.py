@@ -30,9 +30,11 @@ def mean_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) 
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The fraction of images whose true class is among the k most probable ones."""
+    """The fraction of images whose true class is among the k most probable ones; ties count as in argmax."""
     label_logits = logits[np.arange(len(labels)), labels][:, None]
-    return float(((logits > label_logits).sum(1) < k).mean())
+    is_before = np.arange(logits.shape[1]) < labels[:, None]
+    ahead = ~(logits <= label_logits) | (is_before & (logits == label_logits))  # not `>`: NaN is no hit
+    return float((ahead.sum(1) < k).mean())
 
 
 def wilson_interval(fraction: float, count: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -43,6 +43,13 @@ def test_compared_figures_are_rounded_details(finished: Project) -> None:
     assert compared == {key: round(figures[key], 5) for key in ("accuracy", "ece", "f1", "loss")}
 
 
+def test_model_as_good_as_chance_is_warned_about(finished: Project) -> None:
+    warning = "may be no better than always naming the most frequent class (10.00%)"
+    assert warning not in finished.stage("evaluate").stderr
+    rewrite(finished.root / "models/classifier.safetensors", lambda tensors, _: [t.zero_() for t in tensors.values()])
+    assert warning in finished.stage("evaluate").stderr
+
+
 def test_metrics_equal_scikit_learn(finished: Project) -> None:
     figures = details(finished)
     rows = pd.read_csv(finished.root / "metrics/predictions.csv")

@@ -13,6 +13,7 @@ from classifier.config.schema import Annotate
 from classifier.errors import StageError
 from classifier.prepare import labeled_images
 from tests.support import idx_files
+from tools import check_images
 
 import numpy as np
 import pandas as pd
@@ -340,6 +341,17 @@ def test_too_little_is_refused(files: dict[str, bytes], says: str, tmp_path: Pat
     with pytest.raises(StageError) as error:
         labeled_images.load(write(tmp_path / "pets", files), options())
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "epochs"),
+    [(12, 12, 350), (33, 33, 350), (144, 32, 70), (257, 33, 44), (610, 32, 19), (4_000, 128, 19), (9_000, 256, 19)],
+)
+def test_advice_for_few_images_is_more_steps_and_no_tiny_batch(images: int, batch_size: int, epochs: int) -> None:
+    """With a batch of 4, 144 images gave a model as good as chance; a last batch of one image is refused by train."""
+    assert check_images.advise(images, 256, 19) == (batch_size, epochs)
+    assert check_images.advise(images, batch_size, epochs) == (batch_size, epochs)
+    assert check_images.advise(144, 4, 19) == (32, 70)
 
 
 def test_size_and_channels_are_chosen_from_the_images(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_loss_and_softmax_equal_scikit_learn(logits: np.ndarray, labels: np.ndar
         assert loss == pytest.approx(log_loss(labels, expected, labels=range(CLASSES)))
 
 
+def test_tied_classes_count_as_argmax_names_them() -> None:
+    """A model that gives all classes the same logit is as good as chance; one without finite logits is never right."""
+    labels = np.arange(CLASSES)
+    assert metrics.top_k_accuracy(np.zeros((CLASSES, CLASSES)), labels, 1) == pytest.approx(1 / CLASSES)
+    assert metrics.top_k_accuracy(np.zeros((CLASSES, CLASSES)), labels, 2) == pytest.approx(2 / CLASSES)
+    assert metrics.top_k_accuracy(np.full((CLASSES, CLASSES), np.nan), labels, 1) == 0
+
+
 @pytest.mark.parametrize("k", [1, 2, CLASSES])
 def test_top_k_accuracy_equals_scikit_learn(logits: np.ndarray, labels: np.ndarray, k: int) -> None:
     with warnings.catch_warnings(action="ignore"):  # every class is among the first seven of seven
