@@ -64,7 +64,7 @@ def main(context: StageContext) -> None:
 
 
 def sources_from_environment() -> list[str]:
-    """What FASHION_MNIST_SOURCES names.
+    """The sources that FASHION_MNIST_SOURCES names.
 
     Raises:
         StageError: a quote is not closed.
@@ -73,7 +73,7 @@ def sources_from_environment() -> list[str]:
     if named and Path(named).is_dir():  # one folder, whose name may have spaces
         return [named]
     try:
-        return shlex.split(named, posix=os.name == "posix")
+        return shlex.split(named)
     except ValueError as error:
         raise StageError(f"FASHION_MNIST_SOURCES={named}: {error}") from None
 

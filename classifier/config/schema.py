@@ -43,7 +43,6 @@ class Sources(Section):
     kmnist: list[str]
 
     def of(self, dataset: str) -> list[str]:
-        """Of a built-in dataset."""
         found: list[str] = getattr(self, dataset.replace("-", "_"))
         return found
 

@@ -1,4 +1,4 @@
-"""What all pictures share: the style, one font for the names of classes, images on a plane, PNG files.
+"""The parts that all pictures share: the style, one font for the names of classes, images on a plane, PNG files.
 
 The bytes are the same every time and on every machine.
 """

@@ -19,7 +19,7 @@ GRAY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of an image, whatever its size and mode.
+    """The way from an image of any size and mode to the pixels of a model.
 
     Attributes:
         channels: 1 for grayscale, 3 for RGB.
@@ -70,7 +70,7 @@ class Preprocessing:
         return ImageOps.invert(converted) if invert else converted
 
     def layout(self, width: int, height: int) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int]]:
-        """What is cut out of an image, the size that it gets, and where it lies in the result.
+        """The box that is cut out of an image, the size that it gets, and where it lies in the result.
 
         In whole numbers, rounded half up, so that programs in other languages find the same.
         """
@@ -93,7 +93,7 @@ class Preprocessing:
         return box, size, place
 
     def contract(self) -> dict[str, Any]:
-        """What a program in another language needs to know, for the metadata of the exported model."""
+        """The same for a program in another language, as metadata of the exported model."""
         return {**{key: asdict(self)[key] for key in ("fit", "background")}, "filter": FILTER.name.lower()}
 
 

@@ -2,13 +2,13 @@
 
 import ctypes
 import logging
-import os
 import platform
 from dataclasses import dataclass
 
 from classifier import portability
 from classifier.config.schema import Compute
 from classifier.errors import StageError
+from classifier.threads import count_cores
 
 import torch
 
@@ -59,8 +59,7 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     )
     if not available[name]:
         raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    number = min(cores, MAX_AUTO_THREADS) if threads == "auto" else int(threads)
+    number = min(count_cores(), MAX_AUTO_THREADS) if threads == "auto" else int(threads)
     backend = Backend(torch.device(name), number, compute.portable and name == "cpu" and world_size == 1)
     if compute.portable:
         reasons = portability.unmet_conditions()

@@ -15,7 +15,7 @@ from classifier.data import info as dataset_info
 from classifier.errors import StageError, shorten
 from classifier.prepare import archive, file_tree, idx, tables
 from classifier.prepare.file_tree import FileTree
-from classifier.prepare.splits import SPLITS
+from classifier.prepare.splits import SPLIT_WORDS
 
 import numpy as np
 import pandas as pd
@@ -118,9 +118,9 @@ def _from_folders(path: Path, tree: FileTree, problems: list[str]) -> Collection
         *folders, _ = name.split("/")
         split = ""
         if in_splits and folders:
-            split, *folders = SPLITS[folders[0].lower()], *folders[1:]
-        elif len(folders) > 1 and folders[1].lower() in SPLITS:
-            split = SPLITS[folders[1].lower()]
+            split, *folders = SPLIT_WORDS[folders[0].lower()], *folders[1:]
+        elif len(folders) > 1 and folders[1].lower() in SPLIT_WORDS:
+            split = SPLIT_WORDS[folders[1].lower()]
         if folders:
             rows.append((name, folders[0], split, ""))
         else:
@@ -137,7 +137,7 @@ def _from_folders(path: Path, tree: FileTree, problems: list[str]) -> Collection
 def _has_split_folders(names: Iterable[str]) -> bool:
     """Whether the first folders are those of splits."""
     first = {name.partition("/")[0].lower() for name in names if "/" in name}
-    return bool(first) and first <= SPLITS.keys()
+    return bool(first) and first <= SPLIT_WORDS.keys()
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -182,11 +182,11 @@ def _from_tables(path: Path, tree: FileTree, names: list[str], options: Annotate
 
 
 def _split_of_table(name: str) -> str:
-    """Of ``train.csv``, ``train/metadata.csv`` or ``data/train-00000-of-00001.parquet``; empty for other names."""
+    """The split of ``train.csv``, ``train/metadata.csv`` or ``data/train-00000-of-00001.parquet``; empty for others."""
     for part in reversed(name.lower().split("/")):
         word = re.split(r"[-_.]", part)[0]
-        if word in SPLITS:
-            return SPLITS[word]
+        if word in SPLIT_WORDS:
+            return SPLIT_WORDS[word]
     return ""
 
 

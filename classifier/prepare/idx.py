@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from classifier.errors import StageError
 from classifier.prepare.file_tree import FileTree
-from classifier.prepare.splits import SPLITS
+from classifier.prepare.splits import SPLIT_WORDS
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def read(
             raise StageError(
                 f"{tree.path}: {part} has the label {labels.max()}; the classes are 0 to {len(class_names) - 1}"
             )
-        split = {"t10k": "test"}.get(part, SPLITS.get(part.lower(), ""))
+        split = {"t10k": "test"}.get(part, SPLIT_WORDS.get(part.lower(), ""))
         unique = [f"{split or part or 'images'}/{number:05d}" for number in range(len(labels))]
         pixels |= dict(zip(unique, images, strict=True))
         named = np.array(class_names)[labels] if class_names else labels.astype(str)

@@ -1,7 +1,6 @@
 """Images made ready, built-in ones or a person's own: which can be used, at what size, in which classes and splits."""
 
 import hashlib
-import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from classifier.errors import StageError, shorten
 from classifier.prepare import collection, splits
 from classifier.prepare.collection import Collection, natural_key
 from classifier.progress import progress_bar
-from classifier.threads import map_ahead
+from classifier.threads import count_cores, map_ahead
 
 import numpy as np
 import pandas as pd
@@ -61,14 +60,9 @@ class LabeledImages:
             except Exception as error:  # of the archive
                 return StageError(f"{source}: {images.reason(error)}")
 
-        decoded = map_ahead(one, self.rows["source"], count_threads(), AHEAD)
+        decoded = map_ahead(one, self.rows["source"], count_cores(), AHEAD)
         for place, (_, result) in enumerate(progress_bar(decoded, "decoding images", total=len(self.rows))):
             yield place, result
-
-
-def count_threads() -> int:
-    """One a core: Pillow decodes and resizes without holding the interpreter."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load(
@@ -114,7 +108,7 @@ def load(
 
 @dataclass(frozen=True)
 class _Look:
-    """What the head of an image file says: gray or not, (width, height), and a digest; empty if it cannot be used."""
+    """The head of an image file: gray or not, (width, height), and a digest; empty if it cannot be used."""
 
     is_gray: bool = True
     size: tuple[int, int] = (0, 0)
@@ -135,7 +129,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             return f"{where}, {name!r}: {_explain(error)}"
 
     looks = []
-    looked = map_ahead(one, found.rows["image"], count_threads(), AHEAD)
+    looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
     for _, result in progress_bar(looked, "looking at images", total=len(found.rows)):
         if isinstance(result, str):
             problems.append(result)

@@ -18,7 +18,7 @@ KEPT_BYTES = 1 << 29  # of pixels that stay in memory for the search for near-du
 
 @dataclass
 class Packed:
-    """What was written.
+    """The images that were written, and what is reported about them.
 
     Attributes:
         kept: the rows whose images were written, ``(N,) bool``.

@@ -9,7 +9,7 @@ from classifier.errors import StageError
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-SPLITS = {
+SPLIT_WORDS = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test",

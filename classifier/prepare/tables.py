@@ -15,7 +15,7 @@ from typing import Any
 
 from classifier.config.schema import Annotate
 from classifier.errors import StageError, shorten
-from classifier.prepare.splits import SPLITS
+from classifier.prepare.splits import SPLIT_WORDS
 
 import numpy as np
 import pandas as pd
@@ -227,15 +227,15 @@ def _text(values: pd.Series) -> pd.Series:
 
 
 def _are_splits(values: pd.Series) -> bool:
-    return set(_text(values).str.lower()) <= {*SPLITS, ""}
+    return set(_text(values).str.lower()) <= {*SPLIT_WORDS, ""}
 
 
 def _splits(where: str, values: pd.Series) -> pd.Series:
     text = _text(values).str.strip().str.lower()
-    strange = [value for value in text.unique() if value not in (*SPLITS, "")]
+    strange = [value for value in text.unique() if value not in (*SPLIT_WORDS, "")]
     if strange:
         raise StageError(f"{where}: {shorten(map(repr, strange))} is no split; the splits are train, val and test")
-    return text.map(lambda value: SPLITS.get(value, ""))
+    return text.map(lambda value: SPLIT_WORDS.get(value, ""))
 
 
 # --- images in a table ----------------------------------------------------------------------------------------------

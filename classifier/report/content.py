@@ -130,7 +130,7 @@ def mistake_rows(rows: pd.DataFrame, pixels: np.ndarray) -> list[dict[str, Any]]
 
 
 def finding_rows(table: pd.DataFrame, readers: list[Callable[[str], bytes]]) -> list[dict[str, Any]]:
-    """What `annotate` found odd, in words, with thumbnails of the one or two images."""
+    """The findings of `annotate` in words, with thumbnails of the one or two images."""
 
     def thumbnail(name: str) -> str:
         for read in readers[:-1]:

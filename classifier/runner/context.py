@@ -1,4 +1,4 @@
-"""What a stage may read and write, and how its outputs are published."""
+"""The context of a stage: its inputs, its outputs, and how those are published."""
 
 import contextlib
 import hashlib
@@ -44,7 +44,7 @@ class _DeclaredParams:
 
 
 class StageContext:
-    """What dvc.yaml declares for a stage: it may read and write that, and nothing else.
+    """The inputs, params and outputs that dvc.yaml declares for a stage, which can use nothing else.
 
     Attributes:
         name: of the stage.

@@ -1,4 +1,4 @@
-"""What dvc.yaml declares for a stage: the only place where inputs and outputs are listed.
+"""The declaration of a stage in dvc.yaml: the only place where inputs and outputs are listed.
 
 A stage can read and write nothing else (see ``context.py``), so dvc.yaml cannot fall behind the code.
 """

@@ -67,13 +67,11 @@ def remove(path: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Force one file, or the names in one folder, to the disk."""
-    posix = os.name == "posix"
-    if posix or path.is_file():  # elsewhere a folder cannot be opened, and a file only for writing
-        descriptor = os.open(path, os.O_RDONLY if posix else os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def publish(temporary: Path, path: Path) -> None:

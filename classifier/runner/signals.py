@@ -138,7 +138,7 @@ def _parents_up_to_dvc() -> list[Any] | None:
             parents.append(parent)
             if not _was_started_by_dvc(parent):
                 # DVC starts stages in its own process group. Whoever adopted this one from a dead DVC has another.
-                adopted = os.name == "posix" and os.getpgid(parent.pid) != os.getpgid(child.pid)
+                adopted = os.getpgid(parent.pid) != os.getpgid(child.pid)
                 return [] if adopted else parents
             child = parent
     return []

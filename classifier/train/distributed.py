@@ -93,7 +93,7 @@ def broadcast_bool(device: torch.device, answer: bool) -> bool:
 
 
 def broadcast_object(device: torch.device, load: Callable[[], Any]) -> Any:
-    """What rank 0 loads, on every process; only rank 0 need have the file.
+    """The object that rank 0 loads, on every process; only rank 0 need have the file.
 
     Args:
         device: of this process.

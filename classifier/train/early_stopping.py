@@ -39,7 +39,7 @@ class EarlyStopping:
             model.load_state_dict(self.best_weights)
 
     def state_dict(self) -> State:
-        """What a checkpoint holds."""
+        """For a checkpoint."""
         return {
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,

@@ -65,7 +65,6 @@ class Task:
 
     @property
     def device(self) -> torch.device:
-        """Of the model."""
         return self.backend.device
 
 

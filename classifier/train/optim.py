@@ -87,7 +87,6 @@ class Schedule:
 
     @property
     def total_steps(self) -> int:
-        """Of the whole run."""
         return self.first_steps[-1]
 
     def set_lr(self, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -1,4 +1,4 @@
-"""What a training writes: weights, curves, metrics, and the environment that it ran in."""
+"""The results of a training: weights, curves, metrics, and the environment that it ran in."""
 
 import contextlib
 import dataclasses
