@@ -14,6 +14,13 @@ from classifier.errors import StageError
 from classifier.runner.logs import configure_logging
 
 ROOT = Path(runner.ROOT)  # of the clone
+# What names a repository (`git rev-parse --local-env-vars`, without the variables that hold settings). git sets it for
+# hooks and aliases, and every git and DVC that a tool starts in another folder would work on that repository.
+GIT_VARIABLES = (
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE"),
+    *("GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE"),
+)
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -37,6 +44,8 @@ def run_tool(
     """Run a tool as a program and return its exit status: that of ``work``, or of its error, told in one line."""
     arguments = parser.parse_args(argv)
     configure_logging(name, arguments.quiet)
+    for variable in GIT_VARIABLES:  # the repository is the one that this file is in
+        os.environ.pop(variable, None)
     try:
         status = work(arguments)
         sys.stdout.flush()

@@ -143,6 +143,32 @@ def test_search_leaves_experiments_tables_and_the_workspace_as_it_was(
 
 
 @pytest.mark.experiments
+def test_search_in_a_git_hook_leaves_stash_experiments_head_and_config(searchable: Project, tmp_path: Path) -> None:
+    """In a linked worktree git gives its hooks an absolute GIT_DIR, which every git in another folder would obey."""
+    project = searchable.copy(tmp_path / "project")
+    project.set(search__trials=2)
+    project.edit("README.md", "#", "# My")
+    project.run("git", "stash", "push", "--quiet", "README.md")
+    head = project.run("git", "rev-parse", "HEAD").stdout.strip()
+    project.run("git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/mine", head)
+    show = ("git", "for-each-ref", "--format=%(refname) %(objectname)")
+    before, config = project.run(*show).stdout.splitlines(), project.read(".git/config")
+
+    project.environment["GIT_DIR"] = str(project.root / ".git")
+    for _ in range(2):
+        project.run("python", "-m", "tools.search")
+    del project.environment["GIT_DIR"]
+
+    assert project.read(".git/HEAD") == b"ref: refs/heads/main\n"
+    assert project.read(".git/config") == config
+    after = project.run(*show).stdout.splitlines()
+    assert set(before) <= set(after)
+    added = {line.rpartition(" ")[0] for line in set(after) - set(before)}
+    assert added
+    assert all(name.startswith(f"refs/exps/{head[:2]}/{head[2:]}/search-") for name in added)
+
+
+@pytest.mark.experiments
 def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
     undisturbed: Project, tmp_path: Path
 ) -> None:
