@@ -101,6 +101,8 @@ class Workspace:
             files.remove(making)
             making.parent.mkdir(parents=True, exist_ok=True)
             git(self.root, "clone", "--quiet", "--shared", "--no-checkout", "--", str(self.root), str(making.resolve()))
+            # A clone of a shallow clone shares no objects.
+            git(making, "fetch", "--quiet", "origin", f"refs/runs/{self.folder.name}")
             check_out(making, self.commit, self._changes)
             for key in ("user.name", "user.email"):  # the experiment's commit needs them
                 known = subprocess.run(

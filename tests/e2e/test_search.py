@@ -306,3 +306,17 @@ def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, 
     more = project.run(*command[:-3], "3", "--seeds", "1")
     assert "6 trainings, 2 to do" in more.stdout
     assert "b is better than a" in more.stdout
+
+
+@pytest.mark.experiments
+def test_recipes_with_uncommitted_changes_are_compared_in_a_shallow_clone(
+    finished_template: Project, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "shallow", finished_template.raw)
+    finished_template.run("git", "clone", "--quiet", "--depth", "1", finished_template.root.as_uri(), str(project.root))
+    project.dvc("cache", "dir", "--local", str(finished_template.root / ".dvc/cache"))
+    project.dvc("checkout", "--quiet")
+    project.set(train__epochs=1)
+    done = project.run("python", "-m", "tools.compare_recipes", "-S", "train.batch_size=50", "--folds", "1")
+    assert "difference: " in done.stdout
+    assert len(references(project)) == 4
