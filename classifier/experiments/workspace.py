@@ -38,9 +38,9 @@ class Workspace:
         self.root, self.folder, self.stages = root, folder, stages
         try:
             self.commit = git(root, "rev-parse", "--verify", "HEAD")
-        except (StageError, FileNotFoundError):
+        except (StageError, FileNotFoundError) as error:
             raise StageError(
-                "this needs git: every run becomes an experiment of a commit; `git init`, add, commit"
+                f"this needs git: every run becomes an experiment of a commit; `git init`, add, commit ({error})"
             ) from None
         self.alone = filelock.FileLock(SCRATCH / "workspace.lock")
         SCRATCH.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -67,8 +68,16 @@ def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
     return error.exit_status if isinstance(error, StageError) else 1
 
 
+def distrust(error: Exception) -> str | None:
+    """The line for a repository that git, or the library by which DVC reads it, refuses as another user's."""
+    found = re.search(r"(?:dubious ownership in repository at|repository path) '([^']+)'", str(error))
+    return found and f"{found[1]} is another user's; `git config --global --add safe.directory {found[1]}` trusts it"
+
+
 def one_line(error: Exception) -> str:
     """An error as a line for a person."""
+    if line := distrust(error):
+        return line
     match error:
         case StageError():
             return str(error)
