@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 from classifier.errors import StageError, shorten
 from classifier.runner import files
-from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.cli import ROOT, distrust, make_parser, run_tool
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -132,7 +132,9 @@ def repair_line_ends() -> None:
     try:
         listed = _git("ls-files", "-z", "--eol").split(b"\0")
         edited = {*_git("diff", "--name-only", "-z").split(b"\0")}
-    except StageError:
+    except StageError as error:
+        if line := distrust(error):
+            logger.warning(line)
         return  # without git there is no such clone
     wrong = []
     for entry in filter(None, listed):

@@ -38,9 +38,9 @@ class Workspace:
         self.root, self.folder, self.stages = root, folder, stages
         try:
             self.commit = git(root, "rev-parse", "--verify", "HEAD")
-        except (StageError, FileNotFoundError):
+        except (StageError, FileNotFoundError) as error:
             raise StageError(
-                "this needs git: every run becomes an experiment of a commit; `git init`, add, commit"
+                f"this needs git: every run becomes an experiment of a commit; `git init`, add, commit ({error})"
             ) from None
         self.alone = filelock.FileLock(SCRATCH / "workspace.lock")
         SCRATCH.mkdir(exist_ok=True)
@@ -101,6 +101,8 @@ class Workspace:
             files.remove(making)
             making.parent.mkdir(parents=True, exist_ok=True)
             git(self.root, "clone", "--quiet", "--shared", "--no-checkout", "--", str(self.root), str(making.resolve()))
+            # A clone of a shallow clone shares no objects.
+            git(making, "fetch", "--quiet", "origin", f"refs/runs/{self.folder.name}")
             check_out(making, self.commit, self._changes)
             for key in ("user.name", "user.email"):  # the experiment's commit needs them
                 known = subprocess.run(

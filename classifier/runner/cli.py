@@ -17,6 +17,13 @@ from classifier.runner.logs import configure_logging, discard
 ROOT = Path(classifier.ROOT)  # of the clone
 # The libraries' words where they raise no MemoryError.
 OUT_OF_MEMORY = re.compile(r".*(?:allocate memory|bad.alloc|out of memory|failed to map segment|start new thread).*")
+# What names a repository (`git rev-parse --local-env-vars`, without the variables that hold settings). git sets it for
+# hooks and aliases, and every git and DVC that a tool starts in another folder would work on that repository.
+GIT_VARIABLES = (
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE"),
+    *("GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE"),
+)
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
@@ -51,6 +58,8 @@ def run_tool(
     """Run a tool as a program and return its exit status: that of ``work``, or of its error, told in one line."""
     arguments = parser.parse_args(argv)
     configure_logging(name, arguments.quiet)
+    for variable in GIT_VARIABLES:  # the repository is the one that this file is in
+        os.environ.pop(variable, None)
     try:
         status = work(arguments)
         sys.stdout.flush()
@@ -79,9 +88,17 @@ def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
     return error.exit_status if isinstance(error, StageError) else 1
 
 
+def distrust(error: Exception) -> str | None:
+    """The line for a repository that git, or the library by which DVC reads it, refuses as another user's."""
+    found = re.search(r"(?:dubious ownership in repository at|repository path) '([^']+)'", str(error))
+    return found and f"{found[1]} is another user's; `git config --global --add safe.directory {found[1]}` trusts it"
+
+
 def one_line(error: Exception) -> str:
     """An error as a line for a person."""
     words = OUT_OF_MEMORY.search(str(error))
+    if line := distrust(error):
+        return line
     match error:
         case StageError():
             return str(error)

@@ -165,6 +165,27 @@ def test_two_users_with_other_umasks_share_a_cache(tiny: Tiny, umask: str) -> No
             assert a.read(out) == b.read(out)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a clone to another user")
+def test_clone_of_another_user_is_one_line_in_all_tools(finished: Project, tmp_path: Path) -> None:
+    """As in a container that runs as root on a person's folder."""
+    finished.set_all(
+        {"search.rungs": [1], "search.reduction_factor": 2, "search.space": {"train.batch_size": [20, 40]}}
+    )
+    finished.run("chown", "-R", "1234:1234", str(finished.root))
+    finished.environment["HOME"] = str(tmp_path)
+    trust = f"git config --global --add safe.directory {finished.root}"
+    for tool, *words in (
+        ("search",), ("compare", "HEAD"), ("compare_recipes", "-S", "train.epochs=1"), ("seed_statistics",),
+        ("release", "build", "v1.0.0"),
+    ):  # fmt: skip
+        failed = finished.run("python", "-m", f"tools.{tool}", *words, status=1)
+        assert failed.stderr == f"{tool}: error: {finished.root} is another user's; `{trust}` trusts it\n"
+    said = finished.run("python", "-m", "tools.repair").stderr  # DVC runs stages there all the same
+    assert said == f"repair: warning: {finished.root} is another user's; `{trust}` trusts it\n"
+    finished.run("sh", "-c", trust)
+    assert finished.run("python", "-m", "tools.repair").stderr == ""
+
+
 @contextmanager
 def shared_folder() -> Iterator[Path]:
     """A folder that every user may enter; pytest's own are closed to others."""

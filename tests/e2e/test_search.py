@@ -143,6 +143,32 @@ def test_search_leaves_experiments_tables_and_the_workspace_as_it_was(
 
 
 @pytest.mark.experiments
+def test_search_in_a_git_hook_leaves_stash_experiments_head_and_config(searchable: Project, tmp_path: Path) -> None:
+    """In a linked worktree git gives its hooks an absolute GIT_DIR, which every git in another folder would obey."""
+    project = searchable.copy(tmp_path / "project")
+    project.set(search__trials=2)
+    project.edit("README.md", "#", "# My")
+    project.run("git", "stash", "push", "--quiet", "README.md")
+    head = project.run("git", "rev-parse", "HEAD").stdout.strip()
+    project.run("git", "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/mine", head)
+    show = ("git", "for-each-ref", "--format=%(refname) %(objectname)")
+    before, config = project.run(*show).stdout.splitlines(), project.read(".git/config")
+
+    project.environment["GIT_DIR"] = str(project.root / ".git")
+    for _ in range(2):
+        project.run("python", "-m", "tools.search")
+    del project.environment["GIT_DIR"]
+
+    assert project.read(".git/HEAD") == b"ref: refs/heads/main\n"
+    assert project.read(".git/config") == config
+    after = project.run(*show).stdout.splitlines()
+    assert set(before) <= set(after)
+    added = {line.rpartition(" ")[0] for line in set(after) - set(before)}
+    assert added
+    assert all(name.startswith(f"refs/exps/{head[:2]}/{head[2:]}/search-") for name in added)
+
+
+@pytest.mark.experiments
 def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
     undisturbed: Project, tmp_path: Path
 ) -> None:
@@ -280,3 +306,17 @@ def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, 
     more = project.run(*command[:-3], "3", "--seeds", "1")
     assert "6 trainings, 2 to do" in more.stdout
     assert "b is better than a" in more.stdout
+
+
+@pytest.mark.experiments
+def test_recipes_with_uncommitted_changes_are_compared_in_a_shallow_clone(
+    finished_template: Project, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "shallow", finished_template.raw)
+    finished_template.run("git", "clone", "--quiet", "--depth", "1", finished_template.root.as_uri(), str(project.root))
+    project.dvc("cache", "dir", "--local", str(finished_template.root / ".dvc/cache"))
+    project.dvc("checkout", "--quiet")
+    project.set(train__epochs=1)
+    done = project.run("python", "-m", "tools.compare_recipes", "-S", "train.batch_size=50", "--folds", "1")
+    assert "difference: " in done.stdout
+    assert len(references(project)) == 4
