@@ -1,8 +1,8 @@
-"""Repair what a killed DVC leaves (truncated files, no branch), and Windows line ends, which it takes for changes.
+"""Repair what a killed DVC leaves: truncated files, and no branch.
 
 reads   dvc.lock, .dvc/tmp/rwlock, .dvc/cache/runs/, the files that git tracks
-writes  dvc.lock, if it was truncated: the committed one; deletes truncated files of the other two kinds; text files
-        with Windows line ends, if .gitattributes wants others; git's HEAD; logs each
+writes  dvc.lock, if it was truncated: the committed one; deletes truncated files of the other two kinds; git's HEAD;
+        logs each
 run     make repro does it first; or: python -m tools.repair
 expect  a second, and nothing to do; nothing is done while another DVC is running
 
@@ -12,27 +12,27 @@ know what has run.
 
 `dvc exp run` leaves the branch while it works. If it is killed, git says "HEAD detached", and no branch would have the
 next commit.
-
-DVC hashes files as they are. A clone that was made with `core.autocrlf=true` before it had a .gitattributes keeps its
-Windows line ends, and every stage would run again.
 """
 
 import argparse
 import json
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from classifier.errors import StageError, shorten
+from classifier.errors import StageError
+from classifier.experiments.git import git
 from classifier.runner import files
 from classifier.runner.cli import ROOT, distrust, make_parser, run_tool
 
-if TYPE_CHECKING:
-    from dvc.repo import Repo
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.scm import SCMError
+from dvc.utils import strictyaml
 
 logger = logging.getLogger("tools.repair")
 
@@ -48,37 +48,21 @@ def repair_lock() -> None:
     """
     if not LOCK.exists() or _dvc_can_read(LOCK):
         return
-    if _git("ls-files", "--unmerged", str(LOCK)):
-        return
-    if _git("ls-tree", "HEAD", str(LOCK)):
-        files.atomic_write(LOCK, _git("show", f"HEAD:./{LOCK}"))
+    try:
+        if git(ROOT, "ls-files", "--unmerged", str(LOCK)):
+            return
+        committed = git(ROOT, "ls-tree", "HEAD", str(LOCK)) and git(ROOT, "show", f"HEAD:./{LOCK}") + "\n"
+    except (StageError, OSError) as error:
+        raise StageError(f"{LOCK} cannot be read, and git cannot restore it: {error}") from None
+    if committed:
+        files.atomic_write(LOCK, committed.encode())
         logger.info(f"{LOCK} was truncated; the committed one is restored, DVC's run cache has the rest")
     else:
         files.remove(LOCK)
         logger.info(f"{LOCK} was truncated and never committed; removed, DVC's run cache has its content")
 
 
-def _git(*words: str | bytes) -> bytes:
-    """What git prints.
-
-    Raises:
-        StageError: git is missing or refuses.
-    """
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, check=False)
-    except OSError as error:
-        raise StageError(f"{LOCK} cannot be read, and git cannot be run to restore it: {error.strerror}") from None
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]
-        raise StageError(f"{LOCK} cannot be read, and git cannot restore it: {reason}")
-    return done.stdout
-
-
 def _dvc_can_read(lock: Path) -> bool:
-    from dvc.exceptions import DvcException
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from dvc.utils import strictyaml
-
     try:
         strictyaml.load(lock, COMPILED_LOCKFILE_SCHEMA)
     except DvcException:
@@ -104,54 +88,28 @@ def repair_run_cache(runs: Path) -> None:
         logger.info(f"{entry} was truncated; removed, the stage is recorded anew")
 
 
-def repair_head(repo: "Repo") -> None:
+def repair_head(repo: Repo) -> None:
     """Go back to the branch that a killed `dvc exp run` has left; files stay as they are."""
     try:
-        name, commit = (
-            _git(*words).decode().strip() for words in (("branch", "--show-current"), ("rev-parse", "HEAD"))
-        )
+        name, commit = git(ROOT, "branch", "--show-current"), git(ROOT, "rev-parse", "HEAD")
         # DVC's own lock is free while a stage of the run works.
-        if name or not _git("for-each-ref", EXP_RUN) or repo.experiments.workspace_queue._active_pid:
+        if name or not git(ROOT, "for-each-ref", EXP_RUN) or repo.experiments.workspace_queue._active_pid:
             return
         # git's words for the latest move of HEAD, if that was the one to this commit.
-        words = _git("reflog", "-1", "--format=%gs").decode().strip()
+        words = git(ROOT, "reflog", "-1", "--format=%gs")
         branch = words.removeprefix("checkout: moving from ").removesuffix(f" to {commit}")
-        if _git("for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}").decode().strip() != commit:
+        if git(ROOT, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}") != commit:
             return
-        _git("symbolic-ref", "-m", "repair: back to the branch", "HEAD", f"refs/heads/{branch}")
-        _git("rm", "--quiet", "--cached", "--ignore-unmatch", ".dvc/tmp/repro.dat")  # DVC's, for an experiment's commit
-        for reference in _git("for-each-ref", "--format=%(refname)", EXP_RUN).decode().split():
-            _git("update-ref", "--no-deref", "-d", reference)
-    except StageError:
-        return  # without git there are no experiments
-    logger.info(f"a `dvc exp run` was killed and had left the branch; back on {branch}")
-
-
-def repair_line_ends() -> None:
-    """Give the text files that .gitattributes wants so the line ends of the repository; to git they are the same."""
-    try:
-        listed = _git("ls-files", "-z", "--eol").split(b"\0")
-        edited = {*_git("diff", "--name-only", "-z").split(b"\0")}
-    except StageError as error:
+        git(ROOT, "symbolic-ref", "-m", "repair: back to the branch", "HEAD", f"refs/heads/{branch}")
+        # DVC's, for an experiment's commit.
+        git(ROOT, "rm", "--quiet", "--cached", "--ignore-unmatch", ".dvc/tmp/repro.dat")
+        for reference in git(ROOT, "for-each-ref", "--format=%(refname)", EXP_RUN).split():
+            git(ROOT, "update-ref", "--no-deref", "-d", reference)
+    except (StageError, OSError) as error:
         if line := distrust(error):
             logger.warning(line)
-        return  # without git there is no such clone
-    wrong = []
-    for entry in filter(None, listed):
-        ends, _, name = entry.partition(b"\t")
-        index, tree, *attributes = ends.split()
-        if (index, tree) == (b"i/lf", b"w/crlf") and b"eol=lf" in attributes:
-            wrong.append(name)
-    for path in map(Path, map(os.fsdecode, wrong)):
-        mode = path.stat().st_mode
-        files.atomic_write(path, path.read_bytes().replace(b"\r\n", b"\n"))
-        path.chmod(mode)
-    # git takes a file of another size for changed until it has read it again.
-    _git("update-index", "--", *(name for name in wrong if name not in edited)) if wrong else None
-    if wrong:
-        logger.info(
-            f"{shorten(map(os.fsdecode, wrong))}: had Windows line ends, which DVC takes for a change; replaced"
-        )
+        return  # without git there are no experiments
+    logger.info(f"a `dvc exp run` was killed and had left the branch; back on {branch}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,11 +123,6 @@ def repair(arguments: argparse.Namespace) -> int:
     Raises:
         StageError: this is not a DVC repository, or git cannot restore dvc.lock.
     """
-    from dvc.exceptions import DvcException
-    from dvc.lock import LockError
-    from dvc.repo import Repo
-    from dvc.scm import SCMError
-
     os.chdir(ROOT)
     try:
         repo = Repo()
@@ -177,7 +130,6 @@ def repair(arguments: argparse.Namespace) -> int:
             repair_lock()
             repair_rwlock(Path(os.path.relpath(repo.tmp_dir), "rwlock"))
             repair_run_cache(Path(os.path.relpath(repo.stage_cache.cache_dir)))
-            repair_line_ends()
             repair_head(repo)
     except LockError:
         return 0  # what is half written now is being written; and whoever runs `dvc` next is told

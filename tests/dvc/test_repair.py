@@ -1,6 +1,5 @@
 """What a killed DVC leaves, and how ``tools.repair`` restores it."""
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -81,31 +80,6 @@ def test_repair_leaves_good_files_and_conflicts_alone(finished: Project) -> None
     assert b"<<<<<<<" in conflict
     assert finished.run("python", "-m", "tools.repair").stdout == ""
     assert finished.read("dvc.lock") == conflict
-
-
-def test_clone_with_autocrlf_made_before_gitattributes_is_repaired(tiny: Tiny, tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    tiny.run("git", "rm", "--quiet", ".gitattributes")
-    tiny.run("git", "commit", "--quiet", "--message", "before")
-    tiny.run(
-        "git", "-c", "core.autocrlf=true", "clone", "--quiet", "-c", "core.autocrlf=true", str(tiny.root), str(old)
-    )
-    tiny.run("git", "revert", "--no-edit", "HEAD")
-    clone = Tiny(old, tiny.raw)
-    clone.run("git", "pull", "--quiet")
-    assert b"\r\n" in clone.read("params.yaml")
-    (clone.root / "data/input.csv").write_bytes(b"a,b\r\n1,3\r\n")  # an edit, which stays one
-    clone.dvc("config", "--local", "cache.dir", str(tiny.root / ".dvc/cache"))
-    text = clone.run("python", "-m", "tools.repair").stdout
-    assert re.fullmatch(
-        r"repair: .* and \d+ more: had Windows line ends, which DVC takes for a change; replaced\n", text
-    )
-    for path in tiny.run("git", "ls-files").stdout.splitlines():
-        assert clone.read(path) == tiny.read(path) or path == "data/input.csv", path
-    assert clone.run("git", "status", "--porcelain").stdout == " M data/input.csv\n"
-    assert clone.read("data/input.csv") == b"a,b\n1,3\n"
-    clone.run("git", "checkout", "--quiet", "data/input.csv")
-    assert clone.repro() == []
 
 
 def test_branch_that_a_killed_experiment_left_is_restored(tiny: Tiny, tmp_path: Path) -> None:
