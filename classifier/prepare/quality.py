@@ -15,8 +15,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
-BLOCKS = (2, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
-FINE_BLOCKS = (4, 4)  # of each channel, to rule most candidates out before their pixels are read
+BLOCKS = (3, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
 COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
@@ -30,22 +29,18 @@ class DataQuality:
         self._digests: list[bytes] = []
         self._means: list[np.ndarray] = []
         self._blank: list[np.ndarray] = []
-        self._fine_means: list[np.ndarray] = []
         self._image_bytes = 0
-        self._radius = self._fine_radius = 0.0  # of two means; no images that differ by at most NEAR are farther apart
+        self._radius = 0.0  # of two means; no images that differ by at most NEAR are farther apart
 
     def add(self, pixels: np.ndarray) -> None:
         """Look at ``(N, C, H, W) uint8`` images."""
         flat = pixels.reshape(len(pixels), -1)
         self._blank.append(flat.max(1) == flat.min(1))
         self._digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
-        means, fine_means = (block_means(pixels, blocks) for blocks in (BLOCKS, FINE_BLOCKS))
-        self._means.append(means.mean(1))
-        self._fine_means.append(fine_means.reshape(len(pixels), -1))
-        _, channels, *size = pixels.shape
+        self._means.append(block_means(pixels, BLOCKS).mean(1))
+        _, _, *size = pixels.shape
         self._image_bytes = pixels[0].nbytes
         self._radius = NEAR * _blocks_per_image(size, BLOCKS) ** 0.5
-        self._fine_radius = NEAR * (channels * _blocks_per_image(size, FINE_BLOCKS)) ** 0.5
 
     def findings(
         self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
@@ -110,18 +105,11 @@ class DataQuality:
         """Pairs of images that differ, but by at most ``NEAR``.
 
         The block means of two images differ no more than their pixels do, so a k-d tree of the means finds all
-        candidates among 70,000 images in less than a second. Of identical images one is compared.
+        candidates among 70,000 images in a few seconds. Of identical images one is compared.
         """
         groups = pd.Series(range(len(self._digests))).groupby(self._digests, sort=False)
         first = groups.first().to_numpy()
         candidates = first[_candidates(np.concatenate(self._means)[first], self._radius)]
-        fine = np.concatenate(self._fine_means)
-        candidates = np.concatenate(
-            [
-                pairs[((fine[pairs[:, 0]] - fine[pairs[:, 1]]) ** 2).sum(1) <= self._fine_radius**2]
-                for pairs in _parts(candidates, fine[0].nbytes)
-            ]
-        )
         near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in _parts(candidates, 4 * self._image_bytes)])
         sizes = groups.transform("size").to_numpy()[near]
         if (sizes > 1).any() and sizes.prod(1).sum() <= MAX_CANDIDATES:  # list their copies, too, unless it is too much

@@ -135,7 +135,7 @@ def test_search_leaves_experiments_tables_and_the_workspace_as_it_was(
 
     # Nothing of the person's has changed, and nothing is left behind.
     status = undisturbed.run("git", "status", "--porcelain").stdout.split("\n")
-    assert {line[3:] for line in status if line} == {"params.yaml", *TABLES}
+    assert {line[3:] for line in status if line} == {"search.yaml", *TABLES}
     for name in ("params.yaml", "dvc.lock", "models/classifier.safetensors", "metrics/evaluate.json"):
         assert undisturbed.read(name) == searchable.read(name)
     assert {path.name for path in (undisturbed.root / "scratch/search-search").iterdir()} == {"records", "claims"}
