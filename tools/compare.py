@@ -19,14 +19,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from classifier.errors import ParamsError, StageError
+from classifier import yaml_file
+from classifier.errors import ParamsError, StageError, shorten
+from classifier.experiments.git import WORKSPACE, differing_params, experiment_references, read_file, recorded_run
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PREDICTIONS = "metrics/predictions.csv"
-WORKSPACE = "workspace"
+STAGES = ("download", "annotate", "train", "evaluate")  # the last makes them
 SIGNIFICANT = 0.05
 
 
@@ -111,7 +113,33 @@ def read_predictions(revision: str) -> "pd.DataFrame":
         rows = pd.DataFrame()
     if not set(text) <= set(rows):
         raise StageError(f"{revision}: {PREDICTIONS} is not what `dvc repro evaluate` writes")
+    if changed := changed_since(revision):
+        raise StageError(f"{revision}: {shorten(changed)} changed since; `dvc repro evaluate` makes {PREDICTIONS} anew")
     return rows
+
+
+def changed_since(revision: str) -> list[str]:
+    """What is not as dvc.lock records it: a param that decided the predictions; in the workspace also other inputs.
+
+    Raises:
+        StageError: dvc.lock does not record the predictions.
+    """
+    from dvc.repo import Repo
+
+    reference = next(iter(experiment_references(ROOT, revision)), revision)
+    try:
+        decided, _ = recorded_run(ROOT, reference, STAGES)
+    except StageError as error:
+        raise StageError(f"{error}; `dvc repro evaluate` makes {PREDICTIONS} anew") from None
+    content = yaml_file.load(read_file(ROOT, reference, "params.yaml"))
+    changed = [f"params.yaml ({key})" for key in differing_params(decided, content)]
+    if revision == WORKSPACE:
+        with Repo(str(ROOT)) as repo:
+            stages = repo.stage.collect(STAGES[-1], with_deps=True)
+            files = [dep for stage in stages for dep in stage.deps if str(dep) in decided]
+            files += [out for stage in stages for out in stage.outs if str(out) == PREDICTIONS]
+            changed += sorted({str(file) for file in files if file.workspace_status().get(str(file)) == "modified"})
+    return changed
 
 
 def compare(name_a: str, a: "pd.DataFrame", name_b: str, b: "pd.DataFrame") -> Comparison:

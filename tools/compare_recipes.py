@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from classifier.errors import ParamsError, StageError
+from classifier.errors import ParamsError, StageError, shorten
 from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.lock import SCRATCH
 
@@ -75,7 +75,7 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
     everything = [run for both in zip(*runs.values(), strict=True) for run in both]
 
     storage = FileStorage(SCRATCH / "compare-recipes")
-    known = add_experiments(everything, storage)
+    known = add_experiments(everything, content, storage)
     logger.info(f"{len(everything)} trainings, {len(everything) - known} to do, {arguments.jobs} at a time")
     # A folder by data and code: what a killed comparison left must not serve one of other data.
     workspace = Workspace(ROOT, (SCRATCH / f"compare-recipes-{recipe_hash(content)}").resolve(), STAGES)
@@ -168,13 +168,22 @@ def recipe_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:6]
 
 
-def add_experiments(runs: "Sequence[Run]", storage: "Storage") -> int:
-    """Take what experiments hold already, also those of other clones, and return how many runs are known."""
-    from classifier.experiments.git import experiment_references, git
+def add_experiments(runs: "Sequence[Run]", content: dict[str, Any], storage: "Storage") -> int:
+    """Take what experiments hold already, also those of other clones, and return how many runs are known.
+
+    Raises:
+        StageError: an experiment has the name of a run, and another result.
+    """
+    from classifier.config import params_file
+    from classifier.experiments.git import differing_params, experiment_references, recorded_run
 
     for run in runs:
         for reference in experiment_references(ROOT, run.experiment)[:1]:
-            metrics = json.loads(git(ROOT, "show", f"{reference}:metrics/train.json"))
+            decided, metrics = recorded_run(ROOT, reference, STAGES)
+            if keys := differing_params(decided, params_file.replaced(content, run.params)):
+                raise StageError(
+                    f"the experiment {run.experiment} ran with another {shorten(keys)}; rename or remove it"
+                )
             storage.add(run.key, {"params": run.params, "value": metrics[OBJECTIVE]})
     records = storage.records()
     return sum(run.key in records for run in runs)

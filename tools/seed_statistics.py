@@ -14,17 +14,17 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from classifier.errors import StageError
+from classifier.errors import StageError, shorten
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SEED = "train.seed"
-STAGE = "train"  # whose result is compared
-METRIC = "metrics/train.json", "val_acc"
+STAGES = ("download", "annotate", "train")  # the last has the result that is compared
+METRIC = "val_acc"
 
 logger = logging.getLogger("tools.seed_statistics")
 
@@ -58,39 +58,23 @@ def recorded_runs(commits: int) -> "pd.DataFrame":
     and ``metric``. What a run does not have is missing.
     """
     import pandas as pd
-    from dvc.repo import Repo
 
-    with Repo(str(ROOT)) as repo:
-        states = repo.experiments.show(num=commits)
-    rows = []
-    for state in states:
-        rows += [_row(state.data)] if state.data else []
-        for experiment_range in state.experiments or []:
-            rows += [_row(revision.data) for revision in experiment_range.revs if revision.data]
-    return pd.DataFrame([row for row in rows if row])
+    from classifier.experiments.git import WORKSPACE, git, recorded_run
 
-
-def _row(data: Any) -> dict[str, Any]:
-    """What decided one run, and its metric; empty if it has none."""
-    from classifier import yaml_file
-    from classifier.runner.declaration import flatten, get_by_key, read_declaration
-
-    file, key = METRIC
-    metrics = data.metrics.get(file, {}).get("data", {})
-    params = data.params.get("params.yaml", {}).get("data")
-    if key not in metrics or not params:
-        return {}
-    stages = yaml_file.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    row: dict[str, Any] = {}
-    for stage in [*stages][: [*stages].index(STAGE) + 1]:
+    revisions = git(ROOT, "rev-list", "--first-parent", f"--max-count={commits}", "HEAD").split()
+    folders = (f"refs/exps/{revision[:2]}/{revision[2:]}/" for revision in revisions)
+    experiments = git(ROOT, "for-each-ref", "--format=%(refname)", *folders).split()
+    rows, left_out = [], []
+    for revision in (WORKSPACE, *revisions, *experiments):
         try:
-            declared = read_declaration(stage, params)
-            for section in declared.params:
-                row |= flatten({section: get_by_key(params, section)})
-        except KeyError:
-            return {}  # of a commit with other params
-        row |= {path: data.deps[path].hash for path in declared.deps if path in data.deps}
-    return {**{name: str(value) for name, value in row.items()}, "metric": float(metrics[key])}
+            decided, metrics = recorded_run(ROOT, revision, STAGES)
+            row = {name: str(value) for name, value in decided.items()}
+            rows.append({**row, "metric": float(metrics[METRIC])})
+        except StageError as error:
+            left_out.append(str(error))
+    if left_out:
+        logger.warning(f"left out: {shorten(left_out)}")
+    return pd.DataFrame(rows)
 
 
 def describe_recipes(runs: "pd.DataFrame") -> Iterator[str]:

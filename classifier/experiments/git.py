@@ -1,10 +1,18 @@
-"""Calls of git, and the references that DVC keeps experiments under."""
+"""Calls of git, the references that DVC keeps experiments under, and what dvc.lock records of a run."""
 
+import hashlib
+import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from classifier import yaml_file
 from classifier.errors import StageError
+from classifier.runner.declaration import flatten
+
+WORKSPACE = "workspace"  # instead of a revision
 
 
 def git(folder: Path, *words: str, index: Path | None = None) -> str:
@@ -16,12 +24,15 @@ def git(folder: Path, *words: str, index: Path | None = None) -> str:
         index: another file than git's own index.
 
     Raises:
-        StageError: git failed; the message is its own.
+        StageError: git is missing, or it failed; then the message is its own.
     """
     environment = {**os.environ, "GIT_INDEX_FILE": str(index.resolve())} if index else None
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], env=environment, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], env=environment, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise StageError("git is not installed") from None
     if done.returncode:
         command = next(word for word in words if not word.startswith("-") and "=" not in word)
         lines = done.stderr.strip().splitlines() or ["failed"]
@@ -36,3 +47,54 @@ def experiment_references(folder: Path, name: str) -> list[str]:
         line for line in git(folder, "for-each-ref", "--format=%(refname)", "refs/exps/").splitlines()
         if line.rpartition("/")[2] == name and line.count("/") == 4
     ]  # fmt: skip
+
+
+def read_file(folder: Path, revision: str, path: str) -> str:
+    """A file of a revision, or of the workspace.
+
+    Raises:
+        StageError: there is none.
+    """
+    try:
+        if revision == WORKSPACE:
+            return (folder / path).read_text(encoding="utf-8")
+        return git(folder, "show", f"{revision}:./{path}") + "\n"
+    except FileNotFoundError:
+        raise StageError(f"{revision}: {path} is missing") from None
+
+
+def recorded_run(folder: Path, revision: str, stages: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decided a result, and the metrics of the last of the stages that made it.
+
+    What decided it is in dvc.lock, params by dotted key and hashes of inputs by path; params.yaml may have been edited
+    since.
+
+    Raises:
+        StageError: dvc.lock does not record the stages, or other inputs of one than an earlier one made, or other
+            metrics.
+    """
+    name = revision.rpartition("/")[2] if revision.startswith("refs/exps/") else revision
+    metrics = f"metrics/{stages[-1]}.json"
+    decided: dict[str, Any] = {}
+    made: dict[str, str] = {}
+    try:
+        content = read_file(folder, revision, metrics)
+        locked = yaml_file.load(read_file(folder, revision, "dvc.lock"))["stages"]
+        for stage in stages:
+            decided |= flatten(locked[stage]["params"]["params.yaml"])
+            inputs = {dep["path"]: dep["md5"] for dep in locked[stage]["deps"]}
+            if changed := [path for path, digest in inputs.items() if made.get(path, digest) != digest]:
+                raise StageError(f"{name}: {stage} has not run with this {changed[0]}")
+            decided |= inputs
+            made |= {out["path"]: out["md5"] for out in locked[stage]["outs"]}
+        if hashlib.md5(content.encode()).hexdigest() != made[metrics]:
+            raise StageError(f"{name}: {metrics} is not what dvc.lock records")
+        return decided, json.loads(content)
+    except (yaml_file.YAMLFileError, KeyError, TypeError):
+        raise StageError(f"{name}: dvc.lock has no readable {stages[-1]}") from None
+
+
+def differing_params(decided: Mapping[str, Any], content: dict[str, Any]) -> list[str]:
+    """The keys that dvc.lock records with another value than params.yaml has."""
+    params = flatten(content)
+    return [key for key in decided if "/" not in key and params.get(key) != decided[key]]

@@ -38,7 +38,7 @@ class Workspace:
         self.root, self.folder, self.stages = root, folder, stages
         try:
             self.commit = git(root, "rev-parse", "--verify", "HEAD")
-        except (StageError, FileNotFoundError) as error:
+        except StageError as error:
             raise StageError(
                 f"this needs git: every run becomes an experiment of a commit; `git init`, add, commit ({error})"
             ) from None

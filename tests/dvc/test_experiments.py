@@ -71,3 +71,25 @@ def test_compare_reads_revisions_experiments_and_workspace(finished: Project) ->
     assert (
         failed.stderr == "compare: error: workspace: metrics/predictions.csv is not what `dvc repro evaluate` writes\n"
     )
+
+
+def test_compare_refuses_predictions_of_other_params_or_code(finished: Project) -> None:
+    def refused(*revisions: str) -> str:
+        done = finished.run("python", "-m", "tools.compare", *revisions, status=1)
+        again = " changed since; `dvc repro evaluate` makes metrics/predictions.csv anew\n"
+        assert done.stderr.endswith(again)
+        return done.stderr.removeprefix("compare: error: ").removesuffix(again)
+
+    finished.edit("metrics/predictions.csv", "\n", "\nother.png,0,0\n")
+    assert refused("main") == "workspace: metrics/predictions.csv"
+    finished.dvc("checkout", "--force")
+    finished.edit("stages/train.py", '"""', '"""My ')
+    assert refused("main") == "workspace: stages/train.py"
+    finished.run("git", "checkout", "--quiet", "stages")
+    finished.set(train__seed=1)
+    assert refused("main") == "workspace: params.yaml (train.seed)"
+    finished.commit("params of a run that did not happen")
+    assert refused("main") == "main: params.yaml (train.seed)"
+    finished.set(train__seed=0)
+    (finished.root / "data/images.zip").unlink()  # as in a clone that has pulled the predictions only
+    assert "No significant difference" in finished.run("python", "-m", "tools.compare", "main~1").stdout

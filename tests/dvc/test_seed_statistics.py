@@ -36,3 +36,12 @@ def test_recipes_that_differ_in_loss_or_schedule_are_kept_apart(finished: Projec
         (line,) = [line for line in lines if all(word in line for word in words)]
         mean, deviation = statistics.mean(values[number]), statistics.stdev(values[number])
         assert line.endswith(f"validation accuracy {mean:.2%} ± {deviation:.2%} (n = 2 seeds)")
+
+
+def test_what_did_not_run_is_not_counted(finished: Project) -> None:
+    finished.set(train__seed=1)
+    nothing = "seed_statistics: error: no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue\n"
+    assert finished.run("python", "-m", "tools.seed_statistics", status=1).stderr == nothing
+    finished.edit("metrics/train.json", '"val_acc": ', '"val_acc": 0')
+    left_out = "seed_statistics: warning: left out: workspace: metrics/train.json is not what dvc.lock records\n"
+    assert finished.run("python", "-m", "tools.seed_statistics", status=1).stderr == left_out + nothing

@@ -306,6 +306,13 @@ def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, 
     more = project.run(*command[:-3], "3", "--seeds", "1")
     assert "6 trainings, 2 to do" in more.stdout
     assert "b is better than a" in more.stdout
+    # An experiment that has the name of a run only is not taken for it.
+    by_name = references(project)
+    project.run("git", "update-ref", by_name[names[0]], by_name[names[1]])
+    project.run("rm", "-r", "scratch/compare-recipes")
+    refused = project.run(*command, status=1).stderr
+    key = "annotate.validation_fold"
+    assert refused.endswith(f"the experiment {names[0]} ran with another {key}; rename or remove it\n")
 
 
 @pytest.mark.experiments
