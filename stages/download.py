@@ -29,7 +29,6 @@ logger = logging.getLogger("stages.download")
 
 def main(context: StageContext) -> None:
     """Try one source after the other until one has given all four files."""
-
     dataset = context.params.dataset
     raw_folder = context.out("data/raw")
     if dataset not in DATASETS:

@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def look(arguments: argparse.Namespace) -> int:
     """Print what becomes of the images, decoding every one."""
-
     params, _ = params_file.read(ROOT / "params.yaml")
     problems: list[str] = []
     try:

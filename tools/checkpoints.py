@@ -17,9 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classifier.config import params_file
+from classifier.model import compute
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.context import FINGERPRINT_FILE
+from classifier.runner.declaration import flatten, get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
+from classifier.train.checkpoint import Checkpoint
 
 RUN_FOLDER = re.compile(r"(?P<stage>[a-z]+)-[0-9a-f]{16}")  # as StageContext.fingerprint names it
 
@@ -45,8 +50,6 @@ class InterruptedRun:
 
     def describe(self) -> str:
         """One line: name, model, progress, size, age, and whether the next run resumes from it."""
-        from classifier.train.checkpoint import Checkpoint
-
         parts = list(files.iter_files(self.folder))
         state = Checkpoint(self.folder).load()
         model = self.decided_by.get("params", {}).get("train", {}).get("model")
@@ -66,8 +69,6 @@ def find() -> list[InterruptedRun]:
     Raises:
         ParamsError: params.yaml is wrong.
     """
-    from classifier.runner.context import FINGERPRINT_FILE
-
     folders = sorted(
         path
         for path in SCRATCH.glob("*")
@@ -87,9 +88,6 @@ def find() -> list[InterruptedRun]:
 
 def _now() -> dict[str, Any]:
     """What decides the result of a run that starts now, except its inputs, which depend on the stage."""
-    from classifier.config import params_file
-    from classifier.model import compute
-
     validated, plain = params_file.read()
     backend = compute.prepare(validated.compute, validated.runtime.threads, validated.train.world_size)
     return {"params": plain, "environment": compute.deciding(compute.environment(backend))}
@@ -97,8 +95,6 @@ def _now() -> dict[str, Any]:
 
 def _differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """In what the interrupted run differs from the next one; its own values follow the keys."""
-    from classifier.runner.declaration import flatten, get_by_key, read_declaration
-
     declared = read_declaration(stage, now["params"])
     chosen = {key: get_by_key(now["params"], key) for key in declared.params}
     inputs = files.digests(path for path in declared.deps if Path(path).exists())

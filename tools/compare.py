@@ -17,15 +17,17 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from classifier import yaml_file
 from classifier.errors import ParamsError, StageError, shorten
 from classifier.experiments.git import WORKSPACE, differing_params, experiment_references, read_file, recorded_run
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
-if TYPE_CHECKING:
-    import pandas as pd
+import dvc.api
+import pandas as pd
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from scipy.stats import binomtest
 
 PREDICTIONS = "metrics/predictions.csv"
 STAGES = ("download", "annotate", "train", "evaluate")  # the last makes them
@@ -75,15 +77,13 @@ class Comparison:
         )
 
 
-def read_predictions(revision: str) -> "pd.DataFrame":
+def read_predictions(revision: str) -> pd.DataFrame:
     """The predictions of a git revision, an experiment or the workspace.
 
     Raises:
         StageError: there is no such revision, or it has no predictions here or in a remote.
         ParamsError: the revision is empty.
     """
-    import pandas as pd
-
     if not revision:
         raise ParamsError(f"an empty revision; name a commit, an experiment, or {WORKSPACE}")
     if revision == WORKSPACE:
@@ -94,9 +94,6 @@ def read_predictions(revision: str) -> "pd.DataFrame":
         except UnicodeDecodeError:
             content = ""
     else:
-        import dvc.api
-        from dvc.exceptions import DvcException
-
         try:
             content = dvc.api.read(PREDICTIONS, repo=str(ROOT), rev=revision)
         except UnicodeDecodeError:
@@ -124,8 +121,6 @@ def changed_since(revision: str) -> list[str]:
     Raises:
         StageError: dvc.lock does not record the predictions.
     """
-    from dvc.repo import Repo
-
     reference = next(iter(experiment_references(ROOT, revision)), revision)
     try:
         decided, _ = recorded_run(ROOT, reference, STAGES)
@@ -142,14 +137,12 @@ def changed_since(revision: str) -> list[str]:
     return changed
 
 
-def compare(name_a: str, a: "pd.DataFrame", name_b: str, b: "pd.DataFrame") -> Comparison:
+def compare(name_a: str, a: pd.DataFrame, name_b: str, b: pd.DataFrame) -> Comparison:
     """Compare two predictions files.
 
     Raises:
         StageError: they are not of the same images with the same labels.
     """
-    from scipy.stats import binomtest
-
     a, b = (rows.sort_values("image", ignore_index=True) for rows in (a, b))
     if not a[["image", "label"]].equals(b[["image", "label"]]):
         raise StageError(
@@ -160,7 +153,7 @@ def compare(name_a: str, a: "pd.DataFrame", name_b: str, b: "pd.DataFrame") -> C
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
 
-    def side(name: str, correct: "pd.Series", only: int) -> Side:
+    def side(name: str, correct: pd.Series, only: int) -> Side:
         interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
         return Side(name, float(correct.mean()), float(interval.low), float(interval.high), only)
 

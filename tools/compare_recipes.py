@@ -16,15 +16,24 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import Any
 
+from classifier import yaml_file
+from classifier.config import params_file
 from classifier.errors import ParamsError, StageError, shorten
+from classifier.experiments.clone import Stopped
+from classifier.experiments.git import differing_params, experiment_references, git, recorded_run
+from classifier.experiments.halving import Run
+from classifier.experiments.settings import SEARCHED
+from classifier.experiments.statistics import paired_by_fold, paired_by_seed
+from classifier.experiments.storage import FileStorage, Record, Storage
+from classifier.experiments.workers import Workers
+from classifier.experiments.workspace import Workspace
+from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.declaration import flatten, get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH
-
-if TYPE_CHECKING:
-    from classifier.experiments.halving import Run
-    from classifier.experiments.storage import Record, Storage
 
 SEED, FOLD = "train.seed", "annotate.validation_fold"
 OBJECTIVE = "val_acc"
@@ -53,12 +62,6 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         ParamsError: the recipes do not differ, or there are not so many folds.
         StageError: a run failed for another reason than its params.
     """
-    from classifier.config import params_file
-    from classifier.experiments.clone import Stopped
-    from classifier.experiments.storage import FileStorage
-    from classifier.experiments.workers import Workers
-    from classifier.experiments.workspace import Workspace
-
     os.chdir(ROOT)
     if min(arguments.folds, arguments.seeds, arguments.jobs) < 1 or arguments.folds * arguments.seeds < 2:
         raise ParamsError("--folds, --seeds, --jobs: must be at least 1, and there must be two pairs of fold and seed")
@@ -81,10 +84,10 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
     workspace = Workspace(ROOT, (SCRATCH / f"compare-recipes-{recipe_hash(content)}").resolve(), STAGES)
     workspace.link_data(content)
 
-    def next_runs(records: "Mapping[str, Record]") -> "list[Run]":
+    def next_runs(records: Mapping[str, Record]) -> list[Run]:
         return [run for run in everything if run.key not in records]
 
-    def on_record(run: "Run", record: "Record") -> None:
+    def on_record(run: Run, record: Record) -> None:
         left = len(next_runs(storage.records()))
         logger.info(f"{run.experiment}: {record.get('error') or record['value']}; {left} trainings left")
         workspace.clone(run.clone).remove()
@@ -108,12 +111,6 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
     Raises:
         ParamsError: a change is not KEY=VALUE, or not allowed; there is no such revision.
     """
-    from classifier import yaml_file
-    from classifier.config import params_file
-    from classifier.experiments.git import experiment_references, git
-    from classifier.experiments.settings import SEARCHED
-    from classifier.runner.declaration import flatten, get_by_key
-
     different: dict[str, Any] = {}
     if revision:
         reference = next(iter(experiment_references(ROOT, revision)), revision)
@@ -134,15 +131,12 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
     return {key: value for key, value in different.items() if get_by_key(content, key) != value}
 
 
-def make_run(content: dict[str, Any], params: dict[str, Any], fold: int, seed: int) -> "Run":
+def make_run(content: dict[str, Any], params: dict[str, Any], fold: int, seed: int) -> Run:
     """The training of a recipe on one fold with one seed.
 
     Raises:
         ParamsError: there is no such fold.
     """
-    from classifier.config import params_file
-    from classifier.experiments.halving import Run
-
     changes = {**params, FOLD: fold, SEED: seed}
     changed = params_file.replaced(content, changes, "--folds: ")
     name = f"recipe-{recipe_hash(changed)}-f{fold}-s{seed}"
@@ -151,11 +145,6 @@ def make_run(content: dict[str, Any], params: dict[str, Any], fold: int, seed: i
 
 def recipe_hash(content: dict[str, Any]) -> str:
     """Six digits for all that decides the result of a recipe: params, data, code and version of PyTorch."""
-    from importlib.metadata import version
-
-    from classifier.runner import files
-    from classifier.runner.declaration import get_by_key, read_declaration
-
     decided: dict[str, Any] = {"torch": version("torch").partition("+")[0]}
     outs: set[str] = set()
     for stage in STAGES:
@@ -168,15 +157,12 @@ def recipe_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:6]
 
 
-def add_experiments(runs: "Sequence[Run]", content: dict[str, Any], storage: "Storage") -> int:
+def add_experiments(runs: Sequence[Run], content: dict[str, Any], storage: Storage) -> int:
     """Take what experiments hold already, also those of other clones, and return how many runs are known.
 
     Raises:
         StageError: an experiment has the name of a run, and another result.
     """
-    from classifier.config import params_file
-    from classifier.experiments.git import differing_params, experiment_references, recorded_run
-
     for run in runs:
         for reference in experiment_references(ROOT, run.experiment)[:1]:
             decided, metrics = recorded_run(ROOT, reference, STAGES)
@@ -193,8 +179,6 @@ def verdict(
     pairs: Sequence[tuple[int, int]], values: Mapping[str, list[float | None]], content: dict[str, Any], folds: int
 ) -> list[str]:
     """A table of the pairs, and whether one recipe is better."""
-    from classifier.experiments.statistics import paired_by_fold, paired_by_seed
-
     (_, base), (changed_name, changed) = values.items()
     lines = [f"validation accuracy of a: {changed_name}, b: params.yaml", "fold  seed       a       b   a - b"]
     both = []

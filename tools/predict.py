@@ -19,16 +19,16 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from classifier.data.images import reason
+from classifier.data.preprocessing import Preprocessing
 from classifier.errors import StageError
+from classifier.export import background
+from classifier.export.onnx_session import create_session
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
-if TYPE_CHECKING:
-    from classifier.data.preprocessing import Preprocessing
-
-    import numpy as np
+import numpy as np
 
 MODEL = ROOT / "models" / "classifier.onnx"
 BATCH_SIZE = 256  # images
@@ -126,11 +126,9 @@ def printable(name: str) -> str:
 
 
 def batches(
-    paths: Iterable[str], preprocessing: "Preprocessing", invert: bool, bad: list[str]
-) -> "Iterator[tuple[list[str], np.ndarray]]":
+    paths: Iterable[str], preprocessing: Preprocessing, invert: bool, bad: list[str]
+) -> Iterator[tuple[list[str], np.ndarray]]:
     """Names and pixels, ``(N, C, H, W) uint8``, of the readable images; appends a message to ``bad`` for the others."""
-    import numpy as np
-
     names: list[str] = []
     pixels: list[np.ndarray] = []
     for path in paths:
@@ -152,8 +150,6 @@ def read_content(path: str) -> bytes:
     Raises:
         StageError: it cannot be read.
     """
-    from classifier.data.images import reason
-
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
@@ -210,8 +206,6 @@ class Classifier:
     """
 
     def __init__(self, path: Path, threads: int = 1):
-        from classifier.data.preprocessing import Preprocessing
-        from classifier.export.onnx_session import create_session
 
         if not path.exists():
             raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")
@@ -227,7 +221,7 @@ class Classifier:
         except Exception as error:  # onnxruntime's errors have no common base
             raise StageError(f"{path}: not a model that `export` wrote: {str(error).partition(chr(10))[0]}") from None
 
-    def answers(self, names: Sequence[str], pixels: "np.ndarray") -> list[dict]:
+    def answers(self, names: Sequence[str], pixels: np.ndarray) -> list[dict]:
         """Name, class and probabilities by class for each of ``(N, C, H, W) uint8`` images."""
         (rows,) = self._session.run(["probabilities"], {"images": pixels})
         return [
@@ -240,12 +234,8 @@ class Classifier:
             for name, row in zip(names, rows, strict=True)
         ]
 
-    def unlike(self, pixels: "np.ndarray") -> "np.ndarray":
+    def unlike(self, pixels: np.ndarray) -> np.ndarray:
         """Which images have a different background from the test images, ``(N,) bool``."""
-        from classifier.export import background
-
-        import numpy as np
-
         if self.background == "mixed":
             return np.zeros(len(pixels), bool)
         return np.asarray(background.light(pixels) != (self.background == "light"))

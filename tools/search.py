@@ -21,18 +21,26 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from classifier.config import params_file
 from classifier.errors import ParamsError, StageError, shorten
+from classifier.experiments import settings as search_settings
+from classifier.experiments import space
+from classifier.experiments.clone import Stopped
+from classifier.experiments.git import git
+from classifier.experiments.halving import Halving, Run
+from classifier.experiments.search_results import Results
+from classifier.experiments.settings import SEARCHED, Search
+from classifier.experiments.storage import SETTINGS, FileStorage, PostgresStorage, Record, Storage
+from classifier.experiments.workers import Workers
+from classifier.experiments.workspace import Workspace
+from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.declaration import flatten, read_declaration
 from classifier.runner.lock import SCRATCH
-
-if TYPE_CHECKING:
-    from classifier.experiments.halving import Halving, Run
-    from classifier.experiments.settings import Search
-    from classifier.experiments.storage import Record, Storage
-
 
 logger = logging.getLogger("tools.search")
 
@@ -58,16 +66,6 @@ def search(arguments: argparse.Namespace) -> int:
         ParamsError: the space has a key that no trial reads, or the search began with other params, data or code.
         StageError: a run failed, for another reason than its params.
     """
-    from classifier.config import params_file
-    from classifier.experiments import settings as search_settings
-    from classifier.experiments import space
-    from classifier.experiments.clone import Stopped
-    from classifier.experiments.halving import Halving
-    from classifier.experiments.search_results import Results
-    from classifier.experiments.workers import Workers
-    from classifier.experiments.workspace import Workspace
-    from classifier.runner import files
-
     os.chdir(ROOT)
     if arguments.jobs < 1:
         raise ParamsError(f"--jobs: must be at least 1; it is {arguments.jobs}")
@@ -87,14 +85,14 @@ def search(arguments: argparse.Namespace) -> int:
     workspace.link_data(content)
     prefix = f"{settings.name}-{hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:4]}"
 
-    def state(records: "Mapping[str, Record]") -> Halving:
+    def state(records: Mapping[str, Record]) -> Halving:
         return Halving(settings, content, prefix, records)
 
     progress = Progress(state(storage.records()), arguments.jobs)
     known: dict[frozenset[str], list[Run]] = {}  # to draw the same trials at every look takes time
     one_at_a_time = threading.Lock()
 
-    def next_runs(records: "Mapping[str, Record]") -> "list[Run]":
+    def next_runs(records: Mapping[str, Record]) -> list[Run]:
         with one_at_a_time:
             if (key := frozenset(records)) not in known:
                 halving = state(records)
@@ -102,7 +100,7 @@ def search(arguments: argparse.Namespace) -> int:
                 remove_losers(workspace, halving)
             return known[key]
 
-    def on_record(run: "Run", record: "Record") -> None:
+    def on_record(run: Run, record: Record) -> None:
         with workspace.alone:
             halving = state(storage.records())
             progress.tell(run, record, halving)
@@ -127,16 +125,13 @@ def search(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def open_storage(url: str, folder: Path) -> "Storage":
+def open_storage(url: str, folder: Path) -> Storage:
     """The storage of the search: a folder, or a database.
 
     Raises:
         StageError: the database cannot be reached.
         ParamsError: the URL is of another kind.
     """
-    from classifier.experiments.git import git
-    from classifier.experiments.storage import FileStorage, PostgresStorage
-
     if not url:
         return FileStorage(folder)
     if not url.startswith(("postgresql://", "postgres://")):
@@ -145,18 +140,12 @@ def open_storage(url: str, folder: Path) -> "Storage":
     return PostgresStorage(url, f"{project[:12]}/{folder.name}")
 
 
-def everything_that_decides(settings: "Search", content: dict[str, Any]) -> dict[str, Any]:
+def everything_that_decides(settings: Search, content: dict[str, Any]) -> dict[str, Any]:
     """What decides the result of the search: it must be the same for all its runs, on all machines.
 
     Raises:
         StageError: the data are missing.
     """
-    from importlib.metadata import version
-
-    from classifier.experiments.settings import SEARCHED
-    from classifier.runner import files
-    from classifier.runner.declaration import read_declaration
-
     deps = read_declaration("train", content).deps
     for path in deps:
         if not Path(path).exists():
@@ -169,15 +158,12 @@ def everything_that_decides(settings: "Search", content: dict[str, Any]) -> dict
     }
 
 
-def refuse_changes(settings: dict[str, Any], storage: "Storage") -> None:
+def refuse_changes(settings: dict[str, Any], storage: Storage) -> None:
     """Begin the search with these settings, or make sure that it began with them.
 
     Raises:
         ParamsError: it did not.
     """
-    from classifier.experiments.storage import SETTINGS
-    from classifier.runner.declaration import flatten
-
     kept = storage.add(SETTINGS, settings)
     if kept == settings:
         return
@@ -192,7 +178,7 @@ def refuse_changes(settings: dict[str, Any], storage: "Storage") -> None:
     )
 
 
-def remove_losers(workspace: Any, halving: "Halving") -> None:
+def remove_losers(workspace: Any, halving: Halving) -> None:
     """Remove the clones of trials that go no further; finished ones are experiments by now."""
     with workspace.alone, contextlib.suppress(FileNotFoundError):
         for path in workspace.folder.iterdir():
@@ -208,7 +194,7 @@ class Progress:
         jobs: trainings at a time.
     """
 
-    def __init__(self, halving: "Halving", jobs: int):
+    def __init__(self, halving: Halving, jobs: int):
         self._since, self._done = time.monotonic(), 0
         self._left = halving.epochs_left
         if len(halving.records) > 1:
@@ -217,7 +203,7 @@ class Progress:
             f"{halving.search.trials} trials, {jobs} at a time; {self._left} epochs to train, of {halving.total_epochs}"
         )
 
-    def tell(self, run: "Run", record: "Record", halving: "Halving") -> None:
+    def tell(self, run: Run, record: Record, halving: Halving) -> None:
         """Say how a run ended, and what is left."""
         self._done = self._left - halving.epochs_left
         seconds = (time.monotonic() - self._since) / max(self._done, 1) * halving.epochs_left

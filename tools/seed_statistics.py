@@ -14,13 +14,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from classifier.errors import StageError, shorten
+from classifier.experiments.git import WORKSPACE, git, recorded_run
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 SEED = "train.seed"
 STAGES = ("download", "annotate", "train")  # the last has the result that is compared
@@ -51,16 +50,12 @@ def print_statistics(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def recorded_runs(commits: int) -> "pd.DataFrame":
+def recorded_runs(commits: int) -> pd.DataFrame:
     """One row for each run that DVC recorded, in the workspace, in commits and in experiments.
 
     Columns: what decides the result of ``train`` (params by dotted key, hashes of inputs by path), the seed among them,
     and ``metric``. What a run does not have is missing.
     """
-    import pandas as pd
-
-    from classifier.experiments.git import WORKSPACE, git, recorded_run
-
     revisions = git(ROOT, "rev-list", "--first-parent", f"--max-count={commits}", "HEAD").split()
     folders = (f"refs/exps/{revision[:2]}/{revision[2:]}/" for revision in revisions)
     experiments = git(ROOT, "for-each-ref", "--format=%(refname)", *folders).split()
@@ -77,7 +72,7 @@ def recorded_runs(commits: int) -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def describe_recipes(runs: "pd.DataFrame") -> Iterator[str]:
+def describe_recipes(runs: pd.DataFrame) -> Iterator[str]:
     """One line for each recipe with two seeds or more: the params that tell it from the others, mean and deviation."""
     recipe = [name for name in runs.columns if name not in (SEED, "metric")]
     runs = runs.fillna(dict.fromkeys(recipe, "")).drop_duplicates([*recipe, SEED])

@@ -26,7 +26,6 @@ def drawable_names(class_names: Sequence[str]) -> list[str]:
 
     Figures make room for what ``text_width`` says of these names.
     """
-
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = font.get_charmap().keys()
     begin, end = NAME_ENDS
@@ -40,7 +39,6 @@ def drawable_names(class_names: Sequence[str]) -> list[str]:
 
 def text_width(lines: Iterable[str], size: float) -> float:
     """Inches that the longest line takes in a picture, in points of the font; call it inside ``style``."""
-
     font = FontProperties(size=size)
     return max(float(text_to_path.get_text_width_height_descent(line, font, False)[0]) for line in lines) / 72
 
@@ -48,7 +46,6 @@ def text_width(lines: Iterable[str], size: float) -> float:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw with matplotlib's defaults and these settings, ignoring the matplotlibrc of this machine."""
-
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -66,7 +63,6 @@ def style() -> Iterator[None]:
 
 def png(figure: Figure) -> bytes:
     """A PNG with a white background, without matplotlib's version in it."""
-
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
     return out.getvalue()

@@ -22,6 +22,9 @@ from classifier.errors import DivergedError, ParamsError, PausedError, StageErro
 from classifier.experiments.git import experiment_references, git
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
+from classifier.train.checkpoint import Checkpoint
+
+from dvc.utils.serialize import modify_yaml
 
 POLL_SECONDS = 0.1
 ATTEMPTS = 3  # of a run that was killed from outside; it resumes each time
@@ -58,8 +61,6 @@ class Clone:
 
     def set_params(self, content: dict[str, Any], stop_after_epoch: int) -> None:
         """Write params.yaml."""
-        from dvc.utils.serialize import modify_yaml
-
         content["runtime"]["stop_after_epoch"] = stop_after_epoch
         with modify_yaml(str(self.path / "params.yaml")) as current:  # keeps the comments
             _update(current, content)
@@ -140,8 +141,6 @@ class Clone:
 
     def _row(self, epoch: int) -> dict[str, float] | None:
         """The row of an epoch in the newest checkpoint."""
-        from classifier.train.checkpoint import Checkpoint
-
         for folder in self.path.glob(f"scratch/{CHECKPOINTS}"):
             state = Checkpoint(folder).load() if folder.is_dir() else None
             if state and len(state["history"]) >= epoch:

@@ -9,14 +9,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from classifier.experiments import space
+from classifier.experiments.settings import Search
 from classifier.experiments.storage import Record
 from classifier.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from classifier.experiments.settings import Search
 
 Params = dict[str, Any]  # by dotted key
 SEED = "train.seed"
@@ -56,7 +54,7 @@ class Halving:
         records: of the runs that have ended; each has ``params`` and ``value``, the objective, or None if it diverged.
     """
 
-    def __init__(self, search: "Search", content: dict[str, Any], prefix: str, records: Mapping[str, Record]):
+    def __init__(self, search: Search, content: dict[str, Any], prefix: str, records: Mapping[str, Record]):
         self.search, self.content, self.prefix, self.records = search, content, prefix, records
         self.rungs: list[int] = [*search.rungs, content["train"]["epochs"]]
         self.sign = -1 if search.objective == "val_acc" else 1

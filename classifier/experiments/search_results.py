@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from classifier.experiments import space
 from classifier.experiments.halving import CONFIRMED, SEED, Halving, confirm_key, shortest_suffix
@@ -12,10 +12,10 @@ from classifier.report import figures, page
 from classifier.runner import files
 
 import numpy as np
+import optuna
 import pandas as pd
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 TABLE = Path("metrics/search.csv")
 CONFIRMED_TABLE = Path("metrics/search_confirmed.csv")
@@ -147,8 +147,6 @@ class Results:
         Source: Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance", 2014.
         Empty if there are too few trials, or all are equal.
         """
-        import optuna
-
         halving = self._halving
         rung = halving.rungs[0]
         trials = [
@@ -167,11 +165,8 @@ class Results:
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=shared)
         return {shortest_suffix(key, halving.search.space): float(value) for key, value in found.items()}
 
-    def _draw_history(self) -> "Figure":
+    def _draw_history(self) -> Figure:
         """The objective of every trial at each rung, in the order of the trials, and the best so far at the last."""
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-
         halving = self._halving
         figure = Figure(figsize=(9.4, 4.2), layout="constrained")
         axis = figure.subplots()
@@ -194,10 +189,8 @@ class Results:
         return figure
 
 
-def draw_importances(importances: dict[str, float]) -> "Figure":
+def draw_importances(importances: dict[str, float]) -> Figure:
     """A bar for each param, the most important on top."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.4, 1.2 + 0.36 * len(importances)), layout="constrained")
     axis = figure.subplots()
     axis.barh(range(len(importances)), [*importances.values()], color=figures.GOOD, alpha=0.75)

@@ -3,16 +3,15 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from classifier.errors import ParamsError
+from classifier.experiments.settings import Axis, Search
 from classifier.runner.declaration import get_by_key
 from classifier.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from classifier.experiments.settings import Axis, Search
-
-    import optuna
+import optuna
+from optuna import distributions
 
 VARIANTS = {
     "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"
@@ -29,7 +28,7 @@ def variant(key: str) -> tuple[str, str] | None:
     return (VARIANTS[section], rest.partition(".")[0]) if section in VARIANTS else None
 
 
-def validate_space(space: Mapping[str, "Axis"], content: dict[str, Any]) -> None:
+def validate_space(space: Mapping[str, Axis], content: dict[str, Any]) -> None:
     """Refuse what no trial would read.
 
     Args:
@@ -50,10 +49,8 @@ def validate_space(space: Mapping[str, "Axis"], content: dict[str, Any]) -> None
                 )
 
 
-def distribution(axis: "Axis") -> "optuna.distributions.BaseDistribution":
+def distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
     """The same for Optuna. Choices become JSON text, since it takes no lists."""
-    from optuna import distributions
-
     if axis.choices:
         return distributions.CategoricalDistribution([json.dumps(choice) for choice in axis.choices])
     numbers: dict[str, Any] = {"low": axis.low, "high": axis.high, "log": axis.log}
@@ -62,13 +59,13 @@ def distribution(axis: "Axis") -> "optuna.distributions.BaseDistribution":
     return distributions.FloatDistribution(**numbers, step=axis.step)
 
 
-def encode(params: Params, space: Mapping[str, "Axis"]) -> Params:
+def encode(params: Params, space: Mapping[str, Axis]) -> Params:
     """Params of a trial as Optuna knows them."""
     return {key: json.dumps(value) if space[key].choices else value for key, value in params.items()}
 
 
 def draw(
-    search: "Search", content: dict[str, Any], known: Sequence["optuna.trial.FrozenTrial"], round: int
+    search: Search, content: dict[str, Any], known: Sequence[optuna.trial.FrozenTrial], round: int
 ) -> list[Params]:
     """The trials of a round: the same ones for the same known trials, whoever draws them and how often.
 
@@ -78,13 +75,12 @@ def draw(
         known: earlier trials.
         round: from 0.
     """
-
     study = new_study(search, known, derive_seed(search.seed, "round", round) % 2**32)
     count = min(search.trials_per_round, search.trials - round * search.trials_per_round)
     return [_draw_one(study.ask(), search.space, content) for _ in range(count)]
 
 
-def _draw_one(trial: "optuna.Trial", space: Mapping[str, "Axis"], content: dict[str, Any]) -> Params:
+def _draw_one(trial: optuna.Trial, space: Mapping[str, Axis], content: dict[str, Any]) -> Params:
     params: Params = {}
     # What chooses a variant comes first, then what depends on it.
     for key in sorted(space, key=lambda key: variant(key) is not None):
@@ -96,7 +92,7 @@ def _draw_one(trial: "optuna.Trial", space: Mapping[str, "Axis"], content: dict[
     return {key: params[key] for key in space if key in params}
 
 
-def _suggest(trial: "optuna.Trial", key: str, axis: "Axis") -> Any:
+def _suggest(trial: optuna.Trial, key: str, axis: Axis) -> Any:
     if axis.choices:
         return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in axis.choices]))
     numbers: dict[str, Any] = {"low": axis.low, "high": axis.high, "log": axis.log}
@@ -106,10 +102,8 @@ def _suggest(trial: "optuna.Trial", key: str, axis: "Axis") -> Any:
     return min(max(float(f"{value:.{DIGITS}g}"), numbers["low"]), numbers["high"])  # short enough for a person to read
 
 
-def new_study(search: "Search", trials: Sequence["optuna.trial.FrozenTrial"], seed: int) -> "optuna.Study":
+def new_study(search: Search, trials: Sequence[optuna.trial.FrozenTrial], seed: int) -> optuna.Study:
     """A study in memory that knows these trials."""
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     startup = 2 * search.trials_per_round  # trials that are drawn at random
     with warnings.catch_warnings():
@@ -123,7 +117,7 @@ def new_study(search: "Search", trials: Sequence["optuna.trial.FrozenTrial"], se
     return study
 
 
-def known_trial(search: "Search", params: Params, values: Mapping[int, float]) -> "optuna.trial.FrozenTrial":
+def known_trial(search: Search, params: Params, values: Mapping[int, float]) -> optuna.trial.FrozenTrial:
     """A trial that is known, for Optuna.
 
     Args:
@@ -131,8 +125,6 @@ def known_trial(search: "Search", params: Params, values: Mapping[int, float]) -
         params: that the trial varies.
         values: of the objective by epoch; empty for a trial that diverged, which counts as the worst.
     """
-    import optuna
-
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.PRUNED,
         params=encode(params, search.space),

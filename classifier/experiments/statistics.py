@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95
 
@@ -67,7 +68,6 @@ def paired_by_fold(a: Sequence[float], b: Sequence[float], validation_share: flo
 
 
 def _compare(a: Sequence[float], b: Sequence[float], variance_factor: float) -> Comparison:
-    from scipy import stats
 
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if len(first) != len(second) or len(first) < 2:

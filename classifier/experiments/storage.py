@@ -14,6 +14,8 @@ from classifier import portability
 from classifier.errors import StageError
 from classifier.runner import files
 
+import filelock
+
 Record = dict[str, Any]
 
 SETTINGS = "settings"
@@ -52,8 +54,6 @@ class FileStorage:
 
     def add(self, key: str, record: Record) -> Record:
         """See ``Storage``."""
-        import filelock
-
         path = self._records / f"{key}.json"
         self._claims.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self._claims / f"record-{key}.lock"):  # the settings come from all workers at once
@@ -65,8 +65,6 @@ class FileStorage:
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """See ``Storage``."""
-        import filelock
-
         self._claims.mkdir(parents=True, exist_ok=True)
         try:
             lock = filelock.FileLock(self._claims / f"{key}.lock", timeout=0, thread_local=False)

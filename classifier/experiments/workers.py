@@ -10,17 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from classifier.config import params_file
 from classifier.errors import DivergedError, ParamsError
 from classifier.experiments.clone import Stopped
+from classifier.experiments.halving import Run
 from classifier.experiments.storage import Record, Storage
 from classifier.experiments.workspace import Workspace
 from classifier.runner.signals import STOP_SIGNALS
-
-if TYPE_CHECKING:
-    from classifier.experiments.halving import Run
 
 WAIT_SECONDS = 1.0  # until another look at what others are working on
 
@@ -43,8 +41,8 @@ class Workers:
         content: dict[str, Any],
         storage: Storage,
         objective: str,
-        next_runs: Callable[[Mapping[str, Record]], Sequence["Run"]],
-        on_record: Callable[["Run", Record], None],
+        next_runs: Callable[[Mapping[str, Record]], Sequence[Run]],
+        on_record: Callable[[Run, Record], None],
     ):
         self._workspace, self._content, self._storage = workspace, content, storage
         self._objective, self._next_runs, self._on_record = objective, next_runs, on_record
@@ -94,7 +92,7 @@ class Workers:
             self._stop.set()
             raise
 
-    def _claim_and_do(self, run: "Run") -> bool:
+    def _claim_and_do(self, run: Run) -> bool:
         """Do a run if nobody else does; whether this one did."""
         with self._storage.claim(run.key) as claimed:
             if not claimed or run.key in self._storage.records():
@@ -106,7 +104,7 @@ class Workers:
             self._on_record(run, kept)
         return True
 
-    def _do(self, run: "Run") -> Record:
+    def _do(self, run: Run) -> Record:
         """Train, and say how it ended; runs that can come to no result have the value None."""
         try:
             content = params_file.replaced(self._content, run.params)

@@ -18,6 +18,10 @@ from classifier.runner import files
 from classifier.runner.declaration import read_declaration
 from classifier.runner.lock import SCRATCH
 
+import filelock
+from dvc.config import Config
+from dvc.repo import Repo
+
 
 class Workspace:
     """What the clones are made from: a commit, the changes since, and the data.
@@ -33,7 +37,6 @@ class Workspace:
     """
 
     def __init__(self, root: Path, folder: Path, stages: Sequence[str]):
-        import filelock
 
         self.root, self.folder, self.stages = root, folder, stages
         try:
@@ -54,7 +57,6 @@ class Workspace:
             self._changes = git(root, *identity, "stash", "create", index=index) or self.commit
             index.unlink()
             git(root, "update-ref", f"refs/runs/{folder.name}", self._changes)  # or git might remove it after weeks
-        from dvc.repo import Repo
 
         with Repo(str(root)) as repo:
             self._cache = repo.cache.local_cache_dir
@@ -93,7 +95,7 @@ class Workspace:
         with contextlib.suppress(OSError):  # records may be there
             self.folder.rmdir()
 
-    def clone(self, name: str) -> "Clone":
+    def clone(self, name: str) -> Clone:
         """The clone of that name, which may have begun its work."""
         path = self.folder / name
         if not path.exists():
@@ -118,8 +120,6 @@ class Workspace:
 
     def _configure_dvc(self, clone: Path) -> None:
         """The remotes and the cache of the workspace, and no files outside the clone."""
-        from dvc.config import Config
-
         own = self.root / ".dvc" / "config.local"
         if own.exists():
             shutil.copy(own, clone / ".dvc" / "config.local")

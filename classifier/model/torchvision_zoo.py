@@ -40,7 +40,6 @@ def build_model(
     Raises:
         ValueError: torchvision has no such model, or the model does not accept the arguments or the image size.
     """
-
     known = torchvision_models.list_models(module=torchvision_models)
     if name not in known:
         raise ValueError(f"train.model: torchvision has no classification model {name!r}; it has {', '.join(known)}")

@@ -19,7 +19,6 @@ def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
         path: the PNG to write.
         rows: class names with their images, ``(columns, C, H, W)`` uint8 each.
     """
-
     more = len(rows) - MAX_CLASSES
     rows = rows[:MAX_CLASSES]
     columns = max(len(images) for _, images in rows)

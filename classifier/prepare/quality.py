@@ -178,7 +178,6 @@ def _parts(pairs: np.ndarray, nbytes: int) -> list[np.ndarray]:
 
 def _candidates(means: np.ndarray, radius: float) -> np.ndarray:
     """Pairs whose means are that near, ``(P, 2) int``, the smaller number first; not too many of them."""
-
     tree = cKDTree(means)
     if (tree.count_neighbors(tree, radius) - len(means)) / 2 <= MAX_CANDIDATES:
         return np.asarray(tree.query_pairs(radius, output_type="ndarray"))

@@ -73,7 +73,6 @@ def versions(libraries: Sequence[str]) -> dict[str, str]:
 
 def write(path: Path, template: Path = TEMPLATE, **content: Any) -> int:
     """Render a template, which may include ``style.css``, with all values escaped. Returns the size in bytes."""
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,

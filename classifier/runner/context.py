@@ -103,7 +103,6 @@ class StageContext:
 
         What it stands for is noted in the scratch folder of that name, for `python -m tools.checkpoints`.
         """
-
         decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.is_rank_zero:

@@ -20,7 +20,6 @@ def exclusive(name: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[No
     Raises:
         StageError: another process holds it; the line names the process.
     """
-
     SCRATCH.mkdir(exist_ok=True)
     holder = SCRATCH / f"{name}.pid"
     try:

@@ -154,7 +154,6 @@ def _proc_is_of_others() -> bool:
 
 def _was_started_by_dvc(process: Any) -> bool:
     """Whether DVC started a process, or an ancestor of it, as a stage."""
-
     try:
         return "DVC_STAGE" in process.environ()
     except psutil.AccessDenied:

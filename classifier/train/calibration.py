@@ -23,7 +23,6 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         logits: ``(N, classes) float``; of validation images, never of test images.
         labels: ``(N,) int64``.
     """
-
     logits = logits.double()
 
     def objective(log_temperature: float) -> float:

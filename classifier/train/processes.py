@@ -173,7 +173,6 @@ class ProcessGroup:
 
     def explain(self, error: Exception) -> Exception:
         """The error to report: if another process is gone, that is the cause of this one."""
-
         end = time.monotonic() + 5  # the connection breaks before the system says that the process is gone
         broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
         while broken and self.children and not self.describe_ended() and time.monotonic() < end:
