@@ -53,7 +53,7 @@ def main(context: StageContext) -> None:
 
     onnx_validate.check_contract(path, model_config, params.opset)
     session = onnx_session.create_session(path, backend.threads)
-    compare = onnx_validate.Comparison(model, model_config, session, backend)
+    compare = onnx_validate.BothRuntimes(model, model_config, session, backend)
     outputs = compare(test_images.all_images())
     onnx_validate.check_outputs(outputs, model_config.temperature, params.tolerance, test_images.names.__getitem__)
     extremes_difference = onnx_validate.check_extremes(compare, model_config, params.tolerance)

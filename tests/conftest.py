@@ -32,7 +32,7 @@ LONGEST = (
     ),
     *("unit/test_onnx", "unit/test_models", "unit/test_loop", "unit/test_optim", "unit/test_rmsprop"),
     *("test_train_killed_and_interrupted", "test_demo_page", "test_merge_conflict", "test_corrupt_checkpoint_falls"),
-    *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_seed_statistics"),
+    *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_compare_seeds"),
     *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
     *("test_two_clones", "test_full_disk_keeps", "test_torchvision_model", "test_changed_param_reruns"),
     *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair", "test_labeled_images_fit"),

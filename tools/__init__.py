@@ -1,1 +1,1 @@
-"""Commands beside the pipeline: classify pictures, compare models, seed statistics, checkpoints, repair."""
+"""Commands beside the pipeline: classify pictures, compare, search, checkpoints, repair."""

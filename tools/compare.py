@@ -1,212 +1,56 @@
-"""Is the difference between two models real? Compare their predictions on the same test images.
+"""Compare trained models, recipes, or the seeds of a recipe.
 
-reads   metrics/predictions.csv of two git revisions, experiments or the workspace, through DVC
-writes  nothing; prints accuracy with Wilson intervals, on how many images only one of them is correct, McNemar's exact
-        p-value, and with --by-class the recall of each class
-run     python -m tools.compare REV_A [REV_B] [--by-class] [--json]          (REV_B: the workspace, if left out)
-expect  the same answer on any machine that can `dvc pull` the predictions
-
-Two accuracies on 10,000 images that differ by 0.3 points may well differ by chance. McNemar's test looks only at the
-images on which one model is correct and the other wrong: were the models equally good, each would win half of them.
+reads   models: metrics/predictions.csv of two git revisions, experiments or the workspace, through DVC
+        recipes: params.yaml, or that of a revision; the data; earlier comparisons, which are DVC experiments
+        seeds: what DVC recorded for commits and experiments
+writes  recipes: DVC experiments named recipe-HASH-fFOLD-sSEED; else nothing. params.yaml, models and the branch stay
+run     python -m tools.compare models REV_A [REV_B] [--by-class] [--json]    (REV_B: the workspace, if left out)
+        python -m tools.compare recipes [REV] -S train.ema_decay=0.99 [--folds 3] [--seeds 2] [--jobs N]
+        python -m tools.compare seeds [--commits N]
+expect  models: accuracies with intervals and McNemar's exact test, on the test images; recipes: two trainings for each
+        pair of fold and seed, once, and an interval of the difference, on validation images; seeds: mean and standard
+        deviation for each recipe that ran with at least two seeds
 """
 
-import argparse
-import io
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
-from classifier import yaml_file
-from classifier.errors import ParamsError, StageError, shorten
-from classifier.experiments.git import WORKSPACE, differing_params, experiment_references, read_file, recorded_run
+from classifier.experiments.git import WORKSPACE
+from classifier.experiments.models import compare_models
+from classifier.experiments.recipes import compare_recipes
+from classifier.experiments.seeds import compare_seeds
 from classifier.runner.cli import ROOT, make_parser, run_tool
-
-import dvc.api
-import pandas as pd
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from scipy.stats import binomtest
-
-PREDICTIONS = "metrics/predictions.csv"
-STAGES = ("download", "annotate", "train", "evaluate")  # the last makes them
-SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Side:
-    """One model: accuracy, its 95 % Wilson interval, and the number of images on which only it is correct."""
-
-    revision: str
-    accuracy: float
-    low: float
-    high: float
-    only_correct: int
-
-
-@dataclass(frozen=True)
-class ClassComparison:
-    """The recall of one class by both models, and its number of images."""
-
-    name: str
-    a: float
-    b: float
-    num_images: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same images, and the exact McNemar p-value of the hypothesis that they are equally good."""
-
-    a: Side
-    b: Side
-    num_images: int
-    p_value: float
-    classes: list[ClassComparison]
-
-    def in_words(self) -> str:
-        """The conclusion, as a sentence."""
-        if self.p_value >= SIGNIFICANT:
-            chance = f"equally good models differ this much with a probability of {self.p_value:.2g}"
-            return f"No significant difference: {chance}."
-        better, worse = (self.a, self.b) if self.a.only_correct > self.b.only_correct else (self.b, self.a)
-        return (
-            f"{better.revision} is better than {worse.revision}: "
-            f"equally good models differ this much with a probability of only {self.p_value:.2g}."
-        )
-
-
-def read_predictions(revision: str) -> pd.DataFrame:
-    """The predictions of a git revision, an experiment or the workspace.
-
-    Raises:
-        StageError: there is no such revision, or it has no predictions here or in a remote.
-        ParamsError: the revision is empty.
-    """
-    if not revision:
-        raise ParamsError(f"an empty revision; name a commit, an experiment, or {WORKSPACE}")
-    if revision == WORKSPACE:
-        try:
-            content = (ROOT / PREDICTIONS).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise StageError(f"{PREDICTIONS} is missing; `dvc repro evaluate` makes it") from None
-        except UnicodeDecodeError:
-            content = ""
-    else:
-        try:
-            content = dvc.api.read(PREDICTIONS, repo=str(ROOT), rev=revision)
-        except UnicodeDecodeError:
-            content = ""
-        except (DvcException, FileNotFoundError) as error:
-            reason = str(error).partition("\n")[0]
-            raise StageError(
-                f"{revision}: no {PREDICTIONS} ({reason}); `dvc pull` fetches it, `dvc exp show` lists experiments"
-            ) from None
-    text = dict.fromkeys(("image", "label", "predicted"), "str")  # a class may be called 1 or NA
-    try:
-        rows = pd.read_csv(io.StringIO(content), dtype=text, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError):
-        rows = pd.DataFrame()
-    if not set(text) <= set(rows):
-        raise StageError(f"{revision}: {PREDICTIONS} is not what `dvc repro evaluate` writes")
-    if changed := changed_since(revision):
-        raise StageError(f"{revision}: {shorten(changed)} changed since; `dvc repro evaluate` makes {PREDICTIONS} anew")
-    return rows
-
-
-def changed_since(revision: str) -> list[str]:
-    """What is not as dvc.lock records it: a param that decided the predictions; in the workspace also other inputs.
-
-    Raises:
-        StageError: dvc.lock does not record the predictions.
-    """
-    reference = next(iter(experiment_references(ROOT, revision)), revision)
-    try:
-        decided, _ = recorded_run(ROOT, reference, STAGES)
-    except StageError as error:
-        raise StageError(f"{error}; `dvc repro evaluate` makes {PREDICTIONS} anew") from None
-    content = yaml_file.load(read_file(ROOT, reference, "params.yaml"))
-    changed = [f"params.yaml ({key})" for key in differing_params(decided, content)]
-    if revision == WORKSPACE:
-        with Repo(str(ROOT)) as repo:
-            stages = repo.stage.collect(STAGES[-1], with_deps=True)
-            files = [dep for stage in stages for dep in stage.deps if str(dep) in decided]
-            files += [out for stage in stages for out in stage.outs if str(out) == PREDICTIONS]
-            changed += sorted({str(file) for file in files if file.workspace_status().get(str(file)) == "modified"})
-    return changed
-
-
-def compare(name_a: str, a: pd.DataFrame, name_b: str, b: pd.DataFrame) -> Comparison:
-    """Compare two predictions files.
-
-    Raises:
-        StageError: they are not of the same images with the same labels.
-    """
-    a, b = (rows.sort_values("image", ignore_index=True) for rows in (a, b))
-    if not a[["image", "label"]].equals(b[["image", "label"]]):
-        raise StageError(
-            f"{name_a} and {name_b} were not tested on the same images: {len(a):,} and {len(b):,} rows, "
-            f"{len(set(a['image']) & set(b['image'])):,} images in both; only equal test sets can be compared"
-        )
-    correct_a, correct_b = a["predicted"] == a["label"], b["predicted"] == b["label"]
-    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
-    p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-
-    def side(name: str, correct: pd.Series, only: int) -> Side:
-        interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
-        return Side(name, float(correct.mean()), float(interval.low), float(interval.high), only)
-
-    classes = [
-        ClassComparison(str(name), float(correct_a[rows].mean()), float(correct_b[rows].mean()), len(rows))
-        for name, rows in a.groupby("label", sort=True).groups.items()
-    ]
-    return Comparison(side(name_a, correct_a, only_a), side(name_b, correct_b, only_b), len(a), float(p_value), classes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read both, compare, print."""
+    """Parse the command line and compare."""
     parser = make_parser("tools.compare", __doc__)
-    parser.add_argument("revisions", nargs="+", metavar="REV", help=f"git revision, experiment, or {WORKSPACE}")
-    parser.add_argument("--by-class", action="store_true", help="print the recall of each class, largest change first")
-    parser.add_argument("--json", action="store_true", help="print JSON, classes included")
-    return run_tool("compare", parser, print_comparison, argv)
+    commands = parser.add_subparsers(required=True, metavar="models | recipes | seeds")
 
+    models = commands.add_parser("models", help="is one trained model better than another?")
+    models.set_defaults(work=compare_models)
+    models.add_argument("a", metavar="REV_A", help=f"git revision, experiment, or {WORKSPACE}")
+    models.add_argument("b", metavar="REV_B", nargs="?", default=WORKSPACE, help=f"the same (default: {WORKSPACE})")
+    models.add_argument("--by-class", action="store_true", help="print the recall of each class, largest change first")
+    models.add_argument("--json", action="store_true", help="print JSON, classes included")
 
-def print_comparison(arguments: argparse.Namespace) -> int:
-    """Compare the two revisions of the command line."""
-    if len(arguments.revisions) > 2:
-        raise ParamsError(f"two revisions can be compared, not {len(arguments.revisions)}")
-    name_a, name_b = (*arguments.revisions, WORKSPACE)[:2]
+    recipes = commands.add_parser("recipes", help="is a recipe better than params.yaml?")
+    recipes.set_defaults(work=compare_recipes)
+    recipes.add_argument("revision", nargs="?", help="a commit or experiment, whose params are the other recipe")
+    recipes.add_argument("-S", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="another value")
+    recipes.add_argument(
+        "--folds", type=int, default=3, help="of the 1 / annotate.validation_fraction folds (default: 3)"
+    )
+    recipes.add_argument("--seeds", type=int, default=2, help="from train.seed on, on each fold (default: 2)")
+    recipes.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the cores")
+
+    seeds = commands.add_parser("seeds", help="how much does a result depend on the seed?")
+    seeds.set_defaults(work=compare_seeds)
+    seeds.add_argument("--commits", type=int, default=1, help="experiments of the last N commits (default: 1)")
+
     os.chdir(ROOT)
-    result = compare(name_a, read_predictions(name_a), name_b, read_predictions(name_b))
-    if arguments.json:
-        print(json.dumps(asdict(result), indent=2))
-        return 0
-    width = max(len(name_a), len(name_b))
-    for side in (result.a, result.b):
-        print(
-            f"{side.revision:<{width}}  {side.accuracy:.2%} (95 % interval {side.low:.2%} to {side.high:.2%}), "
-            f"only correct on {side.only_correct:,} of {result.num_images:,} images"
-        )
-    print(f"exact McNemar p = {result.p_value:.4g}")
-    print(result.in_words())
-    if arguments.by_class:
-        print_classes(result)
-    return 0
-
-
-def print_classes(result: Comparison) -> None:
-    """One line a class, the largest change first; a recall has no test of its own: the classes are few and related."""
-    rows = sorted(result.classes, key=lambda row: (-abs(row.a - row.b), row.name))
-    name_width = max(len("class"), *(len(row.name) for row in rows))
-    a_width, b_width = (max(8, len(side.revision)) for side in (result.a, result.b))
-    print(f"\n{'class':<{name_width}}  {result.a.revision:>{a_width}}  {result.b.revision:>{b_width}}   change  images")
-    for row in rows:
-        print(
-            f"{row.name:<{name_width}}  {row.a:>{a_width}.2%}  {row.b:>{b_width}.2%}  {row.b - row.a:>+7.2%}"
-            f"  {row.num_images:>6,}"
-        )
+    return run_tool("compare", parser, lambda arguments: arguments.work(arguments), argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 from classifier.experiments import space
 from classifier.experiments.halving import CONFIRMED, SEED, Halving, confirm_key, shortest_suffix
-from classifier.experiments.statistics import Comparison, paired_by_seed
+from classifier.experiments.statistics import PairedComparison, paired_by_seed
 from classifier.report import figures, page
 from classifier.runner import files
 
@@ -90,7 +90,7 @@ class Results:
         return pd.DataFrame(rows, columns=["params", SEED, self._halving.search.objective, "experiment"])
 
     @cached_property
-    def comparison(self) -> Comparison | None:
+    def comparison(self) -> PairedComparison | None:
         """The best trial against the params as they are, by fresh seed; None if too few runs came to a result."""
         best, base = self._halving.confirmed("best"), self._halving.confirmed("base")
         both = [place for place in best if place in base]

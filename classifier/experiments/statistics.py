@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two recipes, run under the same conditions.
 
     Attributes:
@@ -40,7 +40,7 @@ class Comparison:
         return f"{figures}: {better} is better than {worse}"
 
 
-def paired_by_seed(a: Sequence[float], b: Sequence[float]) -> Comparison:
+def paired_by_seed(a: Sequence[float], b: Sequence[float]) -> PairedComparison:
     """Compare runs that differ in the seed only; the interval is that of Student's paired t.
 
     Args:
@@ -50,7 +50,7 @@ def paired_by_seed(a: Sequence[float], b: Sequence[float]) -> Comparison:
     return _compare(a, b, 1 / len(a))
 
 
-def paired_by_fold(a: Sequence[float], b: Sequence[float], validation_share: float) -> Comparison:
+def paired_by_fold(a: Sequence[float], b: Sequence[float], validation_share: float) -> PairedComparison:
     """Compare runs on k folds times seeds; the interval is that of the corrected resampled t.
 
     The training images of two folds overlap, so their results are not independent, and the plain t finds differences
@@ -67,7 +67,7 @@ def paired_by_fold(a: Sequence[float], b: Sequence[float], validation_share: flo
     return _compare(a, b, 1 / len(a) + validation_share / (1 - validation_share))
 
 
-def _compare(a: Sequence[float], b: Sequence[float], variance_factor: float) -> Comparison:
+def _compare(a: Sequence[float], b: Sequence[float], variance_factor: float) -> PairedComparison:
 
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if len(first) != len(second) or len(first) < 2:
@@ -78,7 +78,7 @@ def _compare(a: Sequence[float], b: Sequence[float], variance_factor: float) -> 
     mean = float(differences.mean())
     error = math.sqrt(variance_factor * float(differences.var(ddof=1)))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(first) - 1)) * error
-    return Comparison(
+    return PairedComparison(
         len(first), float(first.mean()), float(second.mean()), float(first.std(ddof=1)), float(second.std(ddof=1)),
         mean, mean - half, mean + half,
     )  # fmt: skip

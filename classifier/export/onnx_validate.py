@@ -82,7 +82,7 @@ class Outputs:
         return [*map(int, (self.expected.argmax(1) != self.logits.argmax(1)).nonzero()[0])]
 
 
-class Comparison:
+class BothRuntimes:
     """Runs images through a model in PyTorch on the CPU, and through its exported file in onnxruntime."""
 
     def __init__(
@@ -148,7 +148,7 @@ def check_outputs(outputs: Outputs, temperature: float, tolerance: float, name: 
         )
 
 
-def check_extremes(compare: Comparison, model_config: ModelConfig, tolerance: float) -> float:
+def check_extremes(compare: BothRuntimes, model_config: ModelConfig, tolerance: float) -> float:
     """Compare batches of all-black and all-white images, which no dataset has, and return the largest difference.
 
     Raises:

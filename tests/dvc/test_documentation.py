@@ -58,6 +58,6 @@ def test_cookbook_works_as_documented(finished: Project) -> None:
     assert ran(back["dvc repro"]) == []
     assert finished.run("git", "status", "--porcelain").stdout == ""
     experiments = type_in("experiments")
-    assert "exact McNemar p = " in experiments["python -m tools.compare lenet-0 lenet-1"]
-    assert "(n = 2 seeds)" in experiments["python -m tools.seed_statistics"]
+    assert "exact McNemar p = " in experiments["python -m tools.compare models lenet-0 lenet-1"]
+    assert "(n = 2 seeds)" in experiments["python -m tools.compare seeds"]
     assert finished.run("git", "status", "--porcelain").stdout == ""

@@ -83,7 +83,7 @@ def test_exp_show_begins_with_every_figure(changed: Project) -> None:
 
 
 def test_compare_by_class_lists_recalls_the_largest_change_first(changed: Project) -> None:
-    text = shown(changed, "python", "-m", "tools.compare", "HEAD", "--by-class")
+    text = shown(changed, "python", "-m", "tools.compare", "models", "HEAD", "--by-class")
     fits(text)
     (changed.root / "scratch").mkdir(exist_ok=True)
     old = changed.root / "scratch/old.csv"
@@ -102,7 +102,7 @@ def test_compare_by_class_lists_recalls_the_largest_change_first(changed: Projec
     changes = [abs(float(row[3])) for row in table]
     assert changes == sorted(changes, reverse=True)
     assert changes[0] > 0
-    as_json = json.loads(shown(changed, "python", "-m", "tools.compare", "HEAD", "--json"))
+    as_json = json.loads(shown(changed, "python", "-m", "tools.compare", "models", "HEAD", "--json"))
     assert {row["name"]: row["a"] for row in as_json["classes"]} == pytest.approx(recalls[0].to_dict())
 
 

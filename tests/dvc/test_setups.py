@@ -93,8 +93,8 @@ def test_folder_without_git_is_told_in_one_line(tiny: Tiny, no_scm: bool) -> Non
     repaired = tiny.run("python", "-m", "tools.repair", status=0 if no_scm else 1)
     assert bool(repaired.stderr) != no_scm
     assert repaired.stderr.count("\n") == (not no_scm)
-    failed = tiny.run("python", "-m", "tools.seed_statistics", status=1)
-    wanted = "seed_statistics: error: this needs a git repository with a commit: `git init`, `git add`, `git commit`\n"
+    failed = tiny.run("python", "-m", "tools.compare", "seeds", status=1)
+    wanted = "compare: error: this needs a git repository with a commit: `git init`, `git add`, `git commit`\n"
     assert failed.stderr == wanted
     tiny.stage("tiny")
 
@@ -175,7 +175,7 @@ def test_clone_of_another_user_is_one_line_in_all_tools(finished: Project, tmp_p
     finished.environment["HOME"] = str(tmp_path)
     trust = f"git config --global --add safe.directory {finished.root}"
     for tool, *words in (
-        ("search",), ("compare", "HEAD"), ("compare_recipes", "-S", "train.epochs=1"), ("seed_statistics",),
+        ("search",), ("compare", "models", "HEAD"), ("compare", "recipes", "-S", "train.epochs=1"), ("compare", "seeds"),
         ("release", "build", "v1.0.0"),
     ):  # fmt: skip
         failed = finished.run("python", "-m", f"tools.{tool}", *words, status=1)

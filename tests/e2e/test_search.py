@@ -285,7 +285,8 @@ def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, 
     command = (
         "python",
         "-m",
-        "tools.compare_recipes",
+        "tools.compare",
+        "recipes",
         "-S",
         "optimizers.sgd.lr=0.0001",
         "--folds",
@@ -324,6 +325,6 @@ def test_recipes_with_uncommitted_changes_are_compared_in_a_shallow_clone(
     project.dvc("cache", "dir", "--local", str(finished_template.root / ".dvc/cache"))
     project.dvc("checkout", "--quiet")
     project.set(train__epochs=1)
-    done = project.run("python", "-m", "tools.compare_recipes", "-S", "train.batch_size=50", "--folds", "1")
+    done = project.run("python", "-m", "tools.compare", "recipes", "-S", "train.batch_size=50", "--folds", "1")
     assert "difference: " in done.stdout
     assert len(references(project)) == 4

@@ -68,7 +68,7 @@ def few_files() -> None:
 def test_stages_and_tools_send_and_write_nothing_outside_the_project(watched: Project, tmp_path: Path) -> None:
     stages = ("annotate", "train", "evaluate", "export", "report")
     commands = [*(["-m", f"stages.{name}"] for name in stages), ["-m", "tools.predict", "metrics/report/samples.png"]]
-    commands += [["-m", "tools.compare", "HEAD", "workspace"]]
+    commands += [["-m", "tools.compare", "models", "HEAD", "workspace"]]
     commands += [["examples/classify.py", "models/classifier.onnx", "metrics/report/samples.png"]]
     # What else may be odd about a machine, in one go: a locale without ±, warnings as errors, no asserts, few files.
     watched.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONWARNINGS": "error"}

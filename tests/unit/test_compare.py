@@ -1,7 +1,7 @@
 """The comparison of two models."""
 
 from classifier.errors import StageError
-from tools.compare import compare
+from classifier.experiments.models import compare
 
 import pandas as pd
 import pytest

@@ -1,23 +1,16 @@
 """How much does a result depend on the seed? Mean and standard deviation over runs that differ only in train.seed.
 
-reads   what DVC recorded for commits and experiments: params, metrics, hashes of data and code
-writes  nothing; prints one line for each recipe that ran with at least two seeds
-run     dvc exp run -S 'train.seed=0,1,2' --queue && dvc queue start -j 2; then: python -m tools.seed_statistics
-expect  about a second; a seed that ran twice counts once
-
 A recipe is everything that dvc.yaml declares for `train` and the stages before it, except the seed: params, data and
-code. Recipes are compared on the validation split, so that the test split chooses nothing.
+code, as dvc.lock records them. Recipes are compared on the validation split, so that the test split chooses nothing.
 """
 
 import argparse
 import logging
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from classifier.errors import StageError, shorten
 from classifier.experiments.git import WORKSPACE, git, recorded_run
-from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.cli import ROOT
 
 import pandas as pd
 
@@ -25,23 +18,15 @@ SEED = "train.seed"
 STAGES = ("download", "annotate", "train")  # the last has the result that is compared
 METRIC = "val_acc"
 
-logger = logging.getLogger("tools.seed_statistics")
+logger = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Group what DVC recorded by everything but the seed, and print the groups."""
-    parser = make_parser("tools.seed_statistics", __doc__)
-    parser.add_argument("--commits", type=int, default=1, help="experiments of the last N commits (default: 1)")
-    return run_tool("seed_statistics", parser, print_statistics, argv)
-
-
-def print_statistics(arguments: argparse.Namespace) -> int:
+def compare_seeds(arguments: argparse.Namespace) -> int:
     """Print a line for each recipe with two seeds or more.
 
     Raises:
         StageError: there is none.
     """
-    os.chdir(ROOT)
     runs = recorded_runs(arguments.commits)
     lines = list(describe_recipes(runs)) if len(runs) else []
     if not lines:
@@ -84,7 +69,3 @@ def describe_recipes(runs: pd.DataFrame) -> Iterator[str]:
             chosen = ", ".join(f"{name}={value}" for name, value in values.items() if value)  # less other variants
             mean, deviation = seeds["metric"].agg(["mean", "std"])
             yield f"{chosen}: validation accuracy {mean:.2%} ± {deviation:.2%} (n = {len(seeds)} seeds)"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

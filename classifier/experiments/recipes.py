@@ -1,20 +1,13 @@
 """Is a recipe better than another? Both are trained on the same folds with the same seeds, and compared in pairs.
 
-reads   params.yaml, or that of a revision; the data; what earlier comparisons left as DVC experiments
-writes  DVC experiments named recipe-HASH-fFOLD-sSEED; params.yaml, models and the branch stay as they are
-run     python -m tools.compare_recipes [REVISION] -S train.ema_decay=0.99 [--folds 3] [--seeds 2] [--jobs N]
-expect  two trainings for each pair of fold and seed, once: asking again computes only what is missing
-
 Recipes are compared on validation images that the folds take in turn from the training images; the test images choose
-nothing. `python -m tools.compare` compares two trained models on the test images instead.
+nothing. Each training becomes a DVC experiment named recipe-HASH-fFOLD-sSEED, which is found again.
 """
 
 import argparse
 import hashlib
 import json
 import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -31,7 +24,7 @@ from classifier.experiments.storage import FileStorage, Record, Storage
 from classifier.experiments.workers import Workers
 from classifier.experiments.workspace import Workspace
 from classifier.runner import files
-from classifier.runner.cli import ROOT, make_parser, run_tool
+from classifier.runner.cli import ROOT
 from classifier.runner.declaration import flatten, get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH
 
@@ -39,20 +32,7 @@ SEED, FOLD = "train.seed", "annotate.validation_fold"
 OBJECTIVE = "val_acc"
 STAGES = ("annotate", "train")
 
-logger = logging.getLogger("tools.compare_recipes")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare params.yaml with other params."""
-    parser = make_parser("tools.compare_recipes", __doc__)
-    parser.add_argument("revision", nargs="?", help="a commit or experiment, whose params are the other recipe")
-    parser.add_argument("-S", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="another value")
-    parser.add_argument(
-        "--folds", type=int, default=3, help="of the 1 / annotate.validation_fraction folds (default: 3)"
-    )
-    parser.add_argument("--seeds", type=int, default=2, help="from train.seed on, on each fold (default: 2)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the cores")
-    return run_tool("compare_recipes", parser, compare_recipes, argv)
+logger = logging.getLogger(__name__)
 
 
 def compare_recipes(arguments: argparse.Namespace) -> int:
@@ -62,7 +42,6 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         ParamsError: the recipes do not differ, or there are not so many folds.
         StageError: a run failed for another reason than its params.
     """
-    os.chdir(ROOT)
     if min(arguments.folds, arguments.seeds, arguments.jobs) < 1 or arguments.folds * arguments.seeds < 2:
         raise ParamsError("--folds, --seeds, --jobs: must be at least 1, and there must be two pairs of fold and seed")
     _, content = params_file.read()
@@ -200,7 +179,3 @@ def verdict(
         how = "for this validation split only; more folds say whether it holds for other images"
     lines.append(f"mean        {result.mean_a:.4f}  {result.mean_b:.4f}")
     return [*lines, f"difference: {result.describe('a', 'b')}", f"the interval is {how}"]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

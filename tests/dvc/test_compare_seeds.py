@@ -1,4 +1,4 @@
-"""tools.seed_statistics on real commits: recipes that differ in anything but the seed are kept apart."""
+"""tools.compare seeds on real commits: recipes that differ in anything but the seed are kept apart."""
 
 import json
 import statistics
@@ -23,7 +23,7 @@ def test_recipes_that_differ_in_loss_or_schedule_are_kept_apart(finished: Projec
                 finished.dvc("repro", "train")
                 finished.commit(f"recipe {number}, seed {seed}")
             values[number].append(json.loads(finished.read("metrics/train.json"))["val_acc"])
-    lines = finished.run("python", "-m", "tools.seed_statistics", "--commits", "9").stdout.splitlines()
+    lines = finished.run("python", "-m", "tools.compare", "seeds", "--commits", "9").stdout.splitlines()
     assert len(lines) == len(RECIPES), lines
     for number, words in enumerate(
         (
@@ -40,8 +40,8 @@ def test_recipes_that_differ_in_loss_or_schedule_are_kept_apart(finished: Projec
 
 def test_what_did_not_run_is_not_counted(finished: Project) -> None:
     finished.set(train__seed=1)
-    nothing = "seed_statistics: error: no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue\n"
-    assert finished.run("python", "-m", "tools.seed_statistics", status=1).stderr == nothing
+    nothing = "compare: error: no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue\n"
+    assert finished.run("python", "-m", "tools.compare", "seeds", status=1).stderr == nothing
     finished.edit("metrics/train.json", '"val_acc": ', '"val_acc": 0')
-    left_out = "seed_statistics: warning: left out: workspace: metrics/train.json is not what dvc.lock records\n"
-    assert finished.run("python", "-m", "tools.seed_statistics", status=1).stderr == left_out + nothing
+    left_out = "compare: warning: left out: workspace: metrics/train.json is not what dvc.lock records\n"
+    assert finished.run("python", "-m", "tools.compare", "seeds", status=1).stderr == left_out + nothing
