@@ -68,7 +68,7 @@ def advise(images: int, batch_size: int, epochs: int) -> tuple[int, int]:
 
 
 def lines_for_params(path: Path, own: LabeledImages, problems: int, train: Train) -> str:
-    """What to change in params.yaml, as a person types it."""
+    """Lines for params.yaml, as a person types it."""
     folder = ROOT / "data" / "own"
     lines = ["", "In params.yaml:", f"  dataset: {path.name.rstrip('/')}"]
     if path.resolve().parent != folder.resolve():

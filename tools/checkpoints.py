@@ -87,7 +87,7 @@ def find() -> list[InterruptedRun]:
 
 
 def _now() -> dict[str, Any]:
-    """What decides the result of a run that starts now, except its inputs, which depend on the stage."""
+    """All that decides the result of a run that starts now, except its inputs, which depend on the stage."""
     validated, plain = params_file.read()
     backend = compute.prepare(validated.compute, validated.runtime.threads, validated.train.world_size)
     return {"params": plain, "environment": compute.deciding(compute.environment(backend))}

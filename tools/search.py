@@ -141,7 +141,7 @@ def open_storage(url: str, folder: Path) -> Storage:
 
 
 def everything_that_decides(settings: Search, content: dict[str, Any]) -> dict[str, Any]:
-    """What decides the result of the search: it must be the same for all its runs, on all machines.
+    """All that decides the result of the search: it must be the same for all its runs, on all machines.
 
     Raises:
         StageError: the data are missing.

@@ -16,7 +16,7 @@ WORKSPACE = "workspace"  # instead of a revision
 
 
 def git(folder: Path, *words: str, index: Path | None = None) -> str:
-    """What a git command prints, without the last newline.
+    """The output of a git command, without the last newline.
 
     Args:
         folder: where it runs.

@@ -65,7 +65,7 @@ class Halving:
 
     @property
     def total_epochs(self) -> int:
-        """Of all runs of the search, those of ``confirm`` included."""
+        """The epochs of all runs, those of ``confirm`` included."""
         of_trials = sum(
             self.survivors(rung) * (epochs - before)
             for rung, (before, epochs) in enumerate(zip([0, *self.rungs], self.rungs, strict=False))
@@ -74,7 +74,7 @@ class Halving:
 
     @property
     def epochs_left(self) -> int:
-        """Of the runs that have not ended."""
+        """The epochs of the runs that have not ended."""
         last = len(self.rungs) - 1
         done = sum(
             epochs - before
@@ -140,7 +140,7 @@ class Halving:
     # --- what is known ---------------------------------------------------------------------------------------------
 
     def record(self, number: int, rung: int) -> Record | None:
-        """Of a trial at a rung, if it was there."""
+        """The record of a trial at a rung, if it was there."""
         return self.records.get(record_key(number, rung))
 
     def value(self, number: int, rung: int) -> float | None:
@@ -197,7 +197,7 @@ class Halving:
         return [self._known(number) for number in numbers]
 
     def short_names(self, params: Params) -> Params:
-        """What a trial varies, by names as short as they can be: ``sgd.lr`` if there is another ``lr``."""
+        """The params that a trial varies, by names as short as they can be: ``sgd.lr`` if there is another ``lr``."""
         keys = [key for key in self.search.space if key in params]
         return {shortest_suffix(key, self.search.space): params[key] for key in keys}
 
@@ -207,19 +207,19 @@ class Halving:
         return space.known_trial(self.search, self._params(number), values)
 
     def _params(self, number: int) -> Params:
-        """What a trial varies."""
+        """The params that a trial varies."""
         record = self.record(number, 0)
         assert record
         return {key: value for key, value in record["params"].items() if key != SEED}
 
 
 def record_key(number: int, rung: int) -> str:
-    """Of a trial's run to a rung."""
+    """The key of a trial's run to a rung."""
     return f"trial-{number:03}-rung-{rung}"
 
 
 def confirm_key(which: str, place: int) -> str:
-    """Of a run with a fresh seed."""
+    """The key of a run with a fresh seed."""
     return f"{which}-{place}"
 
 

@@ -1,4 +1,4 @@
-"""What a search found: tables, a page with pictures, and a few sentences."""
+"""The results of a search: tables, a page with pictures, and a few sentences."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -24,7 +24,7 @@ TEMPLATE = Path(__file__).with_name("search.html.jinja")
 
 
 class Results:
-    """Of a search, finished or not.
+    """The results of a search, finished or not.
 
     Args:
         halving: its state.

@@ -23,7 +23,7 @@ Params = dict[str, Any]  # by dotted key
 
 
 def variant(key: str) -> tuple[str, str] | None:
-    """What must be chosen for a param to matter: ``optimizers.sgd.lr`` needs ``("train.optimizer", "sgd")``."""
+    """The choice that makes a param matter: ``optimizers.sgd.lr`` needs ``("train.optimizer", "sgd")``."""
     section, _, rest = key.partition(".")
     return (VARIANTS[section], rest.partition(".")[0]) if section in VARIANTS else None
 

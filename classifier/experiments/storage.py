@@ -1,4 +1,4 @@
-"""What is known about the runs of a search: a record of each that has ended, and who works on which.
+"""The known runs of a search: a record of each that has ended, and who works on which.
 
 A record is never changed. It and the settings of the search are the whole truth: what comes next is computed from them
 alone, on any machine. A claim lasts as long as the process that made it, however that ends, so nothing stays "running".
@@ -48,12 +48,10 @@ class FileStorage:
         self._records, self._claims = folder / "records", folder / "claims"
 
     def records(self) -> dict[str, Record]:
-        """See ``Storage``."""
         found = sorted(self._records.glob("[!.]*.json")) if self._records.exists() else []
         return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
 
     def add(self, key: str, record: Record) -> Record:
-        """See ``Storage``."""
         path = self._records / f"{key}.json"
         self._claims.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(self._claims / f"record-{key}.lock"):  # the settings come from all workers at once
@@ -64,7 +62,6 @@ class FileStorage:
 
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """See ``Storage``."""
         self._claims.mkdir(parents=True, exist_ok=True)
         try:
             lock = filelock.FileLock(self._claims / f"{key}.lock", timeout=0, thread_local=False)
@@ -78,7 +75,6 @@ class FileStorage:
             lock.release()
 
     def clear(self) -> None:
-        """See ``Storage``."""
         files.remove(self._records)
         files.remove(self._claims)
 
@@ -123,7 +119,6 @@ class PostgresStorage:
             raise StageError(f"the storage postgresql://{place} cannot be used: {reason[0].strip()}") from None
 
     def records(self) -> dict[str, Record]:
-        """See ``Storage``."""
         with self._connection() as connection:
             rows = connection.execute(
                 "SELECT key, record FROM search_records WHERE search = %s ORDER BY key", (self._name,)
@@ -131,7 +126,6 @@ class PostgresStorage:
         return {key: json.loads(record) for key, record in rows}
 
     def add(self, key: str, record: Record) -> Record:
-        """See ``Storage``."""
         with self._connection() as connection:
             connection.execute(
                 "INSERT INTO search_records VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
@@ -145,7 +139,6 @@ class PostgresStorage:
 
     @contextlib.contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """See ``Storage``."""
         with self._connection() as connection:
             (claimed,) = connection.execute(
                 "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"{self._name}/{key}",)
@@ -153,6 +146,5 @@ class PostgresStorage:
             yield claimed
 
     def clear(self) -> None:
-        """See ``Storage``."""
         with self._connection() as connection:
             connection.execute("DELETE FROM search_records WHERE search = %s", (self._name,))

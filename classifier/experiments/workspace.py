@@ -1,4 +1,4 @@
-"""What the clones of a search or comparison are made from, so that many run while the workspace stays as it is.
+"""The origin of the clones of a search or comparison, so that many run while the workspace stays as it is.
 
 A clone has the code and params of the workspace, hard links to its data, and DVC's cache in common with it.
 """
@@ -24,7 +24,7 @@ from dvc.repo import Repo
 
 
 class Workspace:
-    """What the clones are made from: a commit, the changes since, and the data.
+    """The origin of the clones: a commit, the changes since, and the data.
 
     Args:
         root: of the project.
@@ -81,7 +81,7 @@ class Workspace:
             making.rename(kept)
 
     def _deps(self, stages: Iterable[str], params: Mapping[str, Any]) -> list[str]:
-        """What the stages read that no stage among them writes."""
+        """The files that the stages read and none of them writes."""
         declared = [read_declaration(stage, dict(params), self.root / "dvc.yaml") for stage in stages]
         written = {path for stage in declared for path in stage.outs}
         return sorted({path for stage in declared for path in stage.deps} - written)

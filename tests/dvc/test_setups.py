@@ -175,7 +175,8 @@ def test_clone_of_another_user_is_one_line_in_all_tools(finished: Project, tmp_p
     finished.environment["HOME"] = str(tmp_path)
     trust = f"git config --global --add safe.directory {finished.root}"
     for tool, *words in (
-        ("search",), ("compare", "models", "HEAD"), ("compare", "recipes", "-S", "train.epochs=1"), ("compare", "seeds"),
+        ("search",), ("compare", "models", "HEAD"), ("compare", "seeds"),
+        ("compare", "recipes", "-S", "train.epochs=1"),
         ("release", "build", "v1.0.0"),
     ):  # fmt: skip
         failed = finished.run("python", "-m", f"tools.{tool}", *words, status=1)
