@@ -37,6 +37,8 @@ def git(folder: Path, *words: str, index: Path | None = None) -> str:
         command = next(word for word in words if not word.startswith("-") and "=" not in word)
         lines = done.stderr.strip().splitlines() or ["failed"]
         reason = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[-1])
+        if "not a git repository" in reason:
+            raise StageError("this needs a git repository with a commit: `git init`, `git add`, `git commit`")
         raise StageError(f"git {command}: {reason.partition(': ')[2] or reason}")
     return done.stdout.rstrip("\n")
 
@@ -64,7 +66,7 @@ def read_file(folder: Path, revision: str, path: str) -> str:
 
 
 def recorded_run(folder: Path, revision: str, stages: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What decided a result, and the metrics of the last of the stages that made it.
+    """All that decided a result, and the metrics of the last of the stages that made it.
 
     What decided it is in dvc.lock, params by dotted key and hashes of inputs by path; params.yaml may have been edited
     since.

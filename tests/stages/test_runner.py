@@ -29,6 +29,16 @@ def test_stage_by_hand_writes_the_same_bytes(finished: Project, name: str) -> No
     assert finished.dvc("status").stdout.strip() == "Data and pipelines are up to date."
 
 
+@pytest.mark.parametrize("module", ["stages.train", "tools.compare"])
+def test_python_without_the_libraries_is_one_line(module: str) -> None:
+    """`.venv/bin/dvc repro` in an environment that is not activated runs whatever `python` is on PATH."""
+    command = [sys.executable, "-S", "-m", module]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    says = "lacks the project's libraries; activate the environment: . .venv/bin/activate"
+    assert done.stderr == f"error: {sys.executable} {says}\n"
+
+
 def test_undeclared_input_output_or_param_is_refused(finished: Project) -> None:
     for path, declared, other in [
         ("stages/evaluate.py", '"data/test_images.zip"', '"data/images.zip"'),
