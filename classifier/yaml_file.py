@@ -34,12 +34,14 @@ def load(text: str) -> Any:
         raise YAMLFileError(str(error).partition("\n")[0], None) from None
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values as dotted keys, each written in one line as the file may have it."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested sections by their whole dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+def as_text(section: dict[str, Any]) -> dict[str, str]:
+    """The same, each value in one line as the file may have it."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flatten(section).items()}

@@ -76,7 +76,7 @@ def main(context: StageContext) -> None:
         mistakes=content.mistake_rows(mistakes[:listed], of_mistakes),
         findings=content.finding_rows(findings.head(FINDINGS_SHOWN), [read, read_other]),
         num_mistakes=int((~predictions.correct).sum()),
-        params=yaml_file.flatten(model.trained_with),
+        params=yaml_file.as_text(model.trained_with),
         versions=page.versions(LIBRARIES),
     )
     logger.info(f"wrote metrics/report.html: {written:,} bytes; open it in a browser")

@@ -22,9 +22,10 @@ from classifier.model import compute
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.context import FINGERPRINT_FILE
-from classifier.runner.declaration import flatten, get_by_key, read_declaration
+from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
 from classifier.train.checkpoint import Checkpoint
+from classifier.yaml_file import flatten
 
 RUN_FOLDER = re.compile(r"(?P<stage>[a-z]+)-[0-9a-f]{16}")  # as StageContext.fingerprint names it
 

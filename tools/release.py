@@ -11,7 +11,6 @@ expect  a few seconds, most of them for the demo, which needs npm; check ends wi
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from classifier import portability
 from classifier.errors import StageError
+from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
 FOLDER = Path("scratch/release")
@@ -87,7 +87,7 @@ def build(arguments: argparse.Namespace) -> int:
             shutil.copytree(source, new / name, ignore=LEFT_OUT)
         else:
             shutil.copy(source, new / name)
-    manifest = {"commit": _run("git", "rev-parse", "HEAD"), "files": digests(new), "version": version}
+    manifest = {"commit": _run("git", "rev-parse", "HEAD"), "files": content_of(new), "version": version}
     (new / MANIFEST).write_bytes(portability.json_bytes(manifest))
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
@@ -109,7 +109,7 @@ def check(folder: Path) -> int:
         expected: dict[str, str] = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError):
         raise StageError(f"{folder / MANIFEST}: is missing or no manifest of a release") from None
-    found = digests(folder)
+    found = content_of(folder)
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             kind = "missing" if name not in found else "not in the manifest" if name not in expected else "changed"
@@ -119,10 +119,10 @@ def check(folder: Path) -> int:
     return int(found != expected)
 
 
-def digests(folder: Path) -> dict[str, str]:
+def content_of(folder: Path) -> dict[str, str]:
     """SHA-256 of each file but the manifest, by its place in the folder."""
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): files.digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }

@@ -39,8 +39,9 @@ from classifier.experiments.workers import Workers
 from classifier.experiments.workspace import Workspace
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
-from classifier.runner.declaration import flatten, read_declaration
+from classifier.runner.declaration import read_declaration
 from classifier.runner.lock import SCRATCH
+from classifier.yaml_file import flatten
 
 logger = logging.getLogger("tools.search")
 

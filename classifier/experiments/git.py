@@ -10,7 +10,7 @@ from typing import Any
 
 from classifier import yaml_file
 from classifier.errors import StageError
-from classifier.runner.declaration import flatten
+from classifier.yaml_file import flatten
 
 WORKSPACE = "workspace"  # instead of a revision
 

@@ -25,8 +25,9 @@ from classifier.experiments.workers import Workers
 from classifier.experiments.workspace import Workspace
 from classifier.runner import files
 from classifier.runner.cli import ROOT
-from classifier.runner.declaration import flatten, get_by_key, read_declaration
+from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH
+from classifier.yaml_file import flatten
 
 SEED, FOLD = "train.seed", "annotate.validation_fold"
 OBJECTIVE = "val_acc"

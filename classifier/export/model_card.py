@@ -64,7 +64,7 @@ def write(
         config=model_config,
         test=test,
         findings=findings,
-        params=yaml_file.flatten(model_config.trained_with),
+        params=yaml_file.as_text(model_config.trained_with),
     )
     path.write_bytes(card.encode())
 

@@ -34,14 +34,6 @@ def get_by_key(params: dict[str, Any], key: str) -> Any:
     return value
 
 
-def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a section by their whole dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def read_declaration(stage: str, params: dict[str, Any], path: Path = Path("dvc.yaml")) -> Declaration:
     """Read a stage's declaration.
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from classifier import yaml_file
 from classifier.runner.context import UNTRACKED
-from classifier.runner.declaration import flatten, read_declaration
+from classifier.runner.declaration import read_declaration
+from classifier.yaml_file import flatten
 from tests.project import PARAMS, REPOSITORY, STAGES
 from tests.support import imports
 
