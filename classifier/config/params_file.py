@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from classifier import yaml_file
-from classifier.config.schema import Params, Section
+from classifier.config.fields import Section
+from classifier.config.schema import Params
 from classifier.errors import ParamsError
 
 from pydantic import ValidationError

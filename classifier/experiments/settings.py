@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from classifier.config import params_file
-from classifier.config.schema import Count, Params, Section, Seed
+from classifier.config.fields import Count, Section, Seed
+from classifier.config.schema import Params
 from classifier.errors import ParamsError
 
 from pydantic import Field, model_validator
