@@ -130,13 +130,15 @@ def open_storage(url: str, folder: Path) -> Storage:
     """The storage of the search: a folder, or a database.
 
     Raises:
-        StageError: the database cannot be reached.
+        StageError: the database cannot be reached, or the clone is shallow.
         ParamsError: the URL is of another kind.
     """
     if not url:
         return FileStorage(folder)
     if not url.startswith(("postgresql://", "postgres://")):
         raise ParamsError(f"--storage: must be a postgresql:// URL; it is {url!r}")
+    if git(ROOT, "rev-parse", "--is-shallow-repository") == "true":
+        raise StageError("--storage: clones know each other by the first commit; `git fetch --unshallow` fetches it")
     project = git(ROOT, "rev-list", "--max-parents=0", "HEAD").splitlines()[-1]  # the same in all clones
     return PostgresStorage(url, f"{project[:12]}/{folder.name}")
 

@@ -121,7 +121,7 @@ def changed_since(revision: str) -> list[str]:
     changed = [f"params.yaml ({key})" for key in differing_params(decided, content)]
     if revision == WORKSPACE:
         with Repo(str(ROOT)) as repo:
-            stages = repo.stage.collect(STAGES[-1], with_deps=True)
+            stages = [stage for stage in repo.index.stages if getattr(stage, "name", "") in STAGES]
             files = [dep for stage in stages for dep in stage.deps if str(dep) in decided]
             files += [out for stage in stages for out in stage.outs if str(out) == PREDICTIONS]
             changed += sorted({str(file) for file in files if file.workspace_status().get(str(file)) == "modified"})

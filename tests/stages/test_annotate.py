@@ -168,6 +168,13 @@ def test_labels_that_fit_no_image_or_class_are_refused(finished: Project) -> Non
     assert "t10k has the label 10; the classes are 0 to 9" in finished.stage("annotate", status=1).stderr
 
 
+def test_size_and_channels_hold_for_a_built_in_set(finished: Project) -> None:
+    finished.set_all({"annotate.size": [14, 20], "annotate.channels": 3})
+    finished.stage("annotate")
+    read = images.reader(finished.root / "data/images.zip")
+    assert images.decode(read("train/00000.png"), "train/00000.png").shape == (3, 14, 20)
+
+
 def test_missing_raw_files_say_how_to_get_them(fresh: Project) -> None:
     done = fresh.stage("annotate", status=1)
     assert done.stderr == "annotate: error: data/raw is missing; `dvc repro annotate` makes what this stage needs\n"
