@@ -54,6 +54,8 @@ def main(context: StageContext) -> None:
     annotations.write(context.out("data/annotations.csv"), rows)
     info = built_in.info if built_in else found.collection.info
     how = {"fit": found.preprocessing.fit, "background": found.preprocessing.background}
+    if built_in and options.size == "auto":
+        how = {}  # nothing was fitted, so a picture for the model is stretched, which keeps its background
     context.write_json("data/dataset_info.json", {**info, **how})
 
     counts, pairs = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
