@@ -30,7 +30,7 @@ LONGEST = (
         "test_gpu_recipe",
         "test_second_repro_meanwhile",
     ),
-    *("unit/test_onnx", "unit/test_models", "unit/test_loop", "unit/test_optim", "unit/test_rmsprop"),
+    *("unit/test_onnx", "unit/test_models", "unit/test_loop", "unit/test_optim"),
     *("test_train_killed_and_interrupted", "test_demo_page", "test_merge_conflict", "test_corrupt_checkpoint_falls"),
     *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_compare_seeds"),
     *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
@@ -41,7 +41,7 @@ LONGEST = (
 
 # Tests that share a costly fixture, or libraries that take seconds to import, go to one worker.
 ONE_WORKER = (
-    "unit/test_(loop|models|onnx|optim|rmsprop)",
+    "unit/test_(loop|models|onnx|optim)",
     "test_emulated",
     "test_screens",
     "test_own_data",

@@ -13,12 +13,13 @@ from typing import Any
 
 from classifier import yaml_file
 from classifier.prepare.registry import DATASETS, RAW_FILES
+from classifier.runner.declaration import stages_from
 from tests.support import forking, idx_files
 
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STAGES = ["download", "annotate", "train", "evaluate", "export", "report"]
+STAGES = stages_from("download", REPOSITORY / "dvc.yaml")
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
 SECONDS = 300  # that a command may take
 

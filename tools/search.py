@@ -39,7 +39,7 @@ from classifier.experiments.workers import Workers
 from classifier.experiments.workspace import Workspace
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
-from classifier.runner.declaration import read_declaration
+from classifier.runner.declaration import read_declaration, stages_from
 from classifier.runner.lock import SCRATCH
 from classifier.yaml_file import flatten
 
@@ -82,7 +82,7 @@ def search(arguments: argparse.Namespace) -> int:
     decided_by = everything_that_decides(settings, content)
     refuse_changes(decided_by, storage)
 
-    workspace = Workspace(ROOT, folder.resolve(), ("train", "evaluate", "export", "report"))
+    workspace = Workspace(ROOT, folder.resolve(), stages_from("train"))
     workspace.link_data(content)
     prefix = f"{settings.name}-{hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:4]}"
 

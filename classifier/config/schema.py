@@ -15,12 +15,9 @@ from classifier.config.fields import (
     Share,
     Side,
 )
-from classifier.config.variants import Losses, Models, Optimizers, Schedules, torchvision_models
+from classifier.config.variants import NOT_PORTABLE, Losses, Models, Optimizers, Schedules, torchvision_models
 
 from pydantic import Field, model_validator
-
-# MKL starts a square root from an approximation in hardware, which AMD and Intel make differently.
-NOT_PORTABLE = {"precision": "bf16", "optimizer": "rmsprop"}
 
 
 class Sources(Section):
@@ -151,8 +148,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _is_portable(self) -> "Params":
-        for key, value in NOT_PORTABLE.items():
-            if self.compute.portable and getattr(self.train, key) == value:
+        for key, values in NOT_PORTABLE.items():
+            if self.compute.portable and (value := getattr(self.train, key)) in values:
                 raise ValueError(f"train.{key}: {value} differs between processors; it needs compute.portable: false")
         return self
 

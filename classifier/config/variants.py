@@ -10,6 +10,10 @@ from classifier.config.fields import Count, Fraction, NonNegative, Positive, Sec
 
 from pydantic import ConfigDict, Field, model_validator
 
+# MKL starts a square root from an approximation in hardware, which AMD and Intel make differently; the other optimizers
+# have one kernel of PyTorch, or none. A test trains each that is not here on emulated processors.
+NOT_PORTABLE = {"precision": {"bf16"}, "optimizer": {"rmsprop"}}
+
 
 class Mlp(Section):
     hidden: Annotated[list[Count], Field(min_length=1)]

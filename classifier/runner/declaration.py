@@ -34,6 +34,12 @@ def get_by_key(params: dict[str, Any], key: str) -> Any:
     return value
 
 
+def stages_from(stage: str, path: Path = Path("dvc.yaml")) -> list[str]:
+    """A stage and those after it."""
+    every = [*yaml_file.load(path.read_text(encoding="utf-8"))["stages"]]
+    return every[every.index(stage) :]
+
+
 def read_declaration(stage: str, params: dict[str, Any], path: Path = Path("dvc.yaml")) -> Declaration:
     """Read a stage's declaration.
 

@@ -2,6 +2,7 @@
 
 import json
 
+from classifier.config.variants import NOT_PORTABLE
 from tests.project import Project
 from tests.support.forking import PINS
 
@@ -59,10 +60,11 @@ def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_s
     assert environment["cpu_capability"] == "AVX2"
 
 
-def test_portable_refuses_bf16(portable: Project) -> None:
-    portable.set(train__precision="bf16")
+@pytest.mark.parametrize(("key", "value"), [(key, *values) for key, values in NOT_PORTABLE.items()])
+def test_portable_refuses_what_differs_between_processors(portable: Project, key: str, value: str) -> None:
+    portable.set_all({f"train.{key}": value})
     done = portable.stage("train", status=2)
-    assert "train.precision: bf16 differs between processors; it needs compute.portable: false" in done.stderr
+    assert f"train.{key}: {value} differs between processors; it needs compute.portable: false" in done.stderr
 
 
 def test_portable_run_of_8_bits_says_what_is_not(portable: Project) -> None:

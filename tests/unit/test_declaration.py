@@ -36,7 +36,7 @@ def test_every_declared_param_is_read() -> None:
         owner = "params" if "params = context.params\n" in text else "context.params"
         found = re.findall(rf"\b{owner}\.(\w+(?:\[config\.\w+\])?)", text)
         read = {re.sub(r"\[config\.(\w+)\]", r".${train.\1}", key) for key in found}
-        assert read - {*UNTRACKED, "yaml"} == set(stages[name]["params"]), name
+        assert read - {*UNTRACKED, "yaml"} == set(stages[name].get("params", [])), name
 
 
 def test_mypy_finds_a_misspelled_key_in_a_stage(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import io
 from typing import Any
 
 from classifier import yaml_file
+from classifier.config.variants import NOT_PORTABLE, Optimizers
 from classifier.model import zoo
 from classifier.train.muon import Muon, orthogonal
 from classifier.train.optim import Schedule, make_optimizer
 from tests.project import REPOSITORY
+from tests.support import portable_run
 
 import numpy as np
 import pytest
@@ -28,6 +30,12 @@ def test_schedules_rise_and_fall_as_documented() -> None:
     np.testing.assert_allclose(falls, falls[0])
     steps = [Schedule("step", every, 0, range(0, 101, 10))(step) for step in (0, 29, 30, 59, 60)]
     np.testing.assert_allclose(steps, [1, 1, 0.1, 0.1, 0.01])
+
+
+def test_every_optimizer_is_proven_portable_or_refused() -> None:
+    """``e2e/test_emulated.py`` trains those of ``portable_run`` on other processors."""
+    proven = {name for names in portable_run.OPTIMIZERS.values() for name in names}
+    assert proven | NOT_PORTABLE["optimizer"] == {*Optimizers.model_fields}
 
 
 def test_weight_decay_exempts_biases_and_normalization() -> None:
@@ -83,7 +91,7 @@ def test_muon_equals_sgd_for_other_weights() -> None:
     torch.testing.assert_close(mine.weight, theirs.weight)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "muon"])
+@pytest.mark.parametrize("name", Optimizers.model_fields)
 def test_optimizer_resumes_to_the_same_bits(name: str) -> None:
     options = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"][name]
     images, labels = torch.randn(6, 16, 1, 28, 28), torch.randint(0, 10, (6, 16))

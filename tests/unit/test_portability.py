@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from classifier import portability
-from tests.project import REPOSITORY
+from tests.project import REPOSITORY, STAGES
 
 import pytest
 
@@ -61,7 +61,7 @@ def test_importing_the_package_pins_numpy_and_no_import_computes_before_pytorch_
     """As in a notebook, and as in a stage, whose imports come before its params."""
     code = (
         "import classifier, numpy; print(numpy._core._multiarray_umath.__cpu_features__['AVX512_SKX'])\n"
-        "from stages import annotate, download, evaluate, export, report, train\n"
+        f"from stages import {', '.join(STAGES)}\n"
         "classifier.portability.pin_instruction_set(True)\n"
         "import torch; print(torch.backends.cpu.get_cpu_capability())"
     )
