@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 from classifier import ROOT
@@ -23,7 +23,12 @@ import psutil
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_RATIO = 200  # unpacked to packed bytes; photographs have about 1, drawings 20; more is a bomb
 SMALL_BYTES = 1 << 26  # that may be unpacked whatever the ratio
-UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)|[\x00-\x1f\x7f]")
+UNUSABLE = {
+    r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)": "the name leaves the folder",
+    r"\\": "the name has a backslash",
+    r"[\x00-\x1f\x7f]": "the name has a character that cannot be used",
+    r"(^|/)\s|\s(/|$)": "a name begins or ends with a blank",
+}
 NOT_A_FILE_NAME = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 
@@ -31,7 +36,7 @@ FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the proces
 Member = tuple[str, int, str, Callable[[], IO[bytes]]]
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: PurePath) -> bool:
     """Whether the name is that of an archive that ``unpack`` takes."""
     return path.name.lower().endswith(SUFFIXES)
 
@@ -42,9 +47,7 @@ def unusable_name(name: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         return "the name is not UTF-8; rename the file"
-    if UNSAFE.search(name):
-        return "the name leaves the folder or has a character that cannot be used; rename it"
-    return ""
+    return next((f"{reason}; rename it" for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")
 
 
 def unpack(path: Path, problems: list[str], ignored: list[str]) -> "tempfile.TemporaryDirectory[str]":
@@ -112,8 +115,11 @@ def _members(path: Path, stack: ExitStack) -> Iterator[Member]:
         packed = stack.enter_context(tarfile.open(path))  # noqa: SIM115
         for member in packed:
             if not member.isdir():
-                sparse = "sparse; pack it without --sparse" if member.issparse() else ""
-                reason = sparse or ("" if member.isreg() else "not a regular file")
+                reason = "" if member.isreg() else "not a regular file"
+                if member.issparse() or member.islnk():
+                    reason = "sparse; pack it without --sparse"
+                    if member.islnk():
+                        reason = "a hard link; pack with tar --hard-dereference"
                 name = member.name.removeprefix("./")
                 yield name, member.size, reason, partial(_extract, packed, member)
 

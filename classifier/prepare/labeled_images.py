@@ -18,6 +18,8 @@ from classifier.threads import count_cores, map_ahead
 import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
@@ -93,9 +95,9 @@ def load(
     how, notes = _choose([look for look in looked_at if look.digest], options)
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
     groups = rows["group"]
-    if not built_in and not (groups != "").any() and rows["content"].duplicated().any():
-        rows["group"] = rows["content"]
-        notes.append(f"{int(rows['content'].duplicated().sum()):,} copies of other files; they stay in one drawn split")
+    if not built_in and (copies := int(rows["content"].duplicated().sum())):
+        rows["group"] = _joined(groups.where(groups != "", rows["content"]), rows["content"])
+        notes.append(f"{copies:,} copies of other files; they stay in one drawn split")
     drawn = splits.complete(rows, options)
     rows["group"] = groups
     rows["source"] = rows["image"]
@@ -104,6 +106,14 @@ def load(
     rows.loc[doubles, "image"] = rows.loc[doubles, "source"] + ".png"  # a.png beside a
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
     return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
+
+
+def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
+    """Groups so that images of one group, and those of one content, are in one."""
+    first, second = (pd.factorize(each)[0] for each in (groups, contents))
+    size = max(first.max(), second.max()) + 1
+    edges = coo_array((np.ones(len(groups)), (first, second + size)), shape=(2 * size, 2 * size))
+    return pd.Series(connected_components(edges, directed=False)[1][first], groups.index).astype(str)
 
 
 @dataclass(frozen=True)
