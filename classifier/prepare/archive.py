@@ -74,10 +74,17 @@ def unpack(path: Path, problems: list[str], ignored: list[str]) -> "tempfile.Tem
             for name, size, reason, open_member in _members(path, stack):
                 if is_left_behind(name):
                     ignored.append(name)
-                elif reason := reason or unusable_name(name) or ("is there twice" if name in seen else ""):
+                elif (
+                    reason := reason
+                    or unusable_name(name)
+                    or ("is there twice" if name in seen and name[-1] != "/" else "")
+                ):
                     problems.append(f"{path}, {name!r}: {reason}")
                 else:
                     seen.add(name)
+                    if name.endswith("/"):  # a folder, perhaps of a class without images
+                        Path(folder.name, name).mkdir(parents=True, exist_ok=True)
+                        continue
                     if (left_bytes := left_bytes - size) < 0:
                         raise StageError(f"{path}: unpacks to {MAX_RATIO} times its size or more; unpack it yourself")
                     _write(Path(folder.name, name), open_member, f"{path}, {name!r}", problems)
@@ -106,22 +113,18 @@ def _members(path: Path, stack: ExitStack) -> Iterator[Member]:
             archive = zipfile.ZipFile(path)
         stack.enter_context(archive)
         for entry in archive.infolist():
-            if not entry.is_dir():
-                reason = "a link; pack the file itself" if stat.S_ISLNK(entry.external_attr >> 16) else ""
-                if entry.flag_bits & 1:
-                    reason = "encrypted; unpack the archive and pack it without a password"
-                yield entry.filename, entry.file_size, reason, partial(archive.open, entry)
+            reason = "a link; pack the file itself" if stat.S_ISLNK(entry.external_attr >> 16) else ""
+            if entry.flag_bits & 1:
+                reason = "encrypted; unpack the archive and pack it without a password"
+            yield entry.filename, entry.file_size, reason, partial(archive.open, entry)
     else:
         packed = stack.enter_context(tarfile.open(path))  # noqa: SIM115
         for member in packed:
-            if not member.isdir():
-                reason = "" if member.isreg() else "not a regular file"
-                if member.issparse() or member.islnk():
-                    reason = "sparse; pack it without --sparse"
-                    if member.islnk():
-                        reason = "a hard link; pack with tar --hard-dereference"
-                name = member.name.removeprefix("./")
-                yield name, member.size, reason, partial(_extract, packed, member)
+            reason = "" if member.isreg() or member.isdir() else "not a regular file"
+            if member.islnk() or member.issparse():
+                reason = f"pack it with tar {'--hard-dereference' if member.islnk() else 'without --sparse'}"
+            name = member.name.removeprefix("./") + "/" * member.isdir()
+            yield name, member.size, reason, partial(_extract, packed, member)
 
 
 def _extract(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -107,64 +107,63 @@ def _info(path: Path, tree: FileTree) -> dict[str, str]:
 
 
 def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
-    for name in tree.names:
-        suffix = PurePosixPath(name).suffix.lower()
-        if not _is_image(name) and suffix not in TEXT_SUFFIXES and not tables.is_table(name):
-            inside = archive.is_archive(PurePosixPath(name))
-            kind = "an archive in it; unpack it" if inside else "not the name of an image file"
-            problems.append(f"{tree.path}, {name!r}: {kind}")
     images = [PurePosixPath(name).parts for name in tree.names if _is_image(name)]
-    first = sorted({parts[0] for parts in images if len(parts) > 1})
-    in_splits = bool(first) and all(map(split_of, first))
-    if not in_splits:
-        _refuse_mixed(tree, {folder: split_of(folder) for folder in first})
-    rows, below, without = [], {}, {}
-    for parts in images:
-        folders = parts[1:-1] if in_splits else parts[:-1]
-        if in_splits and folders[:1] == parts[:1]:  # seg_train/seg_train
-            folders = folders[1:]
-        if not folders:
-            without.setdefault(parts[:-1], "/".join(parts))
-            continue
-        split = split_of(parts[0] if in_splits else "".join(folders[1:2]))
-        below["/".join(parts[:2])] = split
-        rows.append(("/".join(parts), folders[0], split, folders[1:2]))
-    if not in_splits:
-        _refuse_mixed(tree, below)
-    problems += [f"{tree.path}, {name!r}: is in no folder of a class" for name in without.values()]
-    classes = {row[1] for row in rows}
-    for name, class_name, _, inner in rows:
-        if inner and inner[0] in classes - {class_name} or in_splits and split_of(class_name):
-            outer = name[: name.index(class_name) + len(class_name)]
-            raise StageError(
-                f"{tree.path}: {outer!r} has the folder {(*inner, class_name)[0]!r} of a class or split, as there is beside it; "
-                "remove the copy, or move the folders up"
-            )
-    depth = 2 if in_splits else 1
-    full = {parts[:depth] for parts in images}
-    empty = {PurePosixPath(name).parts for name in tree.folders} - full
-    problems += [
-        f"{tree.path}, {'/'.join(parts)!r}: a folder of a class without images"
-        for parts in sorted(empty)
-        if len(parts) == depth
+    first = {parts[0]: split_of(parts[0]) for parts in images if len(parts) > 1}
+    in_splits = _all_or_none(tree, first)
+    placed = {parts: parts[:-1] if not in_splits else _below_split(parts) for parts in images}
+    in_classes = not in_splits and _all_or_none(
+        tree, {"/".join(parts[:2]): split_of("".join(folders[1:2])) for parts, folders in placed.items() if folders}
+    )
+    rows = [
+        ("/".join(parts), folders[0], split_of(parts[0] if in_splits else "".join(folders[1:2])), "")
+        for parts, folders in placed.items()
+        if folders
     ]
+    classes = {row[1] for row in rows}
+    for parts, (class_name, *inner) in ((parts, folders) for parts, folders in placed.items() if folders):
+        if (inner and inner[0] in classes - {class_name}) or (in_splits and split_of(class_name)):
+            copy = "/".join(parts[: parts.index(class_name) + 1])
+            raise StageError(
+                f"{tree.path}: {copy!r} looks like a copy of the whole set or of a split; remove or move it"
+            )
+    problems += _not_images(tree)
+    loose = {parts[:-1]: "/".join(parts) for parts, folders in reversed(placed.items()) if not folders}
+    problems += [f"{tree.path}, {name!r}: is in no folder of a class" for name in loose.values()]
+    depth = 1 + in_splits
+    empty = {PurePosixPath(name).parts for name in tree.folders} - {parts[:depth] for parts in images}
+    empty_names = sorted("/".join(parts) for parts in empty if len(parts) == depth)
+    problems += [f"{tree.path}, {name!r}: a folder of a class without images" for name in empty_names]
     if not rows:
         reason = f"{problems[0]}; " if problems else ""
         layouts = "put the images into a folder for each class, or add a table with their names"
         raise StageError(f"{tree.path}: has no labeled image: {reason}{layouts}")
-    frame = pd.DataFrame([(*row[:3], "") for row in rows], columns=COLUMNS)
-    inner_splits = " with folders of splits" if not in_splits and (frame["split"] != "").any() else ""
-    return Collection(frame, tree.read, [f"{'folders of splits with ' * in_splits}folders of classes{inner_splits}"])
+    note = f"{'folders of splits with ' * in_splits}folders of classes{' with folders of splits' * in_classes}"
+    return Collection(pd.DataFrame(rows, columns=COLUMNS), tree.read, [note])
 
 
-def _refuse_mixed(tree: FileTree, splits: dict[str, str]) -> None:
-    """Of folders or files, all or none may name a split."""
+def _below_split(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders of a file below that of its split, which may be doubled: ``seg_train/seg_train``."""
+    return parts[2 if parts[:1] == parts[1:2] else 1 : -1]
+
+
+def _all_or_none(tree: FileTree, splits: dict[str, str]) -> bool:
+    """Whether the folders or files name a split: all or none."""
     named, others = ([name for name in splits if bool(splits[name]) == is_split] for is_split in (True, False))
     if named and others:
         raise StageError(
             f"{tree.path}: splits ({shorten(sorted(named))}) beside others ({shorten(sorted(others))}); "
             "move or remove the ones, or rename the folders of a class"
         )
+    return bool(named)
+
+
+def _not_images(tree: FileTree) -> list[str]:
+    lines = []
+    for path in map(PurePosixPath, tree.names):
+        if not _is_image(path.name) and not tables.is_table(path.name) and path.suffix.lower() not in TEXT_SUFFIXES:
+            kind = "an archive in it; unpack it" if archive.is_archive(path) else "not the name of an image file"
+            lines.append(f"{tree.path}, {str(path)!r}: {kind}")
+    return lines
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -178,7 +177,8 @@ def _choose_tables(path: Path, names: list[str], options: Annotate, has_idx: boo
         if options.table in names:
             return [options.table]
         raise StageError(f"{path}: has no table {options.table!r}, which annotate.table names; it has {shorten(names)}")
-    if len(names) > 1 and not all(map(_split_of_table, names)) or len({PurePosixPath(n).suffix for n in names}) > 1:
+    is_split = all(map(_split_of_table, names)) and len({PurePosixPath(name).suffix for name in names}) == 1
+    if len(names) > 1 and not is_split:
         raise StageError(f"{path}: has several tables: {shorten(names)}; name one: annotate.table, or none for folders")
     if names and has_idx:
         raise StageError(f"{path}: has a table beside IDX files: {shorten(names)}; name it: annotate.table, or none")
@@ -192,7 +192,8 @@ def _split_of_table(name: str) -> str:
 
 
 def _from_tables(tree: FileTree, names: list[str], options: Annotate, problems: list[str]) -> Collection:
-    parts, notes = [], []
+    parts: list[pd.DataFrame] = []
+    notes: list[str] = []
     contents: dict[str, bytes | np.ndarray] = {}
     images = [name for name in tree.names if _is_image(name)]
     for name in names:
@@ -202,21 +203,21 @@ def _from_tables(tree: FileTree, names: list[str], options: Annotate, problems: 
         problems += table.problems
         if len(names) > 1 and not (rows["split"] != "").any():
             rows["split"] = _split_of_table(name)
-        if not any(each is not None for each in table.contents):
+        if table.contents:
+            contents |= dict(zip(rows["image"], table.contents, strict=True))
+        else:
             rows["image"] = _find_files(where, rows, images, PurePosixPath(name).parent, problems)
-            rows = rows[rows["image"] != ""]
-        contents |= {image: each for image, each in zip(rows["image"], table.contents) if each is not None}
-        notes = list(dict.fromkeys([*notes, table.note]))
-        parts.append(rows)
+        notes += [table.note] * (table.note not in notes)
+        parts.append(rows[rows["image"] != ""])
     rows = pd.concat(parts, ignore_index=True)
     problems += _twice(tree.path, rows)
     if unused := sorted(set(images) - set(rows["image"])):
         problems.append(f"{tree.path}: no row of a table names {shorten(unused)}")
     rows = rows.drop_duplicates("image", keep=False)
     if rows.empty:
-        if tables.is_table(tree.path.name) and tree.path.is_file():
+        if not tree.path.is_dir() and tables.is_table(tree.path.name):
             raise StageError(f"{tree.path}: names image files; put it into a folder of data/own/ together with them")
-        raise StageError(f"{tree.path}: no row names an image: {problems[0] if problems else 'the table is empty'}")
+        raise StageError(f"{tree.path}: no row names an image: {problems[0]}")
     reader = contents.__getitem__ if contents else tree.read
     return Collection(rows[COLUMNS].reset_index(drop=True), reader, notes)
 
@@ -237,7 +238,7 @@ def _find_files(
         candidates = next(filter(None, named), [])
         found.append(candidates[0] if len(candidates) == 1 else "")
         if len(candidates) != 1:
-            kind = f"{len(candidates)} files have this name" if candidates else "there is no such file beside the table"
+            kind = f"{len(candidates)} files have this name" if candidates else "there is no such file below the table"
             problems.append(f"{where}, row {number}: image {written!r}: {kind}")
     return found
 

@@ -182,7 +182,7 @@ def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
     """Classes that look like a mistake, or are too thin to be learned or measured well, a line each.
 
     Raises:
-        StageError: a class has no training image.
+        StageError: a class has no training image, or there is no test image.
     """
     lines = []
     keys = [unicodedata.normalize("NFC", name.casefold()) for name in class_names]
@@ -197,6 +197,8 @@ def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
         lines.append(f"one training image only: {shorten(rare)}")
     if untested := [name for name in class_names if name not in by_split.get("test", set())]:
         lines.append(f"no test image, so nothing is known about them: {shorten(untested)}")
-    if (tests := int((rows["split"] == "test").sum())) < 100:
+    if not (tests := int((rows["split"] == "test").sum())):
+        raise StageError("no test image can be decoded; add some")
+    if tests < 100:
         lines.append(f"the test split has {tests} images: its accuracy is uncertain by up to {1 / tests**0.5:.0%}")
     return lines

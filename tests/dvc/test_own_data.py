@@ -194,6 +194,17 @@ def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None
     assert json.loads(colors.read("metrics/annotate.json"))["findings"]["left_out"] == 2
 
 
+def test_class_of_damaged_images_is_refused_by_annotate(fresh: Project) -> None:
+    for name in ("cat/1.png", "cat/2.png", "cat/3.png", "dog/1.png", "dog/2.png", "dog/3.png"):
+        path = fresh.root / "data/own/pets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = own.encode(own.picture((1, 2, 3), int(path.stem)), "PNG")
+        path.write_bytes(content[: -300 if name.startswith("dog") else None])
+    fresh.set_all({"dataset": "pets", "annotate.bad_files": "skip"})
+    (fresh.root / "data/raw").mkdir(exist_ok=True)
+    assert "no training image of the class dog" in fresh.stage("annotate", status=1).stderr
+
+
 def test_missing_images_say_where_to_put_them(colors: Project) -> None:
     colors.set(dataset="elsewhere")
     errors = colors.stage("annotate", status=1).stderr

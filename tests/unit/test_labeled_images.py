@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -27,8 +28,8 @@ from PIL import Image
 CLASSES = ("cat", "Straße 1", "12 犬")
 EACH = 6  # images of a class
 OPTIONS: dict[str, Any] = {
-    "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto", "image_column": "auto",
-    "label_column": "auto",
+    "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto",
+    "image_column": "auto", "label_column": "auto",
     "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
     "background": "black", "bad_files": "stop",
 }  # fmt: skip
@@ -222,7 +223,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     "split without classes": ({**IN_SPLITS, "val/1.png": png(3, 1)}, "'val/1.png': is in no folder of a class"),
     "copy of the set": (
         {**PETS, **{f"pets/{name}": png(4, 4) for name in PETS}},
-        "'pets' has the folder 'cat' of a class",
+        "'pets' looks like a copy of the whole set",
     ),
     "split below one class": (
         {**PETS, "cat/test/1.png": png(3, 1)},
@@ -249,6 +250,8 @@ def test_empty_hidden_and_dangling_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "s", {**PETS, ".cow/1.png": png(2, 0), **{f"cat/.{n}": b"" for n in range(9)}})
     (path / "ant").mkdir()
     assert "'ant': a folder of a class without images" in refusal(path)
+    shutil.make_archive(str(tmp_path / "empty"), "tar", path)
+    assert "'ant': a folder of a class without images" in refusal(tmp_path / "empty.tar")
     (path / "ant").rmdir()
     assert ".cow/, cat/.0" in labeled_images.load(path, options()).notes[1]
     (path / "cat/x.png").symlink_to("nowhere")
@@ -266,7 +269,7 @@ def test_members_of_archives_that_cannot_be_used_are_the_reason(tmp_path: Path) 
         second = tarfile.TarInfo("dog/1.png")
         second.type, second.linkname = tarfile.LNKTYPE, "cat/1.png"
         archive.addfile(second)
-    assert "a hard link; pack with tar --hard-dereference" in refusal(tmp_path / "s.tar")
+    assert "pack it with tar --hard-dereference" in refusal(tmp_path / "s.tar")
 
 
 def test_groups_and_copies_stay_in_one_split(tmp_path: Path) -> None:

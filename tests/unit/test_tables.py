@@ -29,7 +29,7 @@ def json_lines(**columns: list[Any]) -> bytes:
     return "\n".join(json.dumps({key: value for key, value in row.items() if value != ...}) for row in rows).encode()
 
 
-def parquet(metadata: dict[str, str] | None = None, **columns: Any) -> bytes:
+def parquet(metadata: Any = None, **columns: Any) -> bytes:
     out = io.BytesIO()
     table = pa.table(columns)
     pyarrow.parquet.write_table(table.replace_schema_metadata(metadata or {}), out)
@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     "no JSON": ({"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])}, "metadata are not JSON"),
     "list of bytes": ({"t.parquet": parquet(image=[[PNG]] * 2, label=[*"ab"])}, "row 1: holds neither"),
     "null image": ({"t.parquet": parquet(image=[None, *EIGHT], label=[*"ababab"])}, "row 1: image is empty"),
-    "control": ({"t.jsonl": json_lines(image=["0.png"], label=["a\u0007b"]), **FILES}, r"row 1: the class 'a\x07b'"),
+    "control": ({"t.jsonl": json_lines(image=["0.png"], label=["a\u0007b"]), **FILES}, r"row 1: the label 'a\x07b'"),
     "floats": (
         {"t.parquet": parquet(image=[(np.array(each) / 255).tolist() for each in CELLS], label=[*"ababab"])},
         "row 1: pixels must be whole numbers from 0 to 255",
@@ -140,7 +140,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {"t.parquet": parquet(**{f"pixel{n}": [0.5, 0.1] for n in range(16)}, label=[*"ab"])},
         "pixels must be whole numbers from 0 to 255",
     ),
-    "too many cells": ({"all.csv": csv("0.png,a,train,x", "1.png,a,train,x"), **FILES}, "more cells than columns"),
+    "too many cells": (
+        {"all.csv": csv("0.png,a,train,x", "1.png,a,train,x"), **FILES},
+        "Length of header or names does not match",
+    ),
     "no header": ({"all.csv": csv("1.png,a", head="0.png,a"), **FILES}, "its first row must name the columns"),
     "two kinds": (
         {"train.csv": BOTH, "test.parquet": parquet(image=EIGHT, label=[*"ababa"]), **FILES},
