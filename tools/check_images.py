@@ -42,13 +42,15 @@ def look(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     try:
         own = labeled_images.load(arguments.path, params.annotate, problems)
-        problems += [str(result) for _, result in own.decode() if isinstance(result, StageError)]
+        failed = {place: str(result) for place, result in own.decode() if isinstance(result, StageError)}
+        problems += failed.values()
+        own.rows = own.rows.drop(index=[*failed])
     finally:  # before the reason why too little is left
         for line in problems:
             print(f"problem: {line}", flush=True)
     for note in own.notes:
         print(note)
-    counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).loc[own.class_names]
+    counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).reindex(own.class_names, fill_value=0)
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     print(f"{len(own.rows):,} images in {len(own.class_names):,} classes: {shorten(own.class_names)}")
     print(counts.head(CLASSES_LISTED).to_string(index_names=False))

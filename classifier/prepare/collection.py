@@ -127,8 +127,10 @@ def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
                 f"{tree.path}: {copy!r} looks like a copy of the whole set or of a split; remove or move it"
             )
     problems += _not_images(tree)
-    loose = {parts[:-1]: "/".join(parts) for parts, folders in reversed(placed.items()) if not folders}
-    problems += [f"{tree.path}, {name!r}: is in no folder of a class" for name in loose.values()]
+    loose: dict[tuple[str, ...], list[str]] = {}
+    for parts in (parts for parts, folders in placed.items() if not folders):
+        loose.setdefault(parts[:-1], []).append("/".join(parts))
+    problems += [f"{tree.path}, {shorten(map(repr, names))}: in no folder of a class" for names in loose.values()]
     depth = 1 + in_splits
     empty = {PurePosixPath(name).parts for name in tree.folders} - {parts[:depth] for parts in images}
     empty_names = sorted("/".join(parts) for parts in empty if len(parts) == depth)

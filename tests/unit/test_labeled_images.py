@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {**IN_SPLITS, "seg_pred/1.png": png(3, 1)},
         "splits (test, train) beside others (seg_pred)",
     ),
-    "split without classes": ({**IN_SPLITS, "val/1.png": png(3, 1)}, "'val/1.png': is in no folder of a class"),
+    "split without classes": ({**IN_SPLITS, "val/1.png": png(3, 1)}, "'val/1.png': in no folder of a class"),
     "copy of the set": (
         {**PETS, **{f"pets/{name}": png(4, 4) for name in PETS}},
         "'pets' looks like a copy of the whole set",
@@ -367,7 +367,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': not an image, or damaged at its beginning"),
     "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': not an image, or damaged at its beginning"),
     "other file": ({"cat/bad.xyz": b"hello"}, "'cat/bad.xyz': not the name of an image file"),
-    "no class": ({"bad.png": png(0, 0)}, "'bad.png': is in no folder of a class"),
+    "no class": ({"bad.png": png(0, 0)}, "'bad.png': in no folder of a class"),
     "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name has a character that cannot"),
 }
 
