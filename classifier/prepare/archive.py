@@ -1,12 +1,12 @@
 """An archive of images is checked and unpacked to a folder in scratch/, which goes with the process that made it."""
 
-import errno
 import os
 import re
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -29,7 +29,7 @@ UNUSABLE = {
     r"[\x00-\x1f\x7f]": "the name has a character that cannot be used",
     r"(^|/)\s|\s(/|$)": "a name begins or ends with a blank",
 }
-NOT_A_FILE_NAME = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 
 # Name and size of a member, why it cannot be used (or nothing), and a function that opens it.
@@ -68,40 +68,27 @@ def unpack(path: Path, problems: list[str], ignored: list[str]) -> "tempfile.Tem
             files.remove(left)
     folder = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-", dir=scratch)
     left_bytes = max(MAX_RATIO * path.stat().st_size, SMALL_BYTES)
-    seen: set[str] = set()
+    where = str(path)
     with ExitStack() as stack:
         try:
             for name, size, reason, open_member in _members(path, stack):
+                where, target = f"{path}, {name!r}", Path(folder.name, name)
                 if is_left_behind(name):
                     ignored.append(name)
-                elif (
-                    reason := reason
-                    or unusable_name(name)
-                    or ("is there twice" if name in seen and name[-1] != "/" else "")
-                ):
-                    problems.append(f"{path}, {name!r}: {reason}")
+                elif reason := reason or unusable_name(name) or "is there twice" * target.is_file():
+                    problems.append(f"{where}: {reason}")
+                elif name.endswith("/"):  # a folder, perhaps of a class without images
+                    target.mkdir(parents=True, exist_ok=True)
+                elif (left_bytes := left_bytes - size) < 0:
+                    raise StageError(f"{path}: unpacks to {MAX_RATIO} times its size or more; unpack it yourself")
                 else:
-                    seen.add(name)
-                    if name.endswith("/"):  # a folder, perhaps of a class without images
-                        Path(folder.name, name).mkdir(parents=True, exist_ok=True)
-                        continue
-                    if (left_bytes := left_bytes - size) < 0:
-                        raise StageError(f"{path}: unpacks to {MAX_RATIO} times its size or more; unpack it yourself")
-                    _write(Path(folder.name, name), open_member, f"{path}, {name!r}", problems)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise StageError(f"{path}: not a readable archive: {error}") from None
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with open_member() as source:
+                        target.write_bytes(source.read())
+        except UNREADABLE as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise StageError(f"{where}: not a readable archive: {why}") from None
     return folder
-
-
-def _write(target: Path, open_member: Callable[[], IO[bytes]], where: str, problems: list[str]) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open_member() as source:
-            target.write_bytes(source.read())
-    except OSError as error:
-        if error.errno not in NOT_A_FILE_NAME:
-            raise
-        problems.append(f"{where}: {error.strerror}; rename it")
 
 
 def _members(path: Path, stack: ExitStack) -> Iterator[Member]:

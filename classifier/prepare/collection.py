@@ -108,32 +108,30 @@ def _info(path: Path, tree: FileTree) -> dict[str, str]:
 
 def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
     images = [PurePosixPath(name).parts for name in tree.names if _is_image(name)]
-    first = {parts[0]: split_of(parts[0]) for parts in images if len(parts) > 1}
-    in_splits = _all_or_none(tree, first)
-    placed = {parts: parts[:-1] if not in_splits else _below_split(parts) for parts in images}
-    in_classes = not in_splits and _all_or_none(
-        tree, {"/".join(parts[:2]): split_of("".join(folders[1:2])) for parts, folders in placed.items() if folders}
-    )
-    rows = [
-        ("/".join(parts), folders[0], split_of(parts[0] if in_splits else "".join(folders[1:2])), "")
-        for parts, folders in placed.items()
-        if folders
-    ]
-    classes = {row[1] for row in rows}
-    for parts, (class_name, *inner) in ((parts, folders) for parts, folders in placed.items() if folders):
-        if (inner and inner[0] in classes - {class_name}) or (in_splits and split_of(class_name)):
-            copy = "/".join(parts[: parts.index(class_name) + 1])
+    in_splits = _all_or_none(tree, {parts[0]: split_of(parts[0]) for parts in images if len(parts) > 1})
+    # Of each image, the folders below that of its split, which may be doubled: seg_train/seg_train.
+    depths = {parts: 0 if not in_splits else 2 if parts[:1] == parts[1:2] else 1 for parts in images}
+    placed = {parts: folders for parts, depth in depths.items() if (folders := parts[depth:-1])}
+    splits = {parts: split_of(parts[0] if in_splits else "".join(folders[1:2])) for parts, folders in placed.items()}
+    in_classes = not in_splits and _all_or_none(tree, {"/".join(parts[:2]): split for parts, split in splits.items()})
+    rows = [("/".join(parts), folders[0], splits[parts], "") for parts, folders in placed.items()]
+    classes = {folders[0] for folders in placed.values()}
+    for parts, (class_name, *inner) in placed.items():
+        copy = next((name for name in inner[:1] if name in classes - {class_name}), "")
+        if copy or (in_splits and split_of(class_name)):
             raise StageError(
-                f"{tree.path}: {copy!r} looks like a copy of the whole set or of a split; remove or move it"
+                f"{tree.path}, {'/'.join(parts)!r}: the folder {(copy or class_name)!r} is named like a class or split "
+                "beside it; remove it if it is a copy, or move its files"
             )
     problems += _not_images(tree)
     loose: dict[tuple[str, ...], list[str]] = {}
-    for parts in (parts for parts, folders in placed.items() if not folders):
+    for parts in sorted(depths.keys() - placed.keys()):
         loose.setdefault(parts[:-1], []).append("/".join(parts))
-    problems += [f"{tree.path}, {shorten(map(repr, names))}: in no folder of a class" for names in loose.values()]
-    depth = 1 + in_splits
-    empty = {PurePosixPath(name).parts for name in tree.folders} - {parts[:depth] for parts in images}
-    empty_names = sorted("/".join(parts) for parts in empty if len(parts) == depth)
+    for names in loose.values():
+        problems.append(f"{tree.path}, {shorten(map(repr, names))}: in no folder of a class")
+    class_depth = 1 + in_splits
+    empty = {PurePosixPath(name).parts for name in tree.folders} - {parts[:class_depth] for parts in images}
+    empty_names = sorted("/".join(parts) for parts in empty if len(parts) == class_depth)
     problems += [f"{tree.path}, {name!r}: a folder of a class without images" for name in empty_names]
     if not rows:
         reason = f"{problems[0]}; " if problems else ""
@@ -141,11 +139,6 @@ def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
         raise StageError(f"{tree.path}: has no labeled image: {reason}{layouts}")
     note = f"{'folders of splits with ' * in_splits}folders of classes{' with folders of splits' * in_classes}"
     return Collection(pd.DataFrame(rows, columns=COLUMNS), tree.read, [note])
-
-
-def _below_split(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders of a file below that of its split, which may be doubled: ``seg_train/seg_train``."""
-    return parts[2 if parts[:1] == parts[1:2] else 1 : -1]
 
 
 def _all_or_none(tree: FileTree, splits: dict[str, str]) -> bool:
@@ -179,11 +172,10 @@ def _choose_tables(path: Path, names: list[str], options: Annotate, has_idx: boo
         if options.table in names:
             return [options.table]
         raise StageError(f"{path}: has no table {options.table!r}, which annotate.table names; it has {shorten(names)}")
-    is_split = all(map(_split_of_table, names)) and len({PurePosixPath(name).suffix for name in names}) == 1
-    if len(names) > 1 and not is_split:
-        raise StageError(f"{path}: has several tables: {shorten(names)}; name one: annotate.table, or none for folders")
-    if names and has_idx:
-        raise StageError(f"{path}: has a table beside IDX files: {shorten(names)}; name it: annotate.table, or none")
+    of_splits = all(map(_split_of_table, names)) and len({PurePosixPath(name).suffix for name in names}) == 1
+    if names and (has_idx or (len(names) > 1 and not of_splits)):
+        advice = "remove others, or name one: annotate.table, or none for IDX files or folders"
+        raise StageError(f"{path}: has several tables{', or IDX files' * has_idx}: {shorten(names)}; {advice}")
     return names
 
 
@@ -217,8 +209,6 @@ def _from_tables(tree: FileTree, names: list[str], options: Annotate, problems: 
         problems.append(f"{tree.path}: no row of a table names {shorten(unused)}")
     rows = rows.drop_duplicates("image", keep=False)
     if rows.empty:
-        if not tree.path.is_dir() and tables.is_table(tree.path.name):
-            raise StageError(f"{tree.path}: names image files; put it into a folder of data/own/ together with them")
         raise StageError(f"{tree.path}: no row names an image: {problems[0]}")
     reader = contents.__getitem__ if contents else tree.read
     return Collection(rows[COLUMNS].reset_index(drop=True), reader, notes)
@@ -240,7 +230,8 @@ def _find_files(
         candidates = next(filter(None, named), [])
         found.append(candidates[0] if len(candidates) == 1 else "")
         if len(candidates) != 1:
-            kind = f"{len(candidates)} files have this name" if candidates else "there is no such file below the table"
+            kind = f"{len(candidates)} files have this name" if candidates else "there is no such file"
+            kind += "; names are relative to the table, or to the only folder of images, in one folder or archive"
             problems.append(f"{where}, row {number}: image {written!r}: {kind}")
     return found
 

@@ -17,7 +17,7 @@ from classifier.threads import count_cores, map_ahead
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -136,7 +136,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             image = Image.fromarray(content) if isinstance(content, np.ndarray) else images.open_image(content)
             return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
         except Exception as error:  # of Pillow's decoders or of the archive
-            return f"{where}, {name!r}: {_explain(error)}"
+            return f"{where}, {name!r}: {images.reason(error)}"
 
     looks = []
     looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
@@ -146,12 +146,6 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             result = _Look()
         looks.append(result)
     return looks
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or damaged at its beginning"
-    return images.reason(error)
 
 
 def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[str]]:

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -73,8 +74,8 @@ def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
         if pixels:
             cells["image"] = _square(frame[pixels].to_numpy())
     except (ValueError, OverflowError, OSError, csv.Error, pa.ArrowException, pd.errors.ParserWarning) as error:
-        kind = "" if type(error) is ValueError else "not a table as UTF-8 text or Parquet: "
-        raise StageError(f"{where}: {kind}{str(error).strip().partition(chr(10))[0]}") from None
+        begin = f"{where}: " + "not a table as UTF-8 text or Parquet: " * (type(error) is not ValueError)
+        raise StageError(begin + str(error).strip().partition("\n")[0]) from None
     first = 2 if name.lower().endswith((".csv", ".tsv")) else 1  # a header is row 1
     rows, contents, problems = [], [], []
     columns = (cells.get(part, [None] * len(frame)) for part in ("label", "group", "image"))
@@ -184,7 +185,7 @@ def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], lis
             chosen[part] = found[0]
         elif found or part in ("image", "label"):
             advice = f"name the column of the {part}s: annotate.{part}_column"
-            raise ValueError(f"{advice}; it has {known}; its first row must name the columns")
+            raise ValueError(f"{advice}; it has {known}; its first row must name them, or name another annotate.table")
     return chosen, pixels
 
 
@@ -216,9 +217,6 @@ def _text(value: Any, part: str) -> str:
     return text
 
 
-# --- images in a table ----------------------------------------------------------------------------------------------
-
-
 def _content(value: Any) -> bytes | np.ndarray | None:
     """The image in a cell; None if the cell names a file."""
     if isinstance(value, str) and NUMBERS.fullmatch(value):
@@ -226,10 +224,9 @@ def _content(value: Any) -> bytes | np.ndarray | None:
     if isinstance(value, dict):
         value = value.get("bytes") or []
     if isinstance(value, list):
-        try:
+        array = np.array([])
+        with suppress(ValueError):  # rows of different lengths
             array = np.array(value)
-        except ValueError:
-            array = np.array([])
         if not array.size or array.dtype.kind not in "iuf" or array.ndim > 3 or array.shape[2:] not in ((), (1,), (3,)):
             raise ValueError("holds neither the bytes of an image nor its pixels: rows, rows of RGB, or all in a list")
         return _square(array[None])[0] if array.ndim == 1 else _bytes(array)

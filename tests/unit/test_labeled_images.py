@@ -221,9 +221,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         "splits (test, train) beside others (seg_pred)",
     ),
     "split without classes": ({**IN_SPLITS, "val/1.png": png(3, 1)}, "'val/1.png': in no folder of a class"),
+    "loose beside splits": ({**IN_SPLITS, "1.png": png(3, 1)}, "'1.png': in no folder of a class"),
     "copy of the set": (
         {**PETS, **{f"pets/{name}": png(4, 4) for name in PETS}},
-        "'pets' looks like a copy of the whole set",
+        "the folder 'cat' is named like a class or split beside it",
     ),
     "split below one class": (
         {**PETS, "cat/test/1.png": png(3, 1)},
@@ -364,8 +365,8 @@ def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
-    "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': not an image, or damaged at its beginning"),
-    "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': not an image, or damaged at its beginning"),
+    "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': cannot identify image file"),
+    "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': cannot identify image file"),
     "other file": ({"cat/bad.xyz": b"hello"}, "'cat/bad.xyz': not the name of an image file"),
     "no class": ({"bad.png": png(0, 0)}, "'bad.png': in no folder of a class"),
     "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name has a character that cannot"),
@@ -436,7 +437,7 @@ def test_archive_that_leaves_its_folder_or_is_encrypted(tmp_path: Path) -> None:
     assert ["leaves the folder" in problem or "encrypted" in problem for problem in problems] == [True] * 3
     tar = as_tar(tmp_path / "pets.tar.gz", files)
     tar.write_bytes(tar.read_bytes()[:-200])
-    with pytest.raises(StageError, match=r"pets\.tar\.gz: not a readable archive"):
+    with pytest.raises(StageError, match=r"pets\.tar\.gz.*: not a readable archive"):
         labeled_images.load(tar, options())
 
 

@@ -66,7 +66,10 @@ def test_the_table_is_a_param(name: str, tmp_path: Path) -> None:
     files = {f"{label}/{n}.png": png(n, 7) for n, label in enumerate("ab" * 3)}
     rows = csv(*(f"{each},{each[0].upper()}," for each in files))
     path = write(tmp_path / "s", {**files, "train.csv": rows, "sample_submission.csv": b"id,label\n"})
-    assert "has several tables: sample_submission.csv, train.csv; name one: annotate.table" in refusal(path)
+    assert (
+        "has several tables: sample_submission.csv, train.csv; remove others, or name one: annotate.table"
+        in refusal(path)
+    )
     classes = {row[1] for row in rows_of(path, table=name)}
     assert classes == ({"A", "B"} if name == "train.csv" else {"a", "b"})
 
@@ -144,7 +147,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {"all.csv": csv("0.png,a,train,x", "1.png,a,train,x"), **FILES},
         "Length of header or names does not match",
     ),
-    "no header": ({"all.csv": csv("1.png,a", head="0.png,a"), **FILES}, "its first row must name the columns"),
+    "no header": ({"all.csv": csv("1.png,a", head="0.png,a"), **FILES}, "its first row must name them"),
     "two kinds": (
         {"train.csv": BOTH, "test.parquet": parquet(image=EIGHT, label=[*"ababa"]), **FILES},
         "has several tables",
