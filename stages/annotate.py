@@ -43,12 +43,12 @@ def main(context: StageContext) -> None:
         more = len(found.problems) - 1
         others = f"; {more:,} more: python -m tools.check_images {path}" if more else ""
         raise StageError(f"{found.problems[0]}{others}; mend that, or set annotate.bad_files: skip")
-    for line in labeled_images.thin_classes(found.rows, found.class_names):
-        logger.warning(line)
 
     archives = {False: context.out("data/images.zip"), True: context.out("data/test_images.zip")}
     packed = packing.pack(found.rows, found.decode(), archives, skip=options.bad_files == "skip")
     rows = found.rows[packed.kept].reset_index(drop=True)
+    for line in labeled_images.thin_classes(rows, found.class_names):
+        logger.warning(line)
     if problems := found.problems + packed.problems:
         logger.warning(f"left out: {len(problems):,} files or rows, the first is {problems[0]}")
     annotations.write(context.out("data/annotations.csv"), rows)

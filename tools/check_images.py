@@ -7,11 +7,13 @@ expect  seconds; exit status 1 if anything cannot be used
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from classifier import yaml_file
 from classifier.config import params_file
 from classifier.config.schema import Train
 from classifier.errors import StageError, shorten
@@ -40,13 +42,15 @@ def look(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     try:
         own = labeled_images.load(arguments.path, params.annotate, problems)
-        problems += [str(result) for _, result in own.decode() if isinstance(result, StageError)]
+        failed = {place: str(result) for place, result in own.decode() if isinstance(result, StageError)}
+        problems += failed.values()
+        own.rows = own.rows.drop(index=[*failed])
     finally:  # before the reason why too little is left
         for line in problems:
             print(f"problem: {line}", flush=True)
     for note in own.notes:
         print(note)
-    counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).loc[own.class_names]
+    counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).reindex(own.class_names, fill_value=0)
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     print(f"{len(own.rows):,} images in {len(own.class_names):,} classes: {shorten(own.class_names)}")
     print(counts.head(CLASSES_LISTED).to_string(index_names=False))
@@ -70,9 +74,10 @@ def advise(images: int, batch_size: int, epochs: int) -> tuple[int, int]:
 def lines_for_params(path: Path, own: LabeledImages, problems: int, train: Train) -> str:
     """Lines for params.yaml, as a person types it."""
     folder = ROOT / "data" / "own"
-    lines = ["", "In params.yaml:", f"  dataset: {path.name.rstrip('/')}"]
+    name = path.name if yaml_file.load(path.name) == path.name else json.dumps(path.name, ensure_ascii=False)
+    lines = ["", "In params.yaml:", f"  dataset: {name}"]
     if path.resolve().parent != folder.resolve():
-        lines[1] = f"Copy or link it to data/own/{path.name}; in params.yaml:"
+        lines[1] = f"Copy it to data/own/{path.name}; in params.yaml:"
     if problems:
         lines.append("  annotate.bad_files: skip      # leaves them out and counts them; or mend them")
     training = int((own.rows["split"] == "train").sum())

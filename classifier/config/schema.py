@@ -40,6 +40,7 @@ class Annotate(Section):
     validation_fold: Annotated[int, Field(ge=0)]
     seed: Seed
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    table: str
     image_column: str
     label_column: str
     split_column: str

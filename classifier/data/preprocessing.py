@@ -55,7 +55,7 @@ class Preprocessing:
 
     def convert(self, image: Image.Image, invert: bool = False) -> Image.Image:
         """The image with the mode and size of the model."""
-        upright = eight_bits(ImageOps.exif_transpose(image))
+        upright = eight_bits(ImageOps.exif_transpose(image), image.format)
         if upright.has_transparency_data:
             behind = Image.new("RGBA", upright.size, self.background)
             upright = Image.alpha_composite(behind, upright.convert("RGBA"))
@@ -113,13 +113,10 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.height, image.width) if turned else image.size
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """Scale images of 16 or 32 bits per pixel to 8; Pillow would clip them."""
-    if image.mode[0] not in "IF":  # I, I;16, I;16B, F
-        return image
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F" and values.max() <= 1:
-        values *= 255
-    elif values.max() > 255 or image.mode.startswith("I;16"):
-        values //= 256
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+def eight_bits(image: Image.Image, form: str | None) -> Image.Image:
+    """Scale 16 bits a pixel to 8, by the depth of the file and not by its content; Pillow would clip them."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PPM"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode[0] in "IF":
+        raise ValueError("has 32 bits a pixel, whose scale the file does not state; save it with 8 or 16")
+    return image

@@ -1,16 +1,16 @@
 """An archive of images is checked and unpacked to a folder in scratch/, which goes with the process that made it."""
 
-import errno
 import os
 import re
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 from classifier import ROOT
@@ -23,15 +23,20 @@ import psutil
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_RATIO = 200  # unpacked to packed bytes; photographs have about 1, drawings 20; more is a bomb
 SMALL_BYTES = 1 << 26  # that may be unpacked whatever the ratio
-UNSAFE = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)|[\x00-\x1f\x7f]")
-NOT_A_FILE_NAME = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+UNUSABLE = {
+    r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)": "the name leaves the folder",
+    r"\\": "the name has a backslash",
+    r"[\x00-\x1f\x7f]": "the name has a character that cannot be used",
+    r"(^|/)\s|\s(/|$)": "a name begins or ends with a blank",
+}
+UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 
 # Name and size of a member, why it cannot be used (or nothing), and a function that opens it.
 Member = tuple[str, int, str, Callable[[], IO[bytes]]]
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: PurePath) -> bool:
     """Whether the name is that of an archive that ``unpack`` takes."""
     return path.name.lower().endswith(SUFFIXES)
 
@@ -42,9 +47,7 @@ def unusable_name(name: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         return "the name is not UTF-8; rename the file"
-    if UNSAFE.search(name):
-        return "the name leaves the folder or has a character that cannot be used; rename it"
-    return ""
+    return next((f"{reason}; rename it" for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")
 
 
 def unpack(path: Path, problems: list[str], ignored: list[str]) -> "tempfile.TemporaryDirectory[str]":
@@ -65,33 +68,27 @@ def unpack(path: Path, problems: list[str], ignored: list[str]) -> "tempfile.Tem
             files.remove(left)
     folder = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-", dir=scratch)
     left_bytes = max(MAX_RATIO * path.stat().st_size, SMALL_BYTES)
-    seen: set[str] = set()
+    where = str(path)
     with ExitStack() as stack:
         try:
             for name, size, reason, open_member in _members(path, stack):
+                where, target = f"{path}, {name!r}", Path(folder.name, name)
                 if is_left_behind(name):
                     ignored.append(name)
-                elif reason := reason or unusable_name(name) or ("is there twice" if name in seen else ""):
-                    problems.append(f"{path}, {name!r}: {reason}")
+                elif reason := reason or unusable_name(name) or "is there twice" * target.is_file():
+                    problems.append(f"{where}: {reason}")
+                elif name.endswith("/"):  # a folder, perhaps of a class without images
+                    target.mkdir(parents=True, exist_ok=True)
+                elif (left_bytes := left_bytes - size) < 0:
+                    raise StageError(f"{path}: unpacks to {MAX_RATIO} times its size or more; unpack it yourself")
                 else:
-                    seen.add(name)
-                    if (left_bytes := left_bytes - size) < 0:
-                        raise StageError(f"{path}: unpacks to {MAX_RATIO} times its size or more; unpack it yourself")
-                    _write(Path(folder.name, name), open_member, f"{path}, {name!r}", problems)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
-            raise StageError(f"{path}: not a readable archive: {error}") from None
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with open_member() as source:
+                        target.write_bytes(source.read())
+        except UNREADABLE as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise StageError(f"{where}: not a readable archive: {why}") from None
     return folder
-
-
-def _write(target: Path, open_member: Callable[[], IO[bytes]], where: str, problems: list[str]) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open_member() as source:
-            target.write_bytes(source.read())
-    except OSError as error:
-        if error.errno not in NOT_A_FILE_NAME:
-            raise
-        problems.append(f"{where}: {error.strerror}; rename it")
 
 
 def _members(path: Path, stack: ExitStack) -> Iterator[Member]:
@@ -103,19 +100,18 @@ def _members(path: Path, stack: ExitStack) -> Iterator[Member]:
             archive = zipfile.ZipFile(path)
         stack.enter_context(archive)
         for entry in archive.infolist():
-            if not entry.is_dir():
-                reason = "a link; pack the file itself" if stat.S_ISLNK(entry.external_attr >> 16) else ""
-                if entry.flag_bits & 1:
-                    reason = "encrypted; unpack the archive and pack it without a password"
-                yield entry.filename, entry.file_size, reason, partial(archive.open, entry)
+            reason = "a link; pack the file itself" if stat.S_ISLNK(entry.external_attr >> 16) else ""
+            if entry.flag_bits & 1:
+                reason = "encrypted; unpack the archive and pack it without a password"
+            yield entry.filename, entry.file_size, reason, partial(archive.open, entry)
     else:
         packed = stack.enter_context(tarfile.open(path))  # noqa: SIM115
         for member in packed:
-            if not member.isdir():
-                sparse = "sparse; pack it without --sparse" if member.issparse() else ""
-                reason = sparse or ("" if member.isreg() else "not a regular file")
-                name = member.name.removeprefix("./")
-                yield name, member.size, reason, partial(_extract, packed, member)
+            reason = "" if member.isreg() or member.isdir() else "not a regular file"
+            if member.islnk() or member.issparse():
+                reason = f"pack it with tar {'--hard-dereference' if member.islnk() else 'without --sparse'}"
+            name = member.name.removeprefix("./") + "/" * member.isdir()
+            yield name, member.size, reason, partial(_extract, packed, member)
 
 
 def _extract(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -1,11 +1,10 @@
-"""Labeled images of a person's own, in whatever form they come: what is an image, and what are its class and split.
+"""Labeled images of a person's own: what is an image, and what are its class and split.
 
-The forms: a folder for each class, with or without folders for the splits; a table with names of image files, with
-images as bytes, or with pixels; IDX files. Each in a folder or in an archive.
+The layouts are those of the table in docs/own-data.md; what is none of them is refused.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,18 +14,17 @@ from classifier.data import info as dataset_info
 from classifier.errors import StageError, shorten
 from classifier.prepare import archive, file_tree, idx, tables
 from classifier.prepare.file_tree import FileTree
-from classifier.prepare.splits import SPLIT_WORDS
+from classifier.prepare.splits import split_of
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-IMAGE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".pbm", ".pnm", ".tga", ".ico", ".jp2", ".avif", ".apng", ".pcx", ".sgi", ".qoi", ".dds", ".xbm", ".xpm"),
-}
+IMAGE_SUFFIXES = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 # Files that people leave beside images, and that are no image without a word.
 TEXT_SUFFIXES = {".txt", ".md", ".json", ".yaml", ".yml", ".html", ".pdf", ".dvc", ".cff", ".xml", ".py", ".sh"}
 INFO = "dataset_info.json"
+COLUMNS = ["image", "class_name", "split", "group"]
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Collection:
         rows: one row an image: ``image`` (a unique name), ``class_name``, ``split`` (empty where none is given),
             ``group`` (empty where there is none).
         read: an image by the value in ``image``: the content of its file, or its pixels, ``(H, W[, 3]) uint8``.
-        notes: what was taken for what, a line each.
+        notes: how the set was read, a line each.
         info: name, license and more, for the exported model.
     """
 
@@ -62,155 +60,179 @@ def read(path: Path, options: Annotate, problems: list[str], class_names: Sequen
         class_names: of classes 0, 1, ... of a built-in set, which are not in its files.
 
     Raises:
-        StageError: nothing lies there, or it has no labels.
+        StageError: nothing lies there, or it has none of the layouts.
     """
     if path.is_file() and tables.is_table(path.name):
-        tree = FileTree(path, path.parent, [path.name])
-        collection = _from_tables(path, tree, [path.name], options, problems)
-        collection.info = _info(path, tree)
-        return collection
-    if path.exists() and not path.is_dir() and not archive.is_archive(path):
+        whole = FileTree(path, path.parent, [path.name])
+    elif path.exists() and not path.is_dir() and not archive.is_archive(path):
         kinds = ", ".join((*archive.SUFFIXES, *tables.SUFFIXES))
         raise StageError(f"{path}: neither a folder nor a file that ends in {kinds}")
-    tree = file_tree.open_tree(path).strip_common_folder()
-    problems += tree.problems
-    found = [name for name in tree.names if tables.is_table(name)]
+    else:
+        whole = file_tree.open_tree(path)
+    problems += whole.problems
+    tree = whole.below_common_folder(lambda name: _is_image(name) or tables.is_table(name) or idx.is_idx(name))
     raw = [name for name in tree.names if idx.is_idx(name)]
+    found = _choose_tables(path, [name for name in tree.names if tables.is_table(name)], options, bool(raw))
     if found:
-        collection = _from_tables(path, tree, found, options, problems)
+        collection = _from_tables(tree, found, options, problems)
     elif raw:
         try:
             rows, pixels = idx.read(tree, raw, class_names)
         except StageError as error:
             advice = "; `dvc repro --force download` fetches it again" if class_names else ""
             raise StageError(f"{error}{advice}") from None
+        problems += [f"{path}, {name!r}: an image beside IDX files" for name in tree.names if _is_image(name)]
         collection = Collection(rows, pixels.__getitem__, ["IDX files"])
     else:
-        collection = _from_folders(path, tree, problems)
-    collection.info = _info(path, tree)
+        collection = _from_folders(tree, problems)
+    collection.info = _info(path, tree if INFO in tree.names else whole)
     if tree.ignored:
-        collection.notes.append(f"left out by name, as in .dvcignore: {shorten(tree.ignored)}")
+        first = sorted(tree.ignored, key=lambda name: not name.endswith("/"))  # folders, which may have been classes
+        collection.notes.append(f"left out by name, as in .dvcignore: {shorten(first)}")
     return collection
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _info(path: Path, tree: FileTree) -> dict[str, str]:
     """The person's own ``dataset_info.json``, or the name alone."""
-    name = next((name for name in tree.names if name == INFO), None)
-    if name is None:
+    if INFO not in tree.names:
         return {"name": path.name.partition(".")[0], "license": "unknown", "model_author": "unknown"}
-    return {"model_author": "unknown", **dataset_info.parse(tree.read(name), f"{path}, {name!r}")}
+    return {"model_author": "unknown", **dataset_info.parse(tree.read(INFO), f"{path}, {INFO!r}")}
 
 
-# --- a folder for each class ----------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------------------------
 
 
-def _from_folders(path: Path, tree: FileTree, problems: list[str]) -> Collection:
-    names = []
-    for name in tree.names:
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
-            names.append(name)
-        elif name != INFO and suffix not in TEXT_SUFFIXES:
-            problems.append(f"{path}, {name!r}: not the name of an image file")
-    in_splits = _has_split_folders(names)
-    rows = []
-    for name in names:
-        *folders, _ = name.split("/")
-        split = ""
-        if in_splits and folders:
-            split, *folders = SPLIT_WORDS[folders[0].lower()], *folders[1:]
-        elif len(folders) > 1 and folders[1].lower() in SPLIT_WORDS:
-            split = SPLIT_WORDS[folders[1].lower()]
-        if folders:
-            rows.append((name, folders[0], split, ""))
-        else:
-            problems.append(f"{path}, {name!r}: is in no folder of a class")
+def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
+    images = [PurePosixPath(name).parts for name in tree.names if _is_image(name)]
+    in_splits = _all_or_none(tree, {parts[0]: split_of(parts[0]) for parts in images if len(parts) > 1})
+    # Of each image, the folders below that of its split, which may be doubled: seg_train/seg_train.
+    depths = {parts: 0 if not in_splits else 2 if parts[:1] == parts[1:2] else 1 for parts in images}
+    placed = {parts: folders for parts, depth in depths.items() if (folders := parts[depth:-1])}
+    splits = {parts: split_of(parts[0] if in_splits else "".join(folders[1:2])) for parts, folders in placed.items()}
+    in_classes = not in_splits and _all_or_none(tree, {"/".join(parts[:2]): split for parts, split in splits.items()})
+    rows = [("/".join(parts), folders[0], splits[parts], "") for parts, folders in placed.items()]
+    classes = {folders[0] for folders in placed.values()}
+    for parts, (class_name, *inner) in placed.items():
+        copy = next((name for name in inner[:1] if name in classes - {class_name}), "")
+        if copy or (in_splits and split_of(class_name)):
+            raise StageError(
+                f"{tree.path}, {'/'.join(parts)!r}: the folder {(copy or class_name)!r} is named like a class or split "
+                "beside it; remove it if it is a copy, or move its files"
+            )
+    problems += _not_images(tree)
+    loose: dict[tuple[str, ...], list[str]] = {}
+    for parts in sorted(depths.keys() - placed.keys()):
+        loose.setdefault(parts[:-1], []).append("/".join(parts))
+    for names in loose.values():
+        problems.append(f"{tree.path}, {shorten(map(repr, names))}: in no folder of a class")
+    class_depth = 1 + in_splits
+    empty = {PurePosixPath(name).parts for name in tree.folders} - {parts[:class_depth] for parts in images}
+    empty_names = sorted("/".join(parts) for parts in empty if len(parts) == class_depth)
+    problems += [f"{tree.path}, {name!r}: a folder of a class without images" for name in empty_names]
     if not rows:
+        reason = f"{problems[0]}; " if problems else ""
+        layouts = "put the images into a folder for each class, or add a table with their names"
+        raise StageError(f"{tree.path}: has no labeled image: {reason}{layouts}")
+    note = f"{'folders of splits with ' * in_splits}folders of classes{' with folders of splits' * in_classes}"
+    return Collection(pd.DataFrame(rows, columns=COLUMNS), tree.read, [note])
+
+
+def _all_or_none(tree: FileTree, splits: dict[str, str]) -> bool:
+    """Whether the folders or files name a split: all or none."""
+    named, others = ([name for name in splits if bool(splits[name]) == is_split] for is_split in (True, False))
+    if named and others:
         raise StageError(
-            f"{path}: has no labels: put the images into a folder for each class, or add a table with their names"
+            f"{tree.path}: splits ({shorten(sorted(named))}) beside others ({shorten(sorted(others))}); "
+            "move or remove the ones, or rename the folders of a class"
         )
-    frame = pd.DataFrame(rows, columns=["image", "class_name", "split", "group"])
-    note = "a folder for each class" + (", in folders for the splits" if (frame["split"] != "").any() else "")
-    return Collection(frame, tree.read, [note])
+    return bool(named)
 
 
-def _has_split_folders(names: Iterable[str]) -> bool:
-    """Whether the first folders are those of splits."""
-    first = {name.partition("/")[0].lower() for name in names if "/" in name}
-    return bool(first) and first <= SPLIT_WORDS.keys()
+def _not_images(tree: FileTree) -> list[str]:
+    lines = []
+    for path in map(PurePosixPath, tree.names):
+        if not _is_image(path.name) and not tables.is_table(path.name) and path.suffix.lower() not in TEXT_SUFFIXES:
+            kind = "an archive in it; unpack it" if archive.is_archive(path) else "not the name of an image file"
+            lines.append(f"{tree.path}, {str(path)!r}: {kind}")
+    return lines
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _from_tables(path: Path, tree: FileTree, names: list[str], options: Annotate, problems: list[str]) -> Collection:
-    parts, notes = [], []
-    pixels: dict[str, bytes | np.ndarray] = {}
-    of_splits = len(names) > 1 or "/" in names[0]
-    files = [name for name in tree.names if not tables.is_table(name) and name != INFO]
-    used: set[str] = set()
-    for name in names:
-        where = str(path if tables.is_table(path.name) else f"{path}, {name!r}")
-        table = tables.read(where, name, tree.read(name), options, files)
-        rows = table.rows
-        if of_splits and not (rows["split"] != "").any():
-            rows["split"] = _split_of_table(name)
-        if table.contents is None:
-            folder = name.rpartition("/")[0]
-            rows["image"] = _find_files(where, rows, files, folder, problems)
-            rows = rows[rows["image"] != ""]
-            used |= set(rows["image"])
-        else:
-            pixels |= dict(zip(rows["image"], table.contents, strict=True))
-        for note in table.notes:
-            if note not in notes:
-                notes.append(note)
-        problems += table.problems
-        parts.append(rows)
-    rows = pd.concat(parts, ignore_index=True)
-    problems += _twice(path, rows)
-    rows = rows.drop_duplicates("image", keep=False)
-    if not pixels:
-        unused = [n for n in files if n not in used and PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES]
-        problems += [f"{path}, {name!r}: no row of the table names this image" for name in unused]
-    if rows.empty:
-        if path.is_file() and tables.is_table(path.name):
-            raise StageError(f"{path}: names image files; put it into a folder of data/own/ together with them")
-        raise StageError(f"{path}: no row names an image: {problems[0] if problems else 'the table is empty'}")
-    reader = pixels.__getitem__ if pixels else tree.read
-    return Collection(rows[["image", "class_name", "split", "group"]].reset_index(drop=True), reader, notes)
+def _choose_tables(path: Path, names: list[str], options: Annotate, has_idx: bool) -> list[str]:
+    """The table that the params name, the only one, or one for each split."""
+    if options.table == "none":
+        return []
+    if options.table != "auto":
+        if options.table in names:
+            return [options.table]
+        raise StageError(f"{path}: has no table {options.table!r}, which annotate.table names; it has {shorten(names)}")
+    of_splits = all(map(_split_of_table, names)) and len({PurePosixPath(name).suffix for name in names}) == 1
+    if names and (has_idx or (len(names) > 1 and not of_splits)):
+        advice = "remove others, or name one: annotate.table, or none for IDX files or folders"
+        raise StageError(f"{path}: has several tables{', or IDX files' * has_idx}: {shorten(names)}; {advice}")
+    return names
 
 
 def _split_of_table(name: str) -> str:
     """The split of ``train.csv``, ``train/metadata.csv`` or ``data/train-00000-of-00001.parquet``; empty for others."""
-    for part in reversed(name.lower().split("/")):
-        word = re.split(r"[-_.]", part)[0]
-        if word in SPLIT_WORDS:
-            return SPLIT_WORDS[word]
-    return ""
+    path = PurePosixPath(name)
+    return split_of(path.stem) or split_of(path.parent.name)
 
 
-def _find_files(where: str, rows: pd.DataFrame, files: list[str], folder: str, problems: list[str]) -> list[str]:
-    """The file of each row: as it is written, below the table's folder, by its last part, or without its suffix."""
-    known = set(files)
+def _from_tables(tree: FileTree, names: list[str], options: Annotate, problems: list[str]) -> Collection:
+    parts: list[pd.DataFrame] = []
+    notes: list[str] = []
+    contents: dict[str, bytes | np.ndarray] = {}
+    images = [name for name in tree.names if _is_image(name)]
+    for name in names:
+        where = str(tree.path if tree.path.name == name else f"{tree.path}, {name!r}")
+        table = tables.read(where, name, tree.read(name), options)
+        rows = table.rows
+        problems += table.problems
+        if len(names) > 1 and not (rows["split"] != "").any():
+            rows["split"] = _split_of_table(name)
+        if table.contents:
+            contents |= dict(zip(rows["image"], table.contents, strict=True))
+        else:
+            rows["image"] = _find_files(where, rows, images, PurePosixPath(name).parent, problems)
+        notes += [table.note] * (table.note not in notes)
+        parts.append(rows[rows["image"] != ""])
+    rows = pd.concat(parts, ignore_index=True)
+    problems += _twice(tree.path, rows)
+    if unused := sorted(set(images) - set(rows["image"])):
+        problems.append(f"{tree.path}: no row of a table names {shorten(unused)}")
+    rows = rows.drop_duplicates("image", keep=False)
+    if rows.empty:
+        raise StageError(f"{tree.path}: no row names an image: {problems[0]}")
+    reader = contents.__getitem__ if contents else tree.read
+    return Collection(rows[COLUMNS].reset_index(drop=True), reader, notes)
+
+
+def _find_files(
+    where: str, rows: pd.DataFrame, images: list[str], folder: PurePosixPath, problems: list[str]
+) -> list[str]:
+    """The file of each row, with or without its suffix: below the table's folder, or in the only folder of images."""
     by_name: dict[str, list[str]] = {}
-    for name in files:
-        path = PurePosixPath(name)
-        for key in {path.name, path.stem}:
+    for name in images:
+        for key in (name, name.removesuffix(PurePosixPath(name).suffix)):
             by_name.setdefault(key, []).append(name)
+    folders = {PurePosixPath(name).parent for name in images}
+    places = [folder, *folders] if len(folders) == 1 else [folder]
     found = []
     for number, written in zip(rows["line"], rows["image"], strict=True):
-        name = str(PurePosixPath(written.replace("\\", "/").removeprefix("./")))
-        below = f"{folder}/{name}" if folder else name
-        last = by_name.get(PurePosixPath(name).name, [])
-        near = [each for each in last if each.startswith(f"{folder}/")] if folder else last
-        candidates = [below] if below in known else [name] if name in known else (near or last)
-        if len(candidates) == 1:
-            found.append(candidates[0])
-            continue
-        found.append("")
-        kind = f"{len(candidates)} files have this name" if candidates else "there is no such file"
-        problems.append(f"{where}, row {number}: image {written!r}: {kind}")
+        named = (by_name.get(str(place / written.replace("\\", "/")), []) for place in places)
+        candidates = next(filter(None, named), [])
+        found.append(candidates[0] if len(candidates) == 1 else "")
+        if len(candidates) != 1:
+            kind = f"{len(candidates)} files have this name" if candidates else "there is no such file"
+            kind += "; names are relative to the table, or to the only folder of images, in one folder or archive"
+            problems.append(f"{where}, row {number}: image {written!r}: {kind}")
     return found
 
 

@@ -1,7 +1,7 @@
 """The files below a folder by name; an archive becomes a folder first."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ class FileTree:
         path: the folder or archive that a person named.
         root: the folder that holds the files.
         names: relative to the root, with ``/``, sorted.
+        folders: the same of folders.
         problems: one line for each file that cannot be used.
         ignored: files and folders that are left out by their names.
         kept: an object that must live as long as the files are needed.
@@ -27,6 +28,7 @@ class FileTree:
     path: Path
     root: Path
     names: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     kept: Any = None
@@ -35,13 +37,18 @@ class FileTree:
         """The content of a file; may be called from several threads."""
         return (self.root / name).read_bytes()
 
-    def strip_common_folder(self) -> "FileTree":
-        """The tree below the one folder that all names begin with, if there is one: archives often have it."""
+    def below_common_folder(self, counts: Callable[[str], bool]) -> "FileTree":
+        """The tree below the one folder that holds all files that count, if there is one: archives often have it."""
         tree = self
-        while tree.names and len({name.partition("/")[0] for name in tree.names}) == 1 and "/" in tree.names[0]:
-            folder = tree.names[0].partition("/")[0]
-            names = [name.removeprefix(f"{folder}/") for name in tree.names]
-            tree = replace(tree, root=tree.root / folder, names=names)
+        while len(first := {name.partition("/")[0] for name in tree.names if counts(name)}) == 1:
+            (folder,) = first
+            if not (tree.root / folder).is_dir():
+                break
+            names, folders = (
+                [name.removeprefix(f"{folder}/") for name in each if name.startswith(f"{folder}/")]
+                for each in (tree.names, tree.folders)
+            )
+            tree = replace(tree, root=tree.root / folder, names=names, folders=folders)
         return tree
 
 
@@ -72,13 +79,19 @@ def _walk(tree: FileTree, folder: Path) -> Iterator[str]:
     for entry in entries:
         name = Path(entry.path).relative_to(tree.root).as_posix()
         if is_left_behind(name):
-            tree.ignored.append(name)
+            tree.ignored.append(f"{name}/" if entry.is_dir() else name)
         elif entry.is_symlink() and os.path.isdir(entry):
             tree.problems.append(f"{tree.path / name}: a link to a folder, which DVC does not follow; copy the folder")
         elif entry.is_dir(follow_symlinks=False):
+            tree.folders.append(name)
             yield from _walk(tree, Path(entry.path))
         elif not os.path.isfile(entry):
-            tree.problems.append(f"{tree.path / name}: not a regular file")
+            kind = (
+                "a link to a missing file, which stops `dvc add`; remove it"
+                if entry.is_symlink()
+                else "no regular file"
+            )
+            tree.problems.append(f"{tree.path / name}: {kind}")
         elif reason := archive.unusable_name(name):
             tree.problems.append(f"{tree.path}, {name!r}: {reason}")
         else:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from classifier.errors import StageError
 from classifier.prepare.file_tree import FileTree
-from classifier.prepare.splits import SPLIT_WORDS
+from classifier.prepare.splits import split_of
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,11 @@ def read(
     for name in names:
         match = NAME.search(PurePosixPath(name).name)
         assert match
-        by_part.setdefault(match["part"], {})[match["kind"]] = name
+        if (first := by_part.setdefault(match["part"], {}).setdefault(match["kind"], name)) != name:
+            raise StageError(f"{tree.path}: several sets: {first!r} and {name!r}; keep one")
+    splits = {part: split_of(part) for part in by_part}
+    if len(set(splits.values())) < len(splits):
+        raise StageError(f"{tree.path}: several sets: {', '.join(sorted(map(repr, splits)))}; keep one")
     frames: list[pd.DataFrame] = []
     pixels: dict[str, np.ndarray] = {}
     for part, kinds in sorted(by_part.items()):
@@ -59,7 +63,7 @@ def read(
             raise StageError(
                 f"{tree.path}: {part} has the label {labels.max()}; the classes are 0 to {len(class_names) - 1}"
             )
-        split = {"t10k": "test"}.get(part, SPLIT_WORDS.get(part.lower(), ""))
+        split = splits[part]
         unique = [f"{split or part or 'images'}/{number:05d}" for number in range(len(labels))]
         pixels |= dict(zip(unique, images, strict=True))
         named = np.array(class_names)[labels] if class_names else labels.astype(str)

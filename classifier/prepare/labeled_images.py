@@ -17,7 +17,9 @@ from classifier.threads import count_cores, map_ahead
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
@@ -93,9 +95,9 @@ def load(
     how, notes = _choose([look for look in looked_at if look.digest], options)
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
     groups = rows["group"]
-    if not built_in and not (groups != "").any() and rows["content"].duplicated().any():
-        rows["group"] = rows["content"]
-        notes.append(f"{int(rows['content'].duplicated().sum()):,} copies of other files; they stay in one drawn split")
+    if not built_in and (copies := int(rows["content"].duplicated().sum())):
+        rows["group"] = _joined(groups.where(groups != "", rows["content"]), rows["content"])
+        notes.append(f"{copies:,} copies of other files; they stay in one drawn split")
     drawn = splits.complete(rows, options)
     rows["group"] = groups
     rows["source"] = rows["image"]
@@ -104,6 +106,14 @@ def load(
     rows.loc[doubles, "image"] = rows.loc[doubles, "source"] + ".png"  # a.png beside a
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
     return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
+
+
+def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
+    """Groups so that images of one group, and those of one content, are in one."""
+    first, second = (pd.factorize(each)[0] for each in (groups, contents))
+    size = max(first.max(), second.max()) + 1
+    edges = coo_array((np.ones(len(groups)), (first, second + size)), shape=(2 * size, 2 * size))
+    return pd.Series(connected_components(edges, directed=False)[1][first], groups.index).astype(str)
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             image = Image.fromarray(content) if isinstance(content, np.ndarray) else images.open_image(content)
             return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
         except Exception as error:  # of Pillow's decoders or of the archive
-            return f"{where}, {name!r}: {_explain(error)}"
+            return f"{where}, {name!r}: {images.reason(error)}"
 
     looks = []
     looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
@@ -136,12 +146,6 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
             result = _Look()
         looks.append(result)
     return looks
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or damaged at its beginning"
-    return images.reason(error)
 
 
 def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[str]]:
@@ -172,7 +176,7 @@ def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
     """Classes that look like a mistake, or are too thin to be learned or measured well, a line each.
 
     Raises:
-        StageError: a class has no training image.
+        StageError: a class has no training image, or there is no test image.
     """
     lines = []
     keys = [unicodedata.normalize("NFC", name.casefold()) for name in class_names]
@@ -187,6 +191,8 @@ def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:
         lines.append(f"one training image only: {shorten(rare)}")
     if untested := [name for name in class_names if name not in by_split.get("test", set())]:
         lines.append(f"no test image, so nothing is known about them: {shorten(untested)}")
-    if (tests := int((rows["split"] == "test").sum())) < 100:
+    if not (tests := int((rows["split"] == "test").sum())):
+        raise StageError("no test image can be decoded; add some")
+    if tests < 100:
         lines.append(f"the test split has {tests} images: its accuracy is uncertain by up to {1 / tests**0.5:.0%}")
     return lines

@@ -1,6 +1,7 @@
 """Training, validation and test split: as the images come, or drawn by a seed."""
 
 import itertools
+import re
 import warnings
 
 from classifier.config.schema import Annotate
@@ -14,7 +15,15 @@ SPLIT_WORDS = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test",
 }  # fmt: skip
+WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_WORDS)}|t10k)(set|data)?(?![a-z])")  # t10k: MNIST's
 ENOUGH = 3  # images of a class, of which one is drawn even if the fraction of them is less
+
+
+def split_of(name: str) -> str:
+    """The split that a folder or file names: test1, seg_train, valSet; empty if none, or more than one."""
+    words = WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("_set", "set"))
+    splits = {SPLIT_WORDS.get(word, "test") for word, _ in words}
+    return splits.pop() if len(splits) == 1 else ""
 
 
 def draw(rows: pd.DataFrame, fraction: float, seed: int, fold: int = 0) -> pd.Index:

@@ -1,14 +1,15 @@
 """Tables that label images: CSV and its kin, JSON lines, Parquet.
 
-Each row is an image: the name of its file, its bytes, or its pixels. Columns are named by params, or guessed where
-their names are plain.
+Each row is an image: the name of its file, its bytes, or its pixels. A column is named by params, or the only one of
+a name in the lists below.
 """
 
 import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,15 +24,18 @@ import pyarrow as pa
 import pyarrow.parquet
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-# In this order; letters and digits of a column's name are compared.
-IMAGE_COLUMNS = ("image", "filename", "file", "path", "imagepath", "filepath", "img", "imageid", "imagename", "id")
-LABEL_COLUMNS = (
-    *("classname", "labelname", "label", "labels", "class", "category", "target", "species", "breed", "name", "y"),
-)
-SPLIT_COLUMNS = ("split", "subset", "partition", "set", "fold")
-PIXEL = re.compile(r"(pixel|px|p)?[_ ]?\d+(x\d+)?", re.IGNORECASE)
+# Of a column's name, letters and digits are compared.
+COLUMNS = {
+    "label": ("label", "labels", "labelname", "class", "classname", "category", "target", "species", "breed"),
+    "split": ("split", "subset", "partition", "set"),
+    "group": (),
+    "image": ("image", "imageid", "imagename", "imagepath", "file", "filename", "filepath", "path", "id", "pixels"),
+}
+PIXEL = re.compile(r"(?:pixel|px|p|v)?[_ ]?(\d+)(?:x(\d+))?", re.IGNORECASE)
+NUMBERS = re.compile(r"\s*\d+(\s+\d+){15,}\s*")
 MIN_PIXEL_COLUMNS = 16
 DELIMITERS = ",;\t|"
+WHOLE = "pixels must be whole numbers from 0 to 255"
 
 
 @dataclass
@@ -39,16 +43,15 @@ class Table:
     """The rows of a table.
 
     Attributes:
-        rows: ``image`` (as written, or a number), ``class_name``, ``split``, ``group`` and ``line``, the row as an
-            editor shows it.
-        contents: of each row, the bytes of an image file or its pixels; None if the rows name files.
-        notes: which columns were taken for what.
+        rows: ``image`` (as written, or a unique name), ``class_name``, ``split``, ``group``, and ``line`` in an editor.
+        contents: of each row, the bytes of an image file or its pixels; empty if the rows name files.
+        note: which columns were taken for what.
         problems: rows that cannot be used, a line each.
     """
 
     rows: pd.DataFrame
-    contents: list[bytes | np.ndarray] | None
-    notes: list[str]
+    contents: list[bytes | np.ndarray]
+    note: str
     problems: list[str]
 
 
@@ -57,226 +60,191 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def read(where: str, name: str, content: bytes, options: Annotate, files: Sequence[str]) -> Table:
-    """Read a table.
-
-    Args:
-        where: named in messages.
-        name: of the file.
-        content: its bytes.
-        options: which columns to take.
-        files: that rows may name; they help to guess the column.
+def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
+    """Read a table from the bytes of a file of that name; ``where`` begins each message.
 
     Raises:
-        StageError: it is not a table, or has no column of images or of labels.
+        StageError: it is not a table, or a column is missing or holds something else.
     """
-    frame = _load(where, name, content)
-    if frame.empty:
-        raise StageError(f"{where}: has no rows")
-    columns = _choose(where, frame, options, files)
-    pixels = _pixel_columns(frame)
-    label = columns["label"]
-    rows = pd.DataFrame({"class_name": _text(frame[label]).str.strip()})
-    rows["split"] = _splits(where, frame[columns["split"]]) if columns.get("split") else ""
-    rows["group"] = _text(frame[columns["group"]]) if columns.get("group") else ""
-    rows["line"] = frame.index + (2 if name.lower().endswith((".csv", ".tsv")) else 1)  # a header is row 1
-    contents: list[bytes | np.ndarray] | None = None
-    stem = PurePosixPath(name).stem
-    if pixels:
-        contents = _from_columns(where, frame[pixels])
-        told = f"{len(pixels)} columns of pixels"
-    elif _holds_images(frame, columns["image"]):
-        contents = [
-            _one_image(where, value, line) for value, line in zip(frame[columns["image"]], rows["line"], strict=True)
-        ]
-        told = f"images in the column {columns['image']!r}"
-    else:
-        rows["image"] = _text(frame[columns["image"]])
-        told = f"image files in the column {columns['image']!r}"
-    if contents is not None:
-        rows["image"] = [f"{stem}/{number:06d}" for number in rows["line"]]
-    problems = []
-    for column in ("class_name", "image"):
-        for line in rows["line"][rows[column].str.strip() == ""]:
-            problems.append(f"{where}, row {line}: {'label' if column == 'class_name' else 'image'} is empty")
-    keep = (rows["class_name"].str.strip() != "") & (rows["image"].str.strip() != "")
-    if contents is not None:
-        contents = [each for each, kept in zip(contents, keep, strict=True) if kept]
-    notes = [f"a table: {told}, labels in {label!r}"]
-    notes += [f"{part}s in the column {columns[part]!r}" for part in ("split", "group") if columns.get(part)]
-    return Table(rows[keep].reset_index(drop=True), contents, notes, problems)
+    try:
+        frame = _load(name, content)
+        chosen, pixels = _choose(frame, options)
+        cells: dict[str, Any] = {part: frame[chosen[part]] for part in chosen}
+        splits = _splits(cells["split"]) if "split" in chosen else [""] * len(frame)
+        if pixels:
+            cells["image"] = _square(frame[pixels].to_numpy())
+    except (ValueError, OverflowError, OSError, csv.Error, pa.ArrowException, pd.errors.ParserWarning) as error:
+        begin = f"{where}: " + "not a table as UTF-8 text or Parquet: " * (type(error) is not ValueError)
+        raise StageError(begin + str(error).strip().partition("\n")[0]) from None
+    first = 2 if name.lower().endswith((".csv", ".tsv")) else 1  # a header is row 1
+    rows, contents, problems = [], [], []
+    columns = (cells.get(part, [None] * len(frame)) for part in ("label", "group", "image"))
+    for line, split, label, group, image in zip(frame.index + first, splits, *columns, strict=True):
+        try:
+            class_name, picture = _text(label, "label"), _content(image)
+            written = _text(image, "image") if picture is None else f"{PurePosixPath(name).stem}/{line:06d}"
+            if not class_name or not written:
+                raise ValueError(f"{'image' if class_name else 'label'} is empty")
+            rows.append((written, class_name, split, _text(group, "group"), line))
+            contents += [] if picture is None else [picture]
+        except ValueError as error:
+            problems.append(f"{where}, row {line}: {error}")
+    if contents and len(contents) < len(rows):
+        raise StageError(f"{where}: {chosen['image']!r} holds both images and names of files")
+    kind = "pixels" if pixels else "images" if contents else "file names"
+    unused = [column for column in frame.columns if column not in {*chosen.values(), *pixels}]
+    note = ", ".join(f"{part}: {column}" for part, column in chosen.items()) + "; not used: " * bool(unused)
+    found = pd.DataFrame(rows, columns=["image", "class_name", "split", "group", "line"])
+    return Table(found, contents, f"a table of {kind} ({note}{shorten(unused)})", problems)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def _load(where: str, name: str, content: bytes) -> pd.DataFrame:
+def _load(name: str, content: bytes) -> pd.DataFrame:
     suffix = PurePosixPath(name).suffix.lower()
-    try:
-        if suffix == ".parquet":
-            return _load_parquet(content)
-        text = content.decode("utf-8-sig")
-        if suffix in (".jsonl", ".ndjson"):
-            lines = {number: line for number, line in enumerate(text.split("\n")) if line.strip()}
-            return pd.DataFrame([_json_row(where, number + 1, line) for number, line in lines.items()], index=[*lines])
-        return _load_csv(text, "\t" if suffix == ".tsv" else None)
-    except UnicodeDecodeError as error:
-        raise StageError(f"{where}: not UTF-8 text: {error}; save it as UTF-8") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise StageError(f"{where}: not a table: {str(error).strip()}") from None
+    if suffix == ".parquet":
+        return _load_parquet(content)
+    text = content.decode("utf-8-sig")
+    if suffix in (".csv", ".tsv"):
+        return _load_csv(text, "\t" if suffix == ".tsv" else DELIMITERS)
+    rows: dict[int, Any] = {}
+    for number, line in enumerate(text.split("\n")):
+        try:
+            rows |= {number: json.loads(line)} if line.strip() else {}
+        except ValueError as error:
+            raise ValueError(f"row {number + 1}: not JSON: {error}") from None
+        if not isinstance(rows.get(number, {}), dict):
+            raise ValueError(f'row {number + 1}: must be an object such as {{"image": "1.png", "label": "cat"}}')
+    return pd.DataFrame([*rows.values()], index=[*rows])
 
 
-def _load_csv(text: str, delimiter: str | None) -> pd.DataFrame:
-    header = text.partition("\n")[0]
-    if delimiter is None:
-        delimiter = max(DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
-    names = next(csv.reader([header.rstrip("\r")], delimiter=delimiter), [])
-    pixels = [column for column in names if PIXEL.fullmatch(column)]
-    dtype: Any = str
-    if len(pixels) >= MIN_PIXEL_COLUMNS:
-        dtype = {column: np.uint8 if column in pixels else str for column in names}
-    try:
-        frame = pd.read_csv(
-            io.StringIO(text), sep=delimiter, dtype=dtype, keep_default_na=False, index_col=False,
-            skip_blank_lines=len(pixels) >= MIN_PIXEL_COLUMNS,
-        )  # fmt: skip
-        blank = (frame.isna() | (frame == "")).all(axis=1)  # they stay in the count of the rows
-        return frame[~blank] if dtype is str else frame
-    except (ValueError, OverflowError) as error:
-        raise pd.errors.ParserError(f"a pixel is not a whole number from 0 to 255 ({error})") from None
-
-
-def _json_row(where: str, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise StageError(f"{where}, row {number}: not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise StageError(f'{where}, row {number}: must be an object such as {{"image": "1.png", "label": "cat"}}')
-    return row
+def _load_csv(text: str, delimiters: str) -> pd.DataFrame:
+    header = text.partition("\n")[0].rstrip("\r")
+    names, delimiter = max(
+        ((next(csv.reader([header], delimiter=each), []), each) for each in delimiters), key=lambda pair: len(pair[0])
+    )
+    if twice := [column for column in names if names.count(column) > 1]:
+        raise ValueError(f"{twice[0]!r} names several columns; its first row must name the columns")
+    pixels = {column for column in names if PIXEL.fullmatch(column)}
+    is_wide = len(pixels) >= MIN_PIXEL_COLUMNS
+    dtype: Any = {column: np.uint8 if is_wide and column in pixels else str for column in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # cells without a column
+        try:
+            frame = pd.read_csv(
+                io.StringIO(text), sep=delimiter, dtype=dtype, keep_default_na=False, index_col=False,
+                skip_blank_lines=is_wide,
+            )  # fmt: skip
+        except (ValueError, OverflowError) as error:
+            if not is_wide or isinstance(error, pd.errors.ParserError):
+                raise
+            raise ValueError(f"{WHOLE} ({error})") from None
+    # Empty rows stay in the count of the rows.
+    return frame if is_wide else frame[~(frame.isna() | (frame == "")).all(axis=1)]
 
 
 def _load_parquet(content: bytes) -> pd.DataFrame:
-
+    table = pyarrow.parquet.read_table(io.BytesIO(content))
+    columns = table.to_pydict()
+    # Hugging Face keeps the names of classes in the schema: a label is then their number, -1 if there is none.
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as error:
-        raise pd.errors.ParserError(str(error).partition("\n")[0]) from None
-    frame = pd.DataFrame(table.to_pydict())
-    # Hugging Face keeps the names of classes in the schema: a label is then their number.
-    features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    for column, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature:
-            names = feature["names"]
-            frame[column] = ["" if value is None or value < 0 else names[value] for value in frame[column]]
-    return frame
+        features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})["features"]
+        named = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
+    except KeyError:
+        named = {}
+    except (ValueError, AttributeError):
+        raise ValueError("the Hugging Face metadata are not JSON of a schema") from None
+    for column in named.keys() & columns.keys():
+        names, labels = named[column], columns[column]
+        if outside := [label for label in labels if label is not None and not -1 <= label < len(names)]:
+            raise ValueError(f"the label {outside[0]} is none of the {len(names)} class names of the schema")
+        columns[column] = [None if label in (None, -1) else names[label] for label in labels]
+    return pd.DataFrame(columns)
 
 
 # --- columns --------------------------------------------------------------------------------------------------------
 
 
-def _choose(where: str, frame: pd.DataFrame, options: Annotate, files: Sequence[str]) -> dict[str, str]:
-    """The columns by what they are: named by params, or guessed."""
-    chosen: dict[str, str] = {}
-    known = ", ".join(map(str, frame.columns[:20])) + (", ..." if len(frame.columns) > 20 else "")
-    for part in ("image", "label", "split", "group"):
-        name = getattr(options, f"{part}_column")
-        if name in ("auto", "none"):
+def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], list[str]]:
+    """The columns by what they are, and those of pixels in order."""
+    if frame.empty:
+        raise ValueError("has no rows")
+    known = ", ".join(map(str, frame.columns[:20])) + ", ..." * (len(frame.columns) > 20)
+    named = {part: getattr(options, f"{part}_column") for part in COLUMNS}
+    for part, name in named.items():
+        if name not in ("auto", "none", *frame.columns):
+            raise ValueError(f"has no column {name!r}, which annotate.{part}_column names; it has {known}")
+    chosen = {part: name for part, name in named.items() if name in frame.columns}
+    pixels: list[str] = []
+    for part, keys in COLUMNS.items():
+        if named[part] != "auto" or (part == "image" and (pixels := _pixel_columns(frame, chosen))):
             continue
-        if name not in frame.columns:
-            raise StageError(f"{where}: has no column {name!r}, which annotate.{part}_column names; it has {known}")
-        chosen[part] = name
-    pixels = set(_pixel_columns(frame))
-    free = [column for column in frame.columns if column not in {*chosen.values(), *pixels}]
-    by_key = {re.sub(r"[^a-z0-9]", "", str(column).lower()): column for column in reversed(free)}
-
-    def guess(part: str, keys: Sequence[str]) -> None:
-        found = next((by_key[key] for key in keys if key in by_key), None)
-        if part not in chosen and found is not None and found not in chosen.values():
-            chosen[part] = found
-
-    if not pixels:
-        guess("image", IMAGE_COLUMNS)
-        if "image" not in chosen:
-            names = {key for file in files for key in (file, PurePosixPath(file).name, PurePosixPath(file).stem)}
-            for column in free:
-                if column not in chosen.values() and frame[column].astype(str).head(100).isin(names).mean() > 0.5:
-                    chosen["image"] = column
-                    break
-    guess("label", LABEL_COLUMNS)
-    if options.split_column == "auto":
-        guess("split", SPLIT_COLUMNS)
-        if "split" in chosen and not _are_splits(frame[chosen["split"]]):
-            del chosen["split"]
-    rest = [column for column in free if column not in chosen.values()]
-    if "label" not in chosen and len(rest) == 1:
-        chosen["label"] = rest[0]
-    for part in ("image", "label"):
-        if part not in chosen and not (part == "image" and pixels):
-            raise StageError(f"{where}: which column has the {part}s? Name it: annotate.{part}_column; it has {known}")
-    return chosen
+        found = [each for each in frame.columns if re.sub(r"[^a-z0-9]", "", str(each).lower()) in keys]
+        if len(found) == 1:
+            chosen[part] = found[0]
+        elif found or part in ("image", "label"):
+            advice = f"name the column of the {part}s: annotate.{part}_column"
+            raise ValueError(f"{advice}; it has {known}; its first row must name them, or name another annotate.table")
+    return chosen, pixels
 
 
-def _pixel_columns(frame: pd.DataFrame) -> list[str]:
-    found = [column for column in frame.columns if PIXEL.fullmatch(str(column))]
-    return found if len(found) >= MIN_PIXEL_COLUMNS else []
+def _pixel_columns(frame: pd.DataFrame, chosen: dict[str, str]) -> list[str]:
+    """By the numbers in their names; those of 1x1, 1x2, ... are row and column."""
+    found = {name: PIXEL.fullmatch(str(name)) for name in frame.columns if name not in chosen.values()}
+    numbers = {name: (int(match[1]), int(match[2] or 0)) for name, match in found.items() if match}
+    return sorted(numbers, key=lambda name: numbers[name]) if len(numbers) >= MIN_PIXEL_COLUMNS else []
 
 
-def _text(values: pd.Series) -> pd.Series:
-    return values.map(lambda value: "" if value is None or value != value else str(value)).astype(str)
+def _splits(values: pd.Series) -> list[str]:
+    text = ["" if value is None or value != value else str(value).strip().lower() for value in values]
+    if strange := [value for value in dict.fromkeys(text) if value not in (*SPLIT_WORDS, "")]:
+        advice = "the splits are train, val and test; annotate.split_column: none draws them"
+        raise ValueError(f"{shorten(map(repr, strange))} is no split; {advice}")
+    return [SPLIT_WORDS.get(value, "") for value in text]
 
 
-def _are_splits(values: pd.Series) -> bool:
-    return set(_text(values).str.lower()) <= {*SPLIT_WORDS, ""}
+def _text(value: Any, part: str) -> str:
+    """A cell without blanks around it; integers beside a missing value are floats in pandas."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, list | dict | bytes):
+        kind = type(value).__name__
+        raise ValueError(f"the {part} is {'a ' * (kind != 'bytes')}{kind}; text or a number is needed")
+    text = f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value).strip()
+    if not text.isprintable():
+        raise ValueError(f"the {part} {text!r} has a character that cannot be shown")
+    return text
 
 
-def _splits(where: str, values: pd.Series) -> pd.Series:
-    text = _text(values).str.strip().str.lower()
-    strange = [value for value in text.unique() if value not in (*SPLIT_WORDS, "")]
-    if strange:
-        raise StageError(f"{where}: {shorten(map(repr, strange))} is no split; the splits are train, val and test")
-    return text.map(lambda value: SPLIT_WORDS.get(value, ""))
-
-
-# --- images in a table ----------------------------------------------------------------------------------------------
-
-
-def _holds_images(frame: pd.DataFrame, column: str) -> bool:
-    return bool(column) and len(frame) > 0 and isinstance(frame[column].iloc[0], bytes | dict | list)
-
-
-def _one_image(where: str, value: Any, line: int) -> bytes | np.ndarray:
+def _content(value: Any) -> bytes | np.ndarray | None:
+    """The image in a cell; None if the cell names a file."""
+    if isinstance(value, str) and NUMBERS.fullmatch(value):
+        value = [int(number) for number in value.split()]
     if isinstance(value, dict):
-        value = value.get("bytes")
-    if isinstance(value, bytes):
-        return value
+        value = value.get("bytes") or []
     if isinstance(value, list):
-        try:
-            array = np.asarray(value)
-            if array.ndim == 1:
-                return np.asarray(_square(where, array[None])[0])
-            if array.ndim in (2, 3) and array.min() >= 0 and array.max() <= 255:
-                return array.astype(np.uint8)
-        except ValueError:
-            pass
-    raise StageError(f"{where}, row {line}: holds neither the bytes of an image nor its pixels from 0 to 255")
+        array = np.array([])
+        with suppress(ValueError):  # rows of different lengths
+            array = np.array(value)
+        if not array.size or array.dtype.kind not in "iuf" or array.ndim > 3 or array.shape[2:] not in ((), (1,), (3,)):
+            raise ValueError("holds neither the bytes of an image nor its pixels: rows, rows of RGB, or all in a list")
+        return _square(array[None])[0] if array.ndim == 1 else _bytes(array)
+    return value if isinstance(value, bytes | np.ndarray) else None
 
 
-def _from_columns(where: str, frame: pd.DataFrame) -> list[bytes | np.ndarray]:
-    try:
-        values = frame.to_numpy(np.int64)
-    except ValueError as error:
-        raise StageError(f"{where}: a pixel is not a whole number from 0 to 255 ({error})") from None
-    return [*_square(where, values)]
+def _bytes(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
+        raise ValueError(WHOLE)
+    return values.astype(np.uint8).squeeze(-1) if values.shape[2:] == (1,) else values.astype(np.uint8)
 
 
-def _square(where: str, values: np.ndarray) -> np.ndarray:
-    """Rows of pixels as square images, ``(N, H, W) uint8``, or ``(N, H, W, 3)`` if only that makes a square."""
-    if values.min() < 0 or values.max() > 255:
-        raise StageError(f"{where}: pixels must be from 0 to 255; there is {values.min()} and {values.max()}")
-    for shape in ((1,), (3,)):
-        side = round((values.shape[1] / shape[0]) ** 0.5)
-        if side * side * shape[0] == values.shape[1]:
-            tail = () if shape == (1,) else shape
-            return values.astype(np.uint8).reshape(len(values), side, side, *tail)
-    raise StageError(f"{where}: {values.shape[1]} pixels make no square image, neither gray nor RGB")
+def _square(values: np.ndarray) -> np.ndarray:
+    """Rows of pixels as square images, ``(N, H, W) uint8``, or ``(N, H, W, 3)``, interleaved, if only that fits."""
+    if values.dtype == object:
+        values = np.array(values.tolist())
+    for channels in (1, 3):
+        side = round((values.shape[1] / channels) ** 0.5)
+        if side * side * channels == values.shape[1]:
+            return _bytes(values.reshape(len(values), side, side, *[3] * (channels == 3)))
+    raise ValueError(f"{values.shape[1]} pixels make no square image, neither gray nor RGB")

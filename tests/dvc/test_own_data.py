@@ -142,7 +142,7 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     assert {path.relative_to(folder).as_posix() for path in files.iter_files(folder)} == listed
     (problem,) = tree.problems
     assert problem.endswith("odd/linked: a link to a folder, which DVC does not follow; copy the folder")
-    assert {".hidden", "old~", "build/Thumbs.db", "build/deep/1.png~"} < set(tree.ignored)
+    assert {".hidden/", "old~/", "build/Thumbs.db", "build/deep/1.png~"} < set(tree.ignored)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     [
         (["cat/1.png", "dog/1.png"], "no test image: of 2 images in 2 classes none could be drawn"),
         (["train/cat/1.png", "test/dog/1.png"], "no training image of the class dog"),
-        (["1.png"], "no usable image"),
+        (["1.png"], "has no labeled image"),
     ],
 )
 def test_bad_files_are_listed_before_the_reason_to_stop(tiny: Tiny, good: list[str], says: str) -> None:
     folder = tiny.root / "data/own/pets"
-    for name in (*good, "train/cat/2.png", "3.png", "train/cat/4.xyz"):
+    for name in (*good, *(str(Path(good[0]).with_name(bad)) for bad in ("2.png", "4.xyz"))):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(own.encode(own.picture((1, 2, 3), 4), "PNG") if name in good else b"no image")
     command = "python -m tools.check_images data/own/pets 2>&1"
@@ -192,6 +192,17 @@ def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None
     done = colors.stage("annotate")
     assert "left out: 2 files or rows, the first is " in done.stderr
     assert json.loads(colors.read("metrics/annotate.json"))["findings"]["left_out"] == 2
+
+
+def test_class_of_damaged_images_is_refused_by_annotate(fresh: Project) -> None:
+    for name in ("cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "dog/2.jpg", "dog/3.jpg"):
+        path = fresh.root / "data/own/pets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = own.encode(own.picture((1, 2, 3), int(path.stem)), "JPEG")
+        path.write_bytes(content[: -60 if name.startswith("dog") else None])
+    fresh.set_all({"dataset": "pets", "annotate.bad_files": "skip"})
+    (fresh.root / "data/raw").mkdir(exist_ok=True)
+    assert "no training image of the class dog" in fresh.stage("annotate", status=1).stderr
 
 
 def test_missing_images_say_where_to_put_them(colors: Project) -> None:

@@ -53,6 +53,7 @@ def changed(key: str, value: Any) -> Any:
         "train.precision": "bf16",
         "train.class_balance": "equal",
         **dict.fromkeys((f"annotate.{part}_column" for part in ("image", "label", "split", "group")), "other"),
+        "annotate.table": "other.csv",
         "annotate.channels": 3,
         "annotate.size": [32, 32],
         "annotate.fit": "crop",

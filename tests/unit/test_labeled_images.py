@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classifier import ROOT
+from classifier.config import params_file
 from classifier.config.schema import Annotate
 from classifier.errors import StageError
 from classifier.prepare import labeled_images
@@ -25,8 +28,8 @@ from PIL import Image
 CLASSES = ("cat", "Straße 1", "12 犬")
 EACH = 6  # images of a class
 OPTIONS: dict[str, Any] = {
-    "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "image_column": "auto",
-    "label_column": "auto",
+    "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto",
+    "image_column": "auto", "label_column": "auto",
     "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
     "background": "black", "bad_files": "stop",
 }  # fmt: skip
@@ -34,6 +37,18 @@ OPTIONS: dict[str, Any] = {
 
 def options(**changes: Any) -> Annotate:
     return Annotate(**{**OPTIONS, **changes})
+
+
+def refusal(path: Path, **changes: Any) -> str:
+    """All that is said about a set that cannot be used as it is, each in one line."""
+    problems: list[str] = []
+    try:
+        labeled_images.load(path, options(**changes), problems)
+    except StageError as error:
+        problems.append(str(error))
+    assert problems
+    assert not any("\n" in line or "(unexpected)" in line or len(line) > 400 for line in problems)
+    return "\n".join(problems)
 
 
 def pixels_of(label: int, number: int) -> np.ndarray:
@@ -129,7 +144,7 @@ def imagefolder() -> dict[str, bytes]:
     return files
 
 
-NUMBER_NAMES = [f"{place:03d}" for place, _ in enumerate(samples())]
+INFO = b'{"name": "Pets", "license": "MIT"}'
 FORMS: dict[str, Callable[[Path], Path]] = {
     "folders of classes in splits": lambda to: write(to / "pets", by_class("{split}/{name}/{number}.PNG")),
     "folders of splits in classes": lambda to: write(to / "pets", by_class("{name}/{split}/{number}.png")),
@@ -170,6 +185,133 @@ def test_every_form_gives_the_same_images(form: str, tmp_path: Path) -> None:
         found[pixels.tobytes()] = row["class_name"], row["split"]
     assert found == expected
     assert own.rows["image"].is_unique
+
+
+LAYOUTS = {
+    "training_set": ("training_set/{c}/{n}.png", "test_set/{c}/{n}.png"),
+    "train2017": ("train2017/{c}/{n}.png", "test2017/{c}/{n}.png"),
+    "Intel's": ("seg_train/seg_train/{c}/{n}.png", "seg_test/seg_test/{c}/{n}.png"),
+    "1_train": ("1_train/{c}/{n}.png", "2_test/{c}/{n}.png"),
+    "doubled": ("x/x/{c}/{n}.png", "x/x/{c}/t{n}.png"),
+    "images and a README": ("images/{c}/{n}.png", "images/{c}/t{n}.png"),
+    "split below the class": ("{c}/train/{n}.png", "{c}/test/{n}.png"),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_layout_is_recognized(case: str, tmp_path: Path) -> None:
+    patterns = LAYOUTS[case]
+    files = {patterns[n > 3].format(c=c, n=n): png(c == "dog", n) for c in ("cat", "dog") for n in range(6)}
+    own = labeled_images.load(write(tmp_path / "s", {**files, "README.md": b"", "dataset_info.json": INFO}), options())
+    assert own.problems == []
+    assert own.class_names == ["cat", "dog"]
+    assert own.collection.info["name"] == "Pets"
+    if "test" in patterns[1]:
+        tests = own.rows[own.rows["split"] == "test"]["source"]
+        assert sorted(tests) == sorted(name for name in files if "test" in name)
+
+
+PETS = {f"{split}{c}/{n}.png": png(c == "dog", n) for split in ("",) for c in ("cat", "dog") for n in range(6)}
+IN_SPLITS = {f"{'test' if n > 3 else 'train'}/{name}": content for n, (name, content) in enumerate(PETS.items())}
+IN_SPLITS |= {f"train/{name}": content for name, content in PETS.items()}
+REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
+    "split beside classes": ({**PETS, "test1/1.png": png(3, 1)}, "splits (test1) beside others (cat, dog)"),
+    "no split beside splits": (
+        {**IN_SPLITS, "seg_pred/1.png": png(3, 1)},
+        "splits (test, train) beside others (seg_pred)",
+    ),
+    "split without classes": ({**IN_SPLITS, "val/1.png": png(3, 1)}, "'val/1.png': in no folder of a class"),
+    "loose beside splits": ({**IN_SPLITS, "1.png": png(3, 1)}, "'1.png': in no folder of a class"),
+    "copy of the set": (
+        {**PETS, **{f"pets/{name}": png(4, 4) for name in PETS}},
+        "the folder 'cat' is named like a class or split beside it",
+    ),
+    "split below one class": (
+        {**PETS, "cat/test/1.png": png(3, 1)},
+        "splits (cat/test) beside others (cat/0.png, cat/1.png",
+    ),
+    "no image in a class": ({**PETS, "cow/notes.txt": b""}, "'cow': a folder of a class without images"),
+    "names as classes": (
+        {"train/cat.1.png": png(0, 0), "train/dog.1.png": png(1, 0)},
+        "put the images into a folder for",
+    ),
+    "nested archive": ({"data.zip": b"PK"}, "'data.zip': an archive in it; unpack it"),
+    "blank at an end": ({**PETS, "cat /1.png": png(3, 1)}, "'cat /1.png': a name begins or ends with a blank"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_layout_is_refused(case: str, tmp_path: Path) -> None:
+    files, says = REFUSED[case]
+    assert says in refusal(write(tmp_path / "s", files))
+    assert says in refusal(as_zip(tmp_path / "s.zip", files))
+
+
+def test_empty_hidden_and_dangling_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "s", {**PETS, ".cow/1.png": png(2, 0), **{f"cat/.{n}": b"" for n in range(9)}})
+    (path / "ant").mkdir()
+    assert "'ant': a folder of a class without images" in refusal(path)
+    shutil.make_archive(str(tmp_path / "empty"), "tar", path)
+    assert "'ant': a folder of a class without images" in refusal(tmp_path / "empty.tar")
+    (path / "ant").rmdir()
+    assert ".cow/, cat/.0" in labeled_images.load(path, options()).notes[1]
+    (path / "cat/x.png").symlink_to("nowhere")
+    assert "cat/x.png: a link to a missing file, which stops `dvc add`; remove it" in refusal(path)
+
+
+def test_members_of_archives_that_cannot_be_used_are_the_reason(tmp_path: Path) -> None:
+    path = as_zip(tmp_path / "s.zip", {"cat\\1.png": png(0, 0)})
+    path.write_bytes(path.read_bytes().replace(b"cat/", b"cat\\"))
+    assert "has a backslash" in refusal(path)
+    assert "no labels" not in refusal(path)
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        first = write(tmp_path, {"1.png": png(0, 0)}) / "1.png"
+        archive.add(first, "cat/1.png")
+        second = tarfile.TarInfo("dog/1.png")
+        second.type, second.linkname = tarfile.LNKTYPE, "cat/1.png"
+        archive.addfile(second)
+    assert "pack it with tar --hard-dereference" in refusal(tmp_path / "s.tar")
+
+
+def test_groups_and_copies_stay_in_one_split(tmp_path: Path) -> None:
+    rows = "".join(f"{a}-{b}-{c}.png,{CLASSES[a]},p{b}{c}\n" for a, b, _ in samples() for c in range(3))
+    files = {f"{a}-{b}-{c}.png": png(a, b) for a, b, _ in samples() for c in range(3)}
+    path = write(tmp_path / "pets", {"all.csv": f"image,label,patient\n{rows}".encode(), **files})
+    own = labeled_images.load(path, options(group_column="patient"))
+    assert (own.rows.groupby("content")["split"].nunique() == 1).all()
+    assert (own.rows.groupby("group")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("1.pgm", b"P5\n20 20\n65535\n" + bytes([0, 200] * 400), 0),
+        ("1.tif", np.full((20, 20), 70000, np.int32), "32 bits a pixel"),
+        ("1.tif", np.full((20, 20), np.nan, np.float32), "32 bits a pixel"),
+    ],
+)
+def test_depth_is_that_of_the_file(name: str, content: Any, says: Any, tmp_path: Path) -> None:
+    if isinstance(content, np.ndarray):
+        out = io.BytesIO()
+        Image.fromarray(content).save(out, "TIFF")
+        content = out.getvalue()
+    path = write(tmp_path / "s", {**PETS, f"cat/{name}": content})
+    own = labeled_images.load(path, options(channels=1, size=[20, 20]))
+    results = dict(zip(own.rows["source"], (result for _, result in own.decode()), strict=True))
+    result = results[f"cat/{name}"]
+    if isinstance(says, str):
+        assert says in str(result)
+    else:
+        assert isinstance(result, np.ndarray)
+        assert result.max() == says  # 200 of 65,535
+
+
+@pytest.mark.parametrize(("name", "line"), [("007", 'dataset: "007"'), ("my pets", "dataset: my pets")])
+def test_lines_for_params_can_be_pasted(name: str, line: str, tmp_path: Path) -> None:
+    own = labeled_images.load(write(tmp_path / name, PETS), options())
+    said = check_images.lines_for_params(tmp_path / name, own, 0, params_file.read(Path(ROOT, "params.yaml"))[0].train)
+    assert f"  {line}\n" in said
+    assert "link" not in said
 
 
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
@@ -223,11 +365,11 @@ def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
-    "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': not an image, or damaged at its beginning"),
-    "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': not an image, or damaged at its beginning"),
+    "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': cannot identify image file"),
+    "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': cannot identify image file"),
     "other file": ({"cat/bad.xyz": b"hello"}, "'cat/bad.xyz': not the name of an image file"),
-    "no class": ({"bad.png": png(0, 0)}, "'bad.png': is in no folder of a class"),
-    "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name leaves the folder or has a character"),
+    "no class": ({"bad.png": png(0, 0)}, "'bad.png': in no folder of a class"),
+    "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name has a character that cannot"),
 }
 
 
@@ -295,7 +437,7 @@ def test_archive_that_leaves_its_folder_or_is_encrypted(tmp_path: Path) -> None:
     assert ["leaves the folder" in problem or "encrypted" in problem for problem in problems] == [True] * 3
     tar = as_tar(tmp_path / "pets.tar.gz", files)
     tar.write_bytes(tar.read_bytes()[:-200])
-    with pytest.raises(StageError, match=r"pets\.tar\.gz: not a readable archive"):
+    with pytest.raises(StageError, match=r"pets\.tar\.gz.*: not a readable archive"):
         labeled_images.load(tar, options())
 
 
@@ -307,14 +449,14 @@ def test_rows_and_images_that_do_not_fit_are_named_with_their_rows(tmp_path: Pat
     assert "rows 2, 21 are all of the image '0-0.png'" in problems
     assert "row 22: image 'missing.png': there is no such file" in problems
     assert "row 23: label is empty" in problems
-    assert "'extra.png': no row of the table names this image" in problems
+    assert "no row of a table names extra.png" in problems
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"image_column": "picture"}, "has no column 'picture', which annotate.image_column names; it has image, x"),
-        ({}, "which column has the labels? Name it: annotate.label_column; it has image, x, z"),
+        ({}, "name the column of the labels: annotate.label_column; it has image, x, z"),
         ({"label_column": "x", "split_column": "z"}, "'7' is no split; the splits are train, val and test"),
     ],
 )
@@ -328,7 +470,7 @@ def test_columns_that_are_not_plain_are_asked_for(change: dict[str, Any], says: 
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({}, "has no labels: put the images into a folder for each class"),
+        ({}, "has no labeled image: put the images into a folder for each class"),
         ({"all.csv": b"image,label\n1.png,cat\n", "1.png": png(0, 0)}, "has one class only, 'cat'"),
         (
             {"cat/1.png": png(0, 0), "dog/1.png": png(1, 0)},
