@@ -42,6 +42,7 @@ PARAMS = {
     "train.precision": "fp32", "train.augment.hflip": False, "train.augment.translate_pixels": 0,
     "optimizers.sgd.lr": 0.001, "optimizers.sgd.momentum": 0.0, "optimizers.sgd.nesterov": False,
     "optimizers.sgd.weight_decay": 0.0, "annotate.validation_fraction": 0.0, "runtime.threads": 2,
+    "compute.portable": False, "train.pruning.skip": 0.0,
 }  # fmt: skip
 EPOCHS = (5, 10)
 
