@@ -113,7 +113,7 @@ def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
     first, second = (pd.factorize(each)[0] for each in (groups, contents))
     size = max(first.max(), second.max()) + 1
     edges = coo_array((np.ones(len(groups)), (first, second + size)), shape=(2 * size, 2 * size))
-    return pd.Series(connected_components(edges, directed=False)[1][first], groups.index).astype(str)
+    return contents.groupby(connected_components(edges, directed=False)[1][first]).transform("first")
 
 
 @dataclass(frozen=True)
