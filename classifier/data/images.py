@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 MODES = {"L": 1, "RGB": 3}  # Pillow's mode: number of channels
-MAX_PIXELS = 1 << 28  # twice the largest photographs of phones; a file that unpacks to more may be a bomb
+MAX_PIXELS = 1 << 28  # phones make 200 million; a file that unpacks to more may be a decompression bomb
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above it, and on the terminal; ``open_image`` refuses
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: a tracked file must not depend on the clock
 

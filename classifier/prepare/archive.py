@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path, PurePath
-from typing import IO
+from typing import Any
 
 from classifier import ROOT
 from classifier.errors import StageError
@@ -24,6 +24,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_RATIO = 200  # unpacked to packed bytes; photographs have about 1, drawings 20; more is a bomb
 SMALL_BYTES = 1 << 26  # that may be unpacked whatever the ratio
 UNUSABLE = {
+    r"[\ud800-\udfff]": "the name is not UTF-8",
     r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)": "the name leaves the folder",
     r"\\": "the name has a backslash",
     r"[\x00-\x1f\x7f]": "the name has a character that cannot be used",
@@ -33,7 +34,7 @@ UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSErro
 FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 
 # Name and size of a member, why it cannot be used (or nothing), and a function that opens it.
-Member = tuple[str, int, str, Callable[[], IO[bytes]]]
+Member = tuple[str, int, str, Callable[[], Any]]
 
 
 def is_archive(path: PurePath) -> bool:
@@ -43,10 +44,6 @@ def is_archive(path: PurePath) -> bool:
 
 def unusable_name(name: str) -> str:
     """Why a file cannot be used under its name; empty if it can."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "the name is not UTF-8; rename the file"
     return next((f"{reason}; rename it" for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")
 
 
@@ -111,10 +108,4 @@ def _members(path: Path, stack: ExitStack) -> Iterator[Member]:
             if member.islnk() or member.issparse():
                 reason = f"pack it with tar {'--hard-dereference' if member.islnk() else 'without --sparse'}"
             name = member.name.removeprefix("./") + "/" * member.isdir()
-            yield name, member.size, reason, partial(_extract, packed, member)
-
-
-def _extract(packed: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = packed.extractfile(member)
-    assert content  # it is a regular file
-    return content
+            yield name, member.size, reason, partial(packed.extractfile, member)

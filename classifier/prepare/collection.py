@@ -231,8 +231,8 @@ def _find_files(
         found.append(candidates[0] if len(candidates) == 1 else "")
         if len(candidates) != 1:
             kind = f"{len(candidates)} files have this name" if candidates else "there is no such file"
-            kind += "; names are relative to the table, or to the only folder of images, in one folder or archive"
-            problems.append(f"{where}, row {number}: image {written!r}: {kind}")
+            kind += "; names are relative to the table, or to the only folder of images beside it"
+            problems.append(f"{where}, row {number}: image {written!r:.99}: {kind}")
     return found
 
 

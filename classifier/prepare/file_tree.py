@@ -39,17 +39,12 @@ class FileTree:
 
     def below_common_folder(self, counts: Callable[[str], bool]) -> "FileTree":
         """The tree below the one folder that holds all files that count, if there is one: archives often have it."""
-        tree = self
-        while len(first := {name.partition("/")[0] for name in tree.names if counts(name)}) == 1:
-            (folder,) = first
-            if not (tree.root / folder).is_dir():
-                break
-            names, folders = (
-                [name.removeprefix(f"{folder}/") for name in each if name.startswith(f"{folder}/")]
-                for each in (tree.names, tree.folders)
-            )
-            tree = replace(tree, root=tree.root / folder, names=names, folders=folders)
-        return tree
+        folder = os.path.commonpath([os.path.dirname(name) for name in self.names if counts(name)] or [""])
+        below = [
+            [name.removeprefix(f"{folder}/") for name in each if name.startswith(f"{folder}/")]
+            for each in (self.names, self.folders)
+        ]
+        return replace(self, root=self.root / folder, names=below[0], folders=below[1]) if folder else self
 
 
 def open_tree(path: Path) -> FileTree:

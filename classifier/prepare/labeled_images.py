@@ -113,7 +113,7 @@ def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
     first, second = (pd.factorize(each)[0] for each in (groups, contents))
     size = max(first.max(), second.max()) + 1
     edges = coo_array((np.ones(len(groups)), (first, second + size)), shape=(2 * size, 2 * size))
-    return pd.Series(connected_components(edges, directed=False)[1][first], groups.index).astype(str)
+    return contents.groupby(connected_components(edges, directed=False)[1][first]).transform("first")
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,10 @@ def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {images.reason(error)}"
 
-    looks = []
     looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
-    for _, result in progress_bar(looked, "looking at images", total=len(found.rows)):
-        if isinstance(result, str):
-            problems.append(result)
-            result = _Look()
-        looks.append(result)
-    return looks
+    looks = [look for _, look in progress_bar(looked, "looking at images", total=len(found.rows))]
+    problems += [look for look in looks if isinstance(look, str)]
+    return [_Look() if isinstance(look, str) else look for look in looks]
 
 
 def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[str]]:
@@ -161,11 +157,9 @@ def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[
         width, height = (max(SMALLEST, min(LARGEST, round(side * factor))) for side in (width, height))
     else:
         height, width = options.size
-    they = (
-        f"{widths[0]}x{heights[0]}"
-        if len(sizes) == 1
-        else (f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high")
-    )
+    they = f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high"
+    if len(sizes) == 1:
+        they = f"{widths[0]}x{heights[0]}"
     note = f"{'grayscale' if channels == 1 else 'RGB'}, {width}x{height} pixels (the images are {they})"
     if {(width, height)} != sizes:
         note += f", fit: {options.fit}"

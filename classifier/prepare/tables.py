@@ -153,13 +153,13 @@ def _load_parquet(content: bytes) -> pd.DataFrame:
         named = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
     except KeyError:
         named = {}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ValueError("the Hugging Face metadata are not JSON of a schema") from None
     for column in named.keys() & columns.keys():
         names, labels = named[column], columns[column]
-        if outside := [label for label in labels if label is not None and not -1 <= label < len(names)]:
-            raise ValueError(f"the label {outside[0]} is none of the {len(names)} class names of the schema")
-        columns[column] = [None if label in (None, -1) else names[label] for label in labels]
+        if outside := [label for label in labels if label is not None and label not in range(-1, len(names))]:
+            raise ValueError(f"the label {outside[0]!r:.99} is none of the {len(names)} class names of the schema")
+        columns[column] = [None if label in (None, -1) else names[int(label)] for label in labels]
     return pd.DataFrame(columns)
 
 

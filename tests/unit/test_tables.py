@@ -131,6 +131,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {"t.parquet": parquet(features("a", "b"), image=EIGHT, label=[0, 1, 2, -2, 0])},
         "the label 2 is none of the 2 class names",
     ),
+    "names of classes": (
+        {"t.parquet": parquet(features("a", "b"), image=EIGHT, label=[*"ababa"])},
+        "the label 'a' is none of the 2 class names",
+    ),
     "no JSON": ({"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])}, "metadata are not JSON"),
     "list of bytes": ({"t.parquet": parquet(image=[[PNG]] * 2, label=[*"ab"])}, "row 1: holds neither"),
     "null image": ({"t.parquet": parquet(image=[None, *EIGHT], label=[*"ababab"])}, "row 1: image is empty"),
