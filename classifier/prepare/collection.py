@@ -23,6 +23,8 @@ from PIL import Image
 IMAGE_SUFFIXES = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 # Files that people leave beside images, and that are no image without a word.
 TEXT_SUFFIXES = {".txt", ".md", ".json", ".yaml", ".yml", ".html", ".pdf", ".dvc", ".cff", ".xml", ".py", ".sh"}
+# Folders of a kind of files: beside each other they are no classes.
+KINDS = {"images", "imgs", "annotations", "labels", "masks", "segmentations", "metadata"}
 INFO = "dataset_info.json"
 COLUMNS = ["image", "class_name", "split", "group"]
 
@@ -123,6 +125,11 @@ def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
                 f"{tree.path}, {'/'.join(parts)!r}: the folder {(copy or class_name)!r} is named like a class or split "
                 "beside it; remove it if it is a copy, or move its files"
             )
+    if kinds := sorted(name for name in classes if len(classes) > 1 and name.lower() in KINDS):
+        raise StageError(
+            f"{tree.path}: {kinds[0]!r} beside {shorten(sorted(classes - {kinds[0]}))} is the name of a kind of files, "
+            "not of a class; keep only the folder of the images, or rename it"
+        )
     problems += _not_images(tree)
     loose: dict[tuple[str, ...], list[str]] = {}
     for parts in sorted(depths.keys() - placed.keys()):
@@ -138,7 +145,11 @@ def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
         layouts = "put the images into a folder for each class, or add a table with their names"
         raise StageError(f"{tree.path}: has no labeled image: {reason}{layouts}")
     note = f"{'folders of splits with ' * in_splits}folders of classes{' with folders of splits' * in_classes}"
-    return Collection(pd.DataFrame(rows, columns=COLUMNS), tree.read, [note])
+    below = [{folders[1] for folders in placed.values() if folders[:-1] and folders[0] == name} for name in classes]
+    notes = [note]
+    if len(below) > 1 and len(below[0]) > 1 and below.count(below[0]) == len(below) and not in_classes:
+        notes.append(f"each class has the folders {shorten(sorted(below[0]))}; if these are the classes, move them up")
+    return Collection(pd.DataFrame(rows, columns=COLUMNS), tree.read, notes)
 
 
 def _all_or_none(tree: FileTree, splits: dict[str, str]) -> bool:
@@ -209,7 +220,8 @@ def _from_tables(tree: FileTree, names: list[str], options: Annotate, problems: 
         problems.append(f"{tree.path}: no row of a table names {shorten(unused)}")
     rows = rows.drop_duplicates("image", keep=False)
     if rows.empty:
-        raise StageError(f"{tree.path}: no row names an image: {problems[0]}")
+        advice = "if that table has no labels, annotate.table names another, or none for folders"
+        raise StageError(f"{tree.path}: no row names an image: {problems[0]}; {advice}")
     reader = contents.__getitem__ if contents else tree.read
     return Collection(rows[COLUMNS].reset_index(drop=True), reader, notes)
 
@@ -231,7 +243,7 @@ def _find_files(
         found.append(candidates[0] if len(candidates) == 1 else "")
         if len(candidates) != 1:
             kind = f"{len(candidates)} files have this name" if candidates else "there is no such file"
-            kind += "; names are relative to the table, or to the only folder of images beside it"
+            kind += "; names are relative to the table, or to the folder of the images: move all images into one"
             problems.append(f"{where}, row {number}: image {written!r:.99}: {kind}")
     return found
 

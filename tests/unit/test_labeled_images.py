@@ -235,6 +235,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {"train/cat.1.png": png(0, 0), "train/dog.1.png": png(1, 0)},
         "put the images into a folder for",
     ),
+    "masks beside images": (
+        {"images/1.png": png(1, 0), "images/2.png": png(1, 1), "Masks/1.png": png(0, 0)},
+        "'Masks' beside images is the name of a kind of files, not of a class",
+    ),
     "nested archive": ({"data.zip": b"PK"}, "'data.zip': an archive in it; unpack it"),
     "blank at an end": ({**PETS, "cat /1.png": png(3, 1)}, "'cat /1.png': a name begins or ends with a blank"),
 }
@@ -245,6 +249,14 @@ def test_layout_is_refused(case: str, tmp_path: Path) -> None:
     files, says = REFUSED[case]
     assert says in refusal(write(tmp_path / "s", files))
     assert says in refusal(as_zip(tmp_path / "s.zip", files))
+
+
+def test_classes_with_the_same_folders_get_a_note(tmp_path: Path) -> None:
+    files = {
+        f"{kind}/{c}/{n}.png": png(c == "dog", n) for kind in ("color", "gray") for c in ("cat", "dog") for n in (0, 1)
+    }
+    own = labeled_images.load(write(tmp_path / "s", files), options())
+    assert "each class has the folders cat, dog; if these are the classes, move them up" in own.collection.notes
 
 
 def test_empty_hidden_and_dangling_are_named(tmp_path: Path) -> None:
