@@ -56,10 +56,17 @@ def look(arguments: argparse.Namespace) -> int:
     print(counts.head(CLASSES_LISTED).to_string(index_names=False))
     if len(counts) > CLASSES_LISTED:
         print(f"... and {len(counts) - CLASSES_LISTED:,} more classes")
-    for line in labeled_images.thin_classes(own.rows, own.class_names):
+    for line in [*labeled_images.thin_classes(own.rows, own.class_names), *contradictions(own.rows)]:
         print(f"note: {line}")
     print(lines_for_params(arguments.path, own, len(problems), params.train))
     return int(bool(problems))
+
+
+def contradictions(rows: pd.DataFrame) -> list[str]:
+    """A line if copies of one image are in several classes, so that one of them must be wrong."""
+    several = rows[rows.groupby("content")["class_name"].transform("nunique") > 1].sort_values(["content", "source"])
+    first = several["source"][several["content"] == several["content"].max()]
+    return [f"{len(several):,} copies are in several classes, such as {shorten(first)}"] * (not several.empty)
 
 
 def advise(images: int, batch_size: int, epochs: int) -> tuple[int, int]:

@@ -326,6 +326,13 @@ def test_lines_for_params_can_be_pasted(name: str, line: str, tmp_path: Path) ->
     assert "link" not in said
 
 
+def test_copies_in_several_classes_get_a_note(tmp_path: Path) -> None:
+    own = labeled_images.load(write(tmp_path / "clean", PETS), options())
+    assert check_images.contradictions(own.rows) == []
+    own = labeled_images.load(write(tmp_path / "pets", {**PETS, "dog/9.png": PETS["cat/1.png"]}), options())
+    assert check_images.contradictions(own.rows) == ["2 copies are in several classes, such as cat/1.png, dog/9.png"]
+
+
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
     for part, split in (("train", "train"), ("t10k", "test")):
         chosen = [each for each in samples() if (each[2] == "test") == (split == "test")]
