@@ -48,7 +48,7 @@ def test_training_prediction_and_export_on_another_processor_give_the_same_bits(
     here: dict[str, str], processor: str
 ) -> None:
     assert run(processor=processor) == here
-    assert len(here) >= 17
+    assert len(here) >= 16
 
 
 @pytest.mark.skipif("avx512f" not in cpu_flags(), reason="only a processor with AVX-512 has other instructions to take")
