@@ -30,7 +30,7 @@ experiments: setup  ## list the experiments: their metrics and the params in whi
 METRIC_COLUMNS := Experiment|accuracy|loss$$|val_acc|val_loss
 HIDDEN_COLUMNS := Created|ece|f1|train_acc|train_loss|size_mb|classifier/|stages/|data/|models/|metrics/
 
-test: setup   ## run the tests that take seconds each, one worker a core; under five minutes on two cores
+test: setup   ## run the tests that take seconds each, one worker a core
 	python -m pytest --numprocesses auto
 
 test-all: setup  ## run all tests: kills, several processes, experiments, browsers too; what CI runs; some wait, so three workers

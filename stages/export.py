@@ -90,8 +90,8 @@ def main(context: StageContext) -> None:
         context.out("models/README.md"),
         model_config,
         metadata,
-        test=onnx_metadata.read_json(context.dep("metrics/evaluate/details.json")),
-        findings=onnx_metadata.read_json(context.dep("metrics/annotate.json"))["findings"],
+        test=context.read_json("metrics/evaluate/details.json"),
+        findings=context.read_json("metrics/annotate.json")["findings"],
         classes_file=context.dep("metrics/evaluate/classes.csv"),
     )
     context.write_json("metrics/export/details.json", details)

@@ -34,7 +34,7 @@ logger = logging.getLogger("stages.report")
 
 def main(context: StageContext) -> None:
     """Read what evaluate wrote, draw, write the page."""
-    evaluation = content.read_details(context.dep("metrics/evaluate/details.json"))
+    evaluation = context.read_json("metrics/evaluate/details.json")
     by_class = content.read_table(context.dep("metrics/evaluate/classes.csv"), "class")
     bins = content.read_table(context.dep("metrics/evaluate/reliability.csv"), "scaling")
     predictions = predictions_file.read(context.dep("metrics/predictions.csv"))

@@ -1,8 +1,6 @@
 """The metadata of the exported file: how to use it, and what it was made from."""
 
 import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
 from classifier.data import info as dataset_info
@@ -16,27 +14,15 @@ from classifier.runner.context import StageContext
 import pandas as pd
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A metrics file.
-
-    Raises:
-        StageError: it is not JSON.
-    """
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"{path}: not a JSON file: {error}") from None
-    return content
-
-
-def read_accuracy(path: Path) -> float:
+def read_accuracy(context: StageContext) -> float:
     """The accuracy on the test split, from the metrics of evaluate.
 
     Raises:
         StageError: it is missing.
     """
+    path = "metrics/evaluate/details.json"
     try:
-        return float(read_json(path)["accuracy"])
+        return float(context.read_json(path)["accuracy"])
     except (KeyError, TypeError):
         raise StageError(f"{path}: has no accuracy; `dvc repro evaluate` writes it") from None
 
@@ -65,6 +51,6 @@ def make(
         "preprocessing": Preprocessing(*model_config.shape, **how).contract(),
         "training_data": {**info, "images": num_images},
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "accuracy": read_accuracy(context.dep("metrics/evaluate/details.json")),
+        "accuracy": read_accuracy(context),
         "temperature": model_config.temperature,
     }

@@ -1,7 +1,6 @@
 """The content of the page: pictures with their captions, and rows of its tables."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,6 @@ from classifier.report import figures, page
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-
-
-def read_details(path: Path) -> dict[str, Any]:
-    """Read metrics/evaluate/details.json.
-
-    Raises:
-        StageError: it is not JSON.
-    """
-    try:
-        details: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"{path}: not a JSON file ({error}); `dvc repro evaluate` makes it") from None
-    return details
 
 
 def read_table(path: Path, index: str) -> pd.DataFrame:

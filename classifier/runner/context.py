@@ -94,6 +94,18 @@ class StageContext:
         """Show an output while the stage runs; it is written again at the end, and removed on failure."""
         files.publish(self.out(path), Path(path))
 
+    def read_json(self, path: str) -> dict[str, Any]:
+        """Read a declared JSON input.
+
+        Raises:
+            StageError: it is not JSON.
+        """
+        try:
+            content: dict[str, Any] = json.loads(self.dep(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StageError(f"{path}: not a JSON file ({error}); `dvc repro` makes it") from None
+        return content
+
     def write_json(self, path: str, content: dict[str, Any]) -> None:
         """Write a JSON output: sorted keys, finite numbers, one newline at the end."""
         self.out(path).write_bytes(portability.json_bytes(content))
