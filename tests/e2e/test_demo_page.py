@@ -350,7 +350,7 @@ def test_page_may_not_ask_another_host(page: Page, address: str) -> None:
 
 @pytest.mark.browser
 def test_second_build_fetches_nothing(demo: Project) -> None:
-    assert demo.run("python", "demo/build.py", "--build-only").stdout == "demo: built scratch/demo/site\n"
+    assert demo.run("python", "-m", "demo.build", "--build-only").stdout == "demo: built scratch/demo/site\n"
     assert demo.run("git", "status", "--porcelain").stdout == ""
 
 

@@ -47,7 +47,8 @@ def refusal(path: Path, **changes: Any) -> str:
     except StageError as error:
         problems.append(str(error))
     assert problems
-    assert not any("\n" in line or "(unexpected)" in line or len(line) > 400 for line in problems)
+    lines = [line.replace(str(path), "SET") for line in problems]  # the folder of a test has a name of any length
+    assert not any("\n" in line or "(unexpected)" in line or len(line) > 400 for line in lines)
     return "\n".join(problems)
 
 
