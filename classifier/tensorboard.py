@@ -7,23 +7,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-LOGS = Path("logs")  # unknown to git and DVC
-
 
 class TensorBoardLogger:
     """Scalars by epoch, and the model's graph. A context manager: leaving it closes the files.
 
     Args:
-        name: of the run's folder; what a killed run left there is replaced.
+        folder: of the run; what a killed run left there is replaced.
         model: in any mode; it is not changed.
         shape: channels, height and width of its input.
     """
 
-    def __init__(self, name: str, model: nn.Module, shape: tuple[int, int, int]):
+    def __init__(self, folder: Path, model: nn.Module, shape: tuple[int, int, int]):
         from torch.utils.tensorboard import SummaryWriter
 
-        shutil.rmtree(LOGS / name, ignore_errors=True)
-        self.writer = SummaryWriter(str(LOGS / name))
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(folder))
         self.written = 0
         self.writer.add_graph(deepcopy(model).cpu().eval(), torch.zeros(1, *shape))
 

@@ -14,7 +14,6 @@ The file: input `images`, (batch, channels, height, width) uint8; outputs `logit
 
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 from classifier import portability
@@ -29,7 +28,7 @@ from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
 
 # How far onnxruntime is from PyTorch depends on the processor, so the figures are not tracked.
-DIFFERENCES = Path("models/export_differences.json")
+DIFFERENCES = "models/export_differences.json"
 MEGABYTE = 1e6
 
 logger = logging.getLogger("stages.export")
@@ -101,7 +100,7 @@ def main(context: StageContext) -> None:
         "logits_of_extremes": extremes_difference,
         "probabilities": outputs.probability_difference(model_config.temperature),
     }
-    files.atomic_write(DIFFERENCES, portability.json_bytes(differences))
+    files.atomic_write(context.untracked_out(DIFFERENCES), portability.json_bytes(differences))
     logger.info(
         f"wrote models/classifier.onnx: {size:,} bytes, largest difference to PyTorch {max(differences.values()):.1e}"
     )

@@ -42,7 +42,7 @@ def train(context: StageContext, group: processes.ProcessGroup) -> None:
     backend = compute.prepare(params.compute, runtime.threads, config.world_size)
     device = distributed.select_device(backend.device, config.world_size)
     deciding = compute.deciding(compute.environment(backend))
-    results.log_environment_changes(deciding)
+    results.log_environment_changes(context, deciding)
 
     train_images, val_images = load_splits(
         context.dep("data/annotations.csv"),

@@ -114,7 +114,7 @@ def remove(run: InterruptedRun) -> None:
     Raises:
         StageError: the stage is running.
     """
-    with exclusive(run.stage, wait_seconds=0):
+    with exclusive(run.stage, run.folder, wait_seconds=0):
         files.remove(run.folder)
 
 

@@ -5,6 +5,7 @@ Every stage validates the whole file, so a typo in ``export`` stops ``download``
 
 import copy
 import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,14 +19,40 @@ from pydantic import ValidationError
 Schema = TypeVar("Schema", bound=Section)
 
 
-def read(path: Path = Path("params.yaml")) -> tuple[Params, dict[str, Any]]:
+def read(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> tuple[Params, dict[str, Any]]:
     """The validated parameters, and the same as plain data.
+
+    Args:
+        path: of the file.
+        overrides: other values by dotted key, those of ``-S``.
 
     Raises:
         ParamsError: the file is missing or not YAML, or a key is unknown, missing, mistyped or out of range.
     """
     content = load(path)
-    return validate(content, f"{path}: "), content
+    params = validate(content, f"{path}: ")
+    if overrides:
+        content = replaced(content, overrides, "-S ")
+        params = validate(content)
+    return params, content
+
+
+def parse_overrides(changes: Iterable[str]) -> dict[str, Any]:
+    """Other values by dotted key, spelled as for ``dvc exp run -S``: ``train.epochs=8``.
+
+    Raises:
+        ParamsError: one is not KEY=VALUE.
+    """
+    overrides = {}
+    for change in changes:
+        key, separator, value = change.removeprefix("params.yaml:").partition("=")
+        try:
+            overrides[key] = yaml_file.load(value)
+        except yaml_file.YAMLFileError:
+            separator = ""
+        if not separator:
+            raise ParamsError(f"-S {change}: must be KEY=VALUE, such as train.epochs=8")
+    return overrides
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -74,7 +101,7 @@ def validate_as(schema: type[Schema], content: dict[str, Any], where: str = "") 
         raise ParamsError(f"{where}{lines[0]}{more}") from None
 
 
-def replaced(content: dict[str, Any], values: dict[str, Any], where: str = "") -> dict[str, Any]:
+def replaced(content: dict[str, Any], values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """The same parameters with other values, which are validated.
 
     Args:

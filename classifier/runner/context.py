@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,16 +49,21 @@ class StageContext:
     Attributes:
         name: of the stage.
         signals: where the stage asks whether to stop.
+        overrides: other values for params, by dotted key.
+        folder: below which the outputs go; the workspace, unless ``--out`` names another.
         resume_hint: what a person is told when the stage was stopped.
     """
 
     is_rank_zero = True  # False in the other processes of a distributed run, see train/processes.py
 
-    def __init__(self, name: str, signals: StopSignals):
+    def __init__(
+        self, name: str, signals: StopSignals, overrides: Mapping[str, Any] | None = None, folder: Path = Path()
+    ):
         self.name = name
         self.signals = signals
+        self.overrides, self.folder = overrides or {}, folder
         self.resume_hint = "nothing was published; the same command starts it again"
-        self._params, self._plain = params_file.read()
+        self._params, self._plain = params_file.read(overrides=self.overrides)
         self._declared = read_declaration(name, self._plain)
         overruled = pin_instruction_set(self._params.compute.portable)  # before PyTorch and NumPy are imported
         if name == "train":  # one warning a `dvc repro` is enough, and this is the stage that people look at
@@ -66,6 +71,7 @@ class StageContext:
                 logger.warning(line)
         self._inputs: dict[str, str] = {}
         self._after_success: list[Callable[[], None]] = []
+        self._held = contextlib.ExitStack()  # locks
 
     # --- what the stage's work calls ---------------------------------------------------------------------------
 
@@ -82,17 +88,25 @@ class StageContext:
         """The path of a declared input."""
         if path not in self._declared.deps:
             raise AssertionError(f"dvc.yaml does not list {path!r} as a dep of stage {self.name}")
-        return Path(path)
+        return self._locate(path)
+
+    def _locate(self, path: str) -> Path:
+        """Where an input is: an earlier stage may have written it to the folder of ``--out``."""
+        return inside if (inside := self.folder / path).exists() else Path(path)
 
     def out(self, path: str) -> Path:
         """Where to write a declared output: a temporary path, until the whole stage has succeeded."""
         if path not in self._declared.outs:
             raise AssertionError(f"dvc.yaml does not list {path!r} as an out of stage {self.name}")
-        return files.temporary_path(Path(path))
+        return files.temporary_path(self.folder / path)
+
+    def untracked_out(self, path: str) -> Path:
+        """Where to write what DVC does not know of."""
+        return self.folder / path
 
     def publish_preview(self, path: str) -> None:
         """Show an output while the stage runs; it is written again at the end, and removed on failure."""
-        files.publish(self.out(path), Path(path))
+        files.publish(self.out(path), self.folder / path)
 
     def read_json(self, path: str) -> dict[str, Any]:
         """Read a declared JSON input.
@@ -110,15 +124,23 @@ class StageContext:
         """Write a JSON output: sorted keys, finite numbers, one newline at the end."""
         self.out(path).write_bytes(portability.json_bytes(content))
 
+    def arguments(self) -> list[str]:
+        """The command line of another process of this run."""
+        overrides = (f"-S{key}={json.dumps(value)}" for key, value in self.overrides.items())
+        return [*overrides, f"--out={self.folder}"] if self.folder != Path() else []
+
     def fingerprint(self, **beyond: Any) -> str:
         """A name for everything that decides the result: declared params, hashes of inputs and code, and more.
 
-        What it stands for is noted in the scratch folder of that name, for `python -m tools.checkpoints`.
+        What it stands for is noted in the scratch folder of that name, for `python -m tools.checkpoints`. Until the
+        stage ends, no other process may go on with the state there.
         """
         decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.is_rank_zero:
-            files.atomic_write(SCRATCH / f"{self.name}-{name}" / FINGERPRINT_FILE, portability.json_bytes(decided_by))
+            state = SCRATCH / f"{self.name}-{name}"
+            self._held.enter_context(exclusive(self.name, state))
+            files.atomic_write(state / FINGERPRINT_FILE, portability.json_bytes(decided_by))
         return name
 
     def on_success(self, action: Callable[[], None]) -> None:
@@ -130,7 +152,8 @@ class StageContext:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Everything around the stage's work: lock, inputs, and at its end the outputs, all of them or none."""
-        with exclusive(self.name):
+        with self._held:
+            self._held.enter_context(exclusive(self.name, self.folder / SCRATCH))
             try:
                 self._prepare()
                 yield
@@ -141,16 +164,16 @@ class StageContext:
 
     def _prepare(self) -> None:
         """Clear the way for new outputs and remember what the inputs are."""
-        for path in self._declared.outs:
-            files.remove(Path(path))
-            files.remove(files.temporary_path(Path(path)))
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for path in self._outs():
+            files.remove(path)
+            files.remove(files.temporary_path(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._inputs = self._hash_inputs()
 
     def _publish(self) -> None:
         """Give every output its name, or raise and leave none."""
-        for path in self._declared.outs:
-            if not files.temporary_path(Path(path)).exists():
+        for path in self._outs():
+            if not files.temporary_path(path).exists():
                 raise AssertionError(f"stage {self.name} did not write {path}")
         now = self._hash_inputs()
         changed = [path for path in sorted({**self._inputs, **now}) if self._inputs.get(path) != now.get(path)]
@@ -159,8 +182,8 @@ class StageContext:
         if changed:
             raise StageError(f"{', '.join(changed)} changed while the stage ran; nothing was published; run it again")
         with self.signals.deferred():
-            for path in self._declared.outs:
-                files.publish(files.temporary_path(Path(path)), Path(path))
+            for path in self._outs():
+                files.publish(files.temporary_path(path), path)
         self.signals.ignore_from_now_on()
         for action in self._after_success:
             action()
@@ -169,13 +192,16 @@ class StageContext:
         """Leave no output behind that looks finished, and let no second signal interrupt that."""
         self.signals.defer_for_good()
         with contextlib.suppress(OSError):  # a read-only folder: then nothing was written there either
-            for path in self._declared.outs:
-                files.remove(files.temporary_path(Path(path)))
-                files.remove(Path(path))
+            for path in self._outs():
+                files.remove(files.temporary_path(path))
+                files.remove(path)
+
+    def _outs(self) -> list[Path]:
+        return [self.folder / path for path in self._declared.outs]
 
     def _changed_params(self) -> list[str]:
         try:
-            _, now = params_file.read()
+            _, now = params_file.read(overrides=self.overrides)
             return [
                 f"params.yaml ({key})" for key, was in self.declared_params().items() if get_by_key(now, key) != was
             ]
@@ -184,7 +210,7 @@ class StageContext:
 
     def _hash_inputs(self) -> dict[str, str]:
         for path in self._declared.deps:
-            if Path(path).exists():
+            if self._locate(path).exists():
                 continue
             for folder, what, key in USERS_FILES:
                 if path.startswith(folder):
@@ -192,4 +218,5 @@ class StageContext:
                         f"{path} is missing; put your {what} there, or name another `{key}` in params.yaml"
                     )
             raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
-        return files.digests(self._declared.deps)
+        found = files.digests(map(self._locate, self._declared.deps))
+        return {path.removeprefix(f"{self.folder.as_posix()}/"): digest for path, digest in found.items()}

@@ -14,16 +14,21 @@ LOCK_WAIT_SECONDS = 5  # an orphaned run notices and stops well within them
 
 
 @contextlib.contextmanager
-def exclusive(name: str, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
+def exclusive(name: str, folder: Path = SCRATCH, wait_seconds: float = LOCK_WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of a stage.
+
+    Args:
+        name: of the stage.
+        folder: of the lock.
+        wait_seconds: for another process to let go of it.
 
     Raises:
         StageError: another process holds it; the line names the process.
     """
-    SCRATCH.mkdir(exist_ok=True)
-    holder = SCRATCH / f"{name}.pid"
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"{name}.pid"
     try:
-        with filelock.FileLock(SCRATCH / f"{name}.lock", timeout=wait_seconds):
+        with filelock.FileLock(folder / f"{name}.lock", timeout=wait_seconds):
             holder.write_text(str(os.getpid()))
             yield
     except filelock.Timeout:

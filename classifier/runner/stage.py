@@ -16,19 +16,23 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from classifier.config import params_file
+from classifier.errors import ParamsError
 from classifier.runner.cli import ROOT, make_parser, report_error
 from classifier.runner.context import StageContext
 from classifier.runner.logs import configure_logging
 from classifier.runner.signals import Interrupted, StopSignals
 
 
-def make_context(name: str) -> StageContext:
+def make_context(name: str, overrides: Mapping[str, Any], folder: Path) -> StageContext:
     """The context of a stage that runs in one process, obeying signals from here on."""
     signals = StopSignals()
     signals.install_signal_handlers()
-    return StageContext(name, signals)
+    return StageContext(name, signals, overrides, folder)
 
 
 def run_stage(
@@ -37,7 +41,7 @@ def run_stage(
     doc: str | None,
     argv: Sequence[str] | None = None,
     rank: int = 0,
-    make_context: Callable[[str], StageContext] = make_context,
+    make_context: Callable[[str, Mapping[str, Any], Path], StageContext] = make_context,
     before_error: Callable[[], None] = lambda: None,
 ) -> int:
     """Run one stage as a program.
@@ -55,7 +59,16 @@ def run_stage(
         The exit status: 0, 1 for data and files, 2 for params, 3 for a training that diverged, 75 for one that was told
         to stop after an epoch, 129 after SIGHUP, 130 after SIGINT, 143 after SIGTERM.
     """
-    arguments = make_parser(f"stages.{name}", doc).parse_args(argv)
+    parser = make_parser(f"stages.{name}", doc)
+    parser.add_argument(
+        "-S", "--set-param", dest="changes", action="append", default=[], metavar="KEY=VALUE",
+        help="another value than that of params.yaml; needs --out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write below this folder; what is there already is read from there"
+    )
+    arguments = parser.parse_args(argv)
+    out = Path(os.path.abspath(arguments.out)) if arguments.out else Path()
     configure_logging(name, arguments.quiet, rank)
     logger = logging.getLogger(f"stages.{name}")
     os.chdir(ROOT)  # the paths in dvc.yaml are relative to it
@@ -65,7 +78,9 @@ def run_stage(
     atexit.register(_skip_last_collection)
     context = None
     try:
-        context = make_context(name)
+        if out == ROOT or (arguments.changes and not arguments.out):
+            raise ParamsError("-S, --out: the results need a folder of their own, such as --out scratch/mine")
+        context = make_context(name, params_file.parse_overrides(arguments.changes), out)
         with context.running():
             work(context)
     except Interrupted as stop:

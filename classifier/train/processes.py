@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -83,13 +83,13 @@ class WorkerContext(StageContext):
     got_sigterm = False
 
     @classmethod
-    def create(cls, name: str) -> "WorkerContext":
+    def create(cls, name: str, overrides: Mapping[str, Any], folder: Path) -> "WorkerContext":
         """A context whose process goes on despite signals, and exits when its parent process has exited."""
         for signum in (signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, cls._note_sigterm)
         when_parent_exits(lambda: os._exit(1))
-        return cls(name, StopSignals())
+        return cls(name, StopSignals(), overrides, folder)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -151,7 +151,7 @@ class ProcessGroup:
             own = {**common, "RANK": rank, "LOCAL_RANK": rank}
             with self.log_path(rank).open("wb") as log:
                 self.children[rank] = subprocess.Popen(
-                    [sys.executable, "-m", f"stages.{self.context.name}"],
+                    [sys.executable, "-m", f"stages.{self.context.name}", *self.context.arguments()],
                     env={**os.environ, **{key: str(value) for key, value in own.items()}},
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                 )  # fmt: skip

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from classifier import portability
 from classifier.model import compute, serialization
@@ -22,7 +21,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-ENVIRONMENT = Path("models/environment.json")
+ENVIRONMENT = "models/environment.json"
 CURVES = "metrics/train/curves.csv"
 DECIMALS = 6
 
@@ -39,7 +38,8 @@ def epoch_callback(
     with contextlib.ExitStack() as stack:
         tensorboard = None
         if context.params.runtime.tensorboard and context.is_rank_zero:
-            tensorboard = stack.enter_context(TensorBoardLogger(name, model, model_config.shape))
+            logs = context.untracked_out("logs") / name
+            tensorboard = stack.enter_context(TensorBoardLogger(logs, model, model_config.shape))
 
         def on_epoch(history: list[Row]) -> None:
             write_curves(context, history)
@@ -67,7 +67,7 @@ def write(context: StageContext, model: nn.Module, model_config: ModelConfig, ta
     kept = min(history, key=lambda row: row["val_loss"]) if task.config.keep == "best" else history[-1]
     metrics = {key: round(value, DECIMALS) for key, value in kept.items() if key not in ("epoch", "lr")}
     context.write_json("metrics/train.json", metrics)
-    files.atomic_write(ENVIRONMENT, portability.json_bytes(compute.environment(task.backend)))
+    files.atomic_write(context.untracked_out(ENVIRONMENT), portability.json_bytes(compute.environment(task.backend)))
     total = sum(parameter.numel() for parameter in model.parameters())
     logger.info(f"wrote models/classifier.safetensors: {model_config.architecture}, {total:,} parameters")
 
@@ -78,10 +78,10 @@ def write_curves(context: StageContext, history: list[Row]) -> None:
     frame.to_csv(context.out(CURVES), index=False, lineterminator="\n")
 
 
-def log_environment_changes(deciding: Environment) -> None:
+def log_environment_changes(context: StageContext, deciding: Environment) -> None:
     """Log how this machine differs from the one that made the current model."""
     try:
-        before = json.loads(ENVIRONMENT.read_text(encoding="utf-8"))
+        before = json.loads(context.untracked_out(ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     changes = [f"{key} {before.get(key)} -> {value}" for key, value in deciding.items() if before.get(key) != value]
