@@ -24,9 +24,17 @@ class DivergedError(StageError):
 
 
 class PausedError(StageError):
-    """A training stopped at ``runtime.stop_after_epoch``; its checkpoint is saved. The status is EX_TEMPFAIL."""
+    """A training stopped at ``runtime.stop_after_epoch``; its checkpoint is saved. The status is EX_TEMPFAIL.
+
+    Attributes:
+        history: a row for each epoch.
+    """
 
     exit_status = 75
+
+    def __init__(self, message: str, history: list[dict[str, float]]):
+        super().__init__(message)
+        self.history = history
 
 
 def shorten(names: Iterable[str]) -> str:

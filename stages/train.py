@@ -16,7 +16,6 @@ from classifier.data.dataset import load_splits
 from classifier.model import compute
 from classifier.model.serialization import ModelConfig, Normalize
 from classifier.runner.context import StageContext
-from classifier.runner.lock import SCRATCH
 from classifier.train import distributed, pretrained, processes, results, setup
 from classifier.train.checkpoint import Checkpoint
 from classifier.train.gradient import make_gradient
@@ -90,7 +89,7 @@ def train(context: StageContext, group: processes.ProcessGroup) -> None:
     threads = backend.threads if backend.portable else 0
     optimizer = make_optimizer(config.optimizer, params.optimizers[config.optimizer].model_dump(), model, threads)
     state = TrainState.create(model, optimizer, order, config)
-    checkpoint = Checkpoint(SCRATCH / f"train-{fingerprint}", runtime.checkpoint_seconds)
+    checkpoint = Checkpoint(context.state, runtime.checkpoint_seconds)
     name = f"{config.model}-{config.optimizer}-{config.seed}-{fingerprint}"
     with results.epoch_callback(context, model, model_config, name) as on_epoch:
         kept = fit(

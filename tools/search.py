@@ -1,9 +1,9 @@
 """Search for better hyperparameters: search.yaml says which ones vary, and how many are tried.
 
 reads   search.yaml, params.yaml, data/annotations.csv, data/images.zip; the test images for the winner only, at the end
-writes  metrics/search.csv, metrics/search_confirmed.csv, metrics/search.html, and DVC experiments; params.yaml, models
-        and the branch stay as they are
-run     python -m tools.search [--jobs N]
+writes  metrics/search.csv, metrics/search_confirmed.csv, metrics/search.html (all of them anew after each run), and DVC
+        experiments; params.yaml, models and the branch stay as they are
+run     python -m tools.search [--jobs N | --scheduler ADDRESS]
 expect  a line for each run; docs/search.md has a search of the default recipe, and its time
 
 All trials train until the first rung, the best of them go on to the next, from their checkpoints. The best of the last
@@ -12,36 +12,32 @@ the same command goes on, to the same table.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from classifier.config import params_file
 from classifier.errors import ParamsError, StageError, shorten
+from classifier.experiments import engine, space
 from classifier.experiments import settings as search_settings
-from classifier.experiments import space
-from classifier.experiments.clone import Stopped
-from classifier.experiments.git import git
 from classifier.experiments.halving import Halving, Run
+from classifier.experiments.records import Record, Records
 from classifier.experiments.search_results import Results
 from classifier.experiments.settings import SEARCHED, Search
-from classifier.experiments.storage import SETTINGS, FileStorage, PostgresStorage, Record, Storage
-from classifier.experiments.workers import Workers
-from classifier.experiments.workspace import Workspace
+from classifier.experiments.snapshot import Snapshot, input_files
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
-from classifier.runner.declaration import read_declaration, stages_from
-from classifier.runner.lock import SCRATCH
+from classifier.runner.declaration import stages_from
+from classifier.runner.lock import SCRATCH, exclusive
 from classifier.yaml_file import flatten
+
+SETTINGS = "settings"  # the record of what decides the search
 
 logger = logging.getLogger("tools.search")
 
@@ -50,13 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Search, or go on with a search."""
     parser = make_parser("tools.search", __doc__)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the cores")
-    parser.add_argument("--restart", action="store_true", help="forget the runs so far; finished experiments stay")
     parser.add_argument(
-        "--storage",
-        metavar="URL",
-        default=os.environ.get("SEARCH_STORAGE", ""),
-        help="postgresql://USER@HOST/DATABASE, where workers on several machines meet (or SEARCH_STORAGE)",
+        "--scheduler", metavar="ADDRESS", help="tcp://HOST:8786 or the file of a Dask scheduler, whose workers train"
     )
+    parser.add_argument("--restart", action="store_true", help="forget the runs so far; experiments stay")
+    parser.add_argument("--storage", help=argparse.SUPPRESS)
     return run_tool("search", parser, search, argv)
 
 
@@ -68,125 +62,95 @@ def search(arguments: argparse.Namespace) -> int:
         StageError: a run failed, for another reason than its params.
     """
     os.chdir(ROOT)
+    if arguments.storage:
+        raise ParamsError(
+            "--storage: workers meet at a Dask scheduler now: --scheduler tcp://HOST:8786, docs/search.md"
+        )
     if arguments.jobs < 1:
         raise ParamsError(f"--jobs: must be at least 1; it is {arguments.jobs}")
     params, content = params_file.read()
     settings = search_settings.read(params, content)
     space.validate_space(settings.space, content)
-
     folder = SCRATCH / f"search-{settings.name}"
-    storage = open_storage(arguments.storage, folder)
-    if arguments.restart:
-        storage.clear()
-        files.remove(folder)
-    decided_by = everything_that_decides(settings, content)
-    refuse_changes(decided_by, storage)
+    with exclusive("search", folder), engine.stoppable():
+        if arguments.restart:
+            for name in ("records", "project", "runs"):
+                files.remove(folder / name)
+        return go_on(arguments, settings, content, folder)
 
-    workspace = Workspace(ROOT, folder.resolve(), stages_from("train"))
-    workspace.link_data(content)
+
+def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, Any], folder: Path) -> int:
+    """Run what is missing; see ``search``."""
+    records = Records(folder / "records")
+    machine = engine.decided_by_machine(input_files(["train"], content), content["compute"]["portable"])
+    decided_by = {
+        "params": {section: content[section] for section in ("compute", *SEARCHED)},
+        "search": settings.model_dump(),
+        **machine,
+    }
+    begin_or_go_on(decided_by, records)
+    snapshot = Snapshot(folder, stages_from("train"), content)
     prefix = f"{settings.name}-{hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:4]}"
+    halving = Halving(settings, content, prefix, records)
+    progress = Progress(halving)
 
-    def state(records: Mapping[str, Record]) -> Halving:
-        return Halving(settings, content, prefix, records)
+    def next_runs() -> list[Run]:
+        return Halving(settings, content, prefix, records).next_runs()
 
-    progress = Progress(state(storage.records()), arguments.jobs)
-    known: dict[frozenset[str], list[Run]] = {}  # to draw the same trials at every look takes time
-    one_at_a_time = threading.Lock()
-
-    def next_runs(records: Mapping[str, Record]) -> list[Run]:
-        with one_at_a_time:
-            if (key := frozenset(records)) not in known:
-                halving = state(records)
-                known[key] = halving.next_runs()
-                remove_losers(workspace, halving)
-            return known[key]
-
-    def on_record(run: Run, record: Record) -> None:
-        with workspace.alone:
-            halving = state(storage.records())
-            progress.tell(run, record, halving)
-            Results(halving).write_tables()
-
-    workers = Workers(workspace, content, storage, settings.objective, next_runs, on_record)
-    try:
-        workers.run(arguments.jobs)
-    except Stopped:
-        logger.warning("stopped; every run is saved, and the same command goes on")
-        return 130
-    halving = state(storage.records())
+    if arguments.scheduler:
+        workers = engine.dask(arguments.scheduler, folder, machine)
+    else:
+        workers = engine.processes(snapshot.project, arguments.jobs)
+    with workers as submit:
+        for run, answer in engine.drive(submit, next_runs, snapshot.train_until):
+            snapshot.keep_state(answer)
+            records.add(run.key, engine.record(run, answer, settings.objective))
+            halving = Halving(settings, content, prefix, records)
+            progress.log(run, records[run.key], halving)
+            Results(halving).write()
     if halving.best is None:
         reasons = {record["error"] for record in halving.records.values() if record.get("error")}
         raise StageError(f"no trial came to a result: {shorten(sorted(reasons))}")
-    results = Results(halving)
-    with workspace.alone:
-        results.write_tables()
-        results.write_page()
-    print("\n".join(results.summary()))
-    workspace.drop()
+    publish(snapshot, halving)
+    Results(halving).write()
+    print("\n".join(Results(halving).summary()))
+    snapshot.remove()
     return 0
 
 
-def open_storage(url: str, folder: Path) -> Storage:
-    """The storage of the search: a folder, or a database.
-
-    Raises:
-        StageError: the database cannot be reached, or the clone is shallow.
-        ParamsError: the URL is of another kind.
-    """
-    if not url:
-        return FileStorage(folder)
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ParamsError(f"--storage: must be a postgresql:// URL; it is {url!r}")
-    if git(ROOT, "rev-parse", "--is-shallow-repository") == "true":
-        raise StageError("--storage: clones know each other by the first commit; `git fetch --unshallow` fetches it")
-    project = git(ROOT, "rev-list", "--max-parents=0", "HEAD").splitlines()[-1]  # the same in all clones
-    return PostgresStorage(url, f"{project[:12]}/{folder.name}")
-
-
-def everything_that_decides(settings: Search, content: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the result of the search: it must be the same for all its runs, on all machines.
-
-    Raises:
-        StageError: the data are missing.
-    """
-    deps = read_declaration("train", content).deps
-    for path in deps:
-        if not Path(path).exists():
-            raise StageError(f"{path} is missing; `dvc repro annotate` makes what a search needs")
-    return {
-        "params": {section: content[section] for section in ("compute", *SEARCHED)},
-        "search": settings.model_dump(),
-        "inputs": files.digests(deps),
-        "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
-    }
-
-
-def refuse_changes(settings: dict[str, Any], storage: Storage) -> None:
+def begin_or_go_on(decided_by: dict[str, Any], records: Records) -> None:
     """Begin the search with these settings, or make sure that it began with them.
 
     Raises:
         ParamsError: it did not.
     """
-    kept = storage.add(SETTINGS, settings)
-    if kept == settings:
+    if SETTINGS not in records:
+        records.add(SETTINGS, decided_by)
+    if (kept := records.pop(SETTINGS)) == decided_by:
         return
     before, now = (
         flatten({"search": whole["search"], **whole["params"]}) | whole["inputs"] | whole["versions"]
-        for whole in (kept, settings)
+        for whole in (kept, decided_by)
     )
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)] or ["processor"]
     raise ParamsError(
         f"{shorten(changed)} changed since this search began; change it back, give `name` in search.yaml another value,"
         " or begin anew with --restart"
     )
 
 
-def remove_losers(workspace: Any, halving: Halving) -> None:
-    """Remove the clones of trials that go no further; finished ones are experiments by now."""
-    with workspace.alone, contextlib.suppress(FileNotFoundError):
-        for path in workspace.folder.iterdir():
-            if halving.is_over(path.name):
-                workspace.clone(path.name).remove()
+def publish(snapshot: Snapshot, halving: Halving) -> None:
+    """Make DVC experiments of the best trial and of the runs with fresh seeds; the first model is evaluated, too."""
+    after = stages_from("train")
+    runs = {f"{halving.prefix}-{halving.best:03}": (halving.winner(), after[:1])}
+    for which, place in halving.places:
+        stages = after if (which, place) == ("best", 0) else after[:1]
+        runs[halving.experiment(which, place)] = (halving.confirming(which, place), stages)
+    missing = [name for name, (run, _) in runs.items() if halving.records[run.key]["value"] is not None]
+    logger.info(f"making DVC experiments of {len(missing)} runs")
+    for name in missing:
+        run, stages = runs[name]
+        snapshot.publish(name, run.params, stages)
 
 
 class Progress:
@@ -194,31 +158,28 @@ class Progress:
 
     Args:
         halving: the state at the beginning.
-        jobs: trainings at a time.
     """
 
-    def __init__(self, halving: Halving, jobs: int):
-        self._since, self._done = time.monotonic(), 0
-        self._left = halving.epochs_left
-        if len(halving.records) > 1:
-            logger.info(f"going on: {len(halving.records) - 1} runs are known")
-        logger.info(
-            f"{halving.search.trials} trials, {jobs} at a time; {self._left} epochs to train, of {halving.total_epochs}"
-        )
+    def __init__(self, halving: Halving):
+        self._since, self._left = time.monotonic(), halving.epochs_left
+        if halving.records:
+            logger.info(f"going on: {len(halving.records)} runs are known")
+        logger.info(f"{halving.search.trials} trials; {self._left} epochs to train")
 
-    def tell(self, run: Run, record: Record, halving: Halving) -> None:
+    def log(self, run: Run, record: Record, halving: Halving) -> None:
         """Say how a run ended, and what is left."""
-        self._done = self._left - halving.epochs_left
-        seconds = (time.monotonic() - self._since) / max(self._done, 1) * halving.epochs_left
+        done = self._left - halving.epochs_left
+        seconds = (time.monotonic() - self._since) / max(done, 1) * halving.epochs_left
         left = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
         result = record.get("error") or f"{halving.search.objective} {record['value']:.4f}"
-        best = halving.leader(halving.rungs.index(run.epochs)) if run.clone.startswith("trial") else None
+        best = halving.leader(halving.rungs.index(run.epochs)) if run.name.startswith("trial") else None
         leader = f" (best {best[1]:.4f}, trial {best[0]})" if best else ""
-        names = halving.short_names(run.params).items()
         varied = " ".join(
-            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in names
+            f"{name}={value:.3g}" if isinstance(value := run.params[key], float) else f"{name}={value}"
+            for key, name in halving.short_names().items()
+            if key in run.params
         )
-        logger.info(f"{run.clone}, epoch {run.epochs}: {result}{leader}, {left} left{f'; {varied}' if varied else ''}")
+        logger.info(f"{run.name}, epoch {run.epochs}: {result}{leader}, {left} left{f'; {varied}' if varied else ''}")
 
 
 if __name__ == "__main__":

@@ -5,18 +5,18 @@ Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hype
 schedule of the learning rate is that of the whole run from the first step on.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from classifier.experiments import space
+from classifier.experiments.records import Record
 from classifier.experiments.settings import Search
-from classifier.experiments.storage import Record
 from classifier.seeds import derive_seed
 
-Params = dict[str, Any]  # by dotted key
 SEED = "train.seed"
 CONFIRMED = ("best", "base")  # the best trial, and params.yaml as it is
 
@@ -27,21 +27,15 @@ class Run:
 
     Attributes:
         key: of its record.
-        clone: in which it runs; the runs of a trial share one.
-        params: other values than those of params.yaml.
+        name: of its folder; the runs of a trial share one.
+        params: other values than those of params.yaml, by dotted key.
         epochs: where it ends.
-        epochs_before: that the trial has trained already.
-        experiment: its name, if the training ends here; else empty.
-        stages: that the experiment runs; those before ``train`` run before the training begins.
     """
 
     key: str
-    clone: str
-    params: Params
+    name: str
+    params: dict[str, Any]
     epochs: int
-    epochs_before: int = 0
-    experiment: str = ""
-    stages: Sequence[str] = ("train",)
 
 
 class Halving:
@@ -51,39 +45,14 @@ class Halving:
         search: the settings of search.yaml.
         content: the whole of params.yaml.
         prefix: of the names of experiments.
-        records: of the runs that have ended; each has ``params`` and ``value``, the objective, or None if it diverged.
+        records: of the runs that have ended.
     """
 
     def __init__(self, search: Search, content: dict[str, Any], prefix: str, records: Mapping[str, Record]):
         self.search, self.content, self.prefix, self.records = search, content, prefix, records
         self.rungs: list[int] = [*search.rungs, content["train"]["epochs"]]
+        self.last = len(self.rungs) - 1
         self.sign = -1 if search.objective == "val_acc" else 1
-
-    def survivors(self, rung: int) -> int:
-        """How many trials reach a rung."""
-        return max(1, math.ceil(self.search.trials / float(self.search.reduction_factor) ** rung))
-
-    @property
-    def total_epochs(self) -> int:
-        """The epochs of all runs, those of ``confirm`` included."""
-        of_trials = sum(
-            self.survivors(rung) * (epochs - before)
-            for rung, (before, epochs) in enumerate(zip([0, *self.rungs], self.rungs, strict=False))
-        )
-        return of_trials + len(CONFIRMED) * self.search.confirm_seeds * self.rungs[-1]
-
-    @property
-    def epochs_left(self) -> int:
-        """The epochs of the runs that have not ended."""
-        last = len(self.rungs) - 1
-        done = sum(
-            epochs - before
-            for rung, (before, epochs) in enumerate(zip([0, *self.rungs], self.rungs, strict=False))
-            for number in range(self.search.trials)
-            if self.record(number, rung)
-        )
-        keys = [confirm_key(which, place) for which in CONFIRMED for place in range(self.search.confirm_seeds)]
-        return self.total_epochs - done - self.rungs[last] * sum(key in self.records for key in keys)
 
     # --- what comes next -------------------------------------------------------------------------------------------
 
@@ -96,48 +65,59 @@ class Halving:
 
     def _phases(self) -> Iterator[list[Run]]:
         """Groups of runs; each group follows from the records of those before it."""
-        for round_number in range(math.ceil(self.search.trials / self.search.trials_per_round)):
-            first = round_number * self.search.trials_per_round
-            numbers = range(first, min(first + self.search.trials_per_round, self.search.trials))
+        trials, per_round = self.search.trials, self.search.trials_per_round
+        for round_number, first in enumerate(range(0, trials, per_round)):
+            numbers = range(first, min(first + per_round, trials))
             if all(self.record(number, 0) for number in numbers):
                 continue
             known = [self._known(number) for number in range(first)]
             drawn = space.draw(self.search, self.content, known, round_number)
             yield [self._trial(number, params, 0) for number, params in zip(numbers, drawn, strict=True)]
         for rung in range(1, len(self.rungs)):
-            going_on = [number for number in self.ranking(rung - 1) if self.value(number, rung - 1) is not None]
-            yield [self._trial(number, self._params(number), rung) for number in going_on[: self.survivors(rung)]]
-        if self.best is not None:
-            yield [run for which in CONFIRMED for run in self._confirming(which)]
+            best = self.ranking(rung - 1)[: self.survivors(rung)]
+            yield [
+                self._trial(number, self.varied(number), rung)
+                for number in best
+                if self.value(number, rung - 1) is not None
+            ]
+        yield [self.confirming(which, place) for which, place in self.places if self.best is not None]
 
-    def _trial(self, number: int, params: Params, rung: int) -> Run:
-        is_last = rung == len(self.rungs) - 1
-        return Run(
-            key=record_key(number, rung),
-            clone=f"trial-{number:03}",
-            params=params | {SEED: derive_seed(self.search.seed, "trial", number) % 2**32},
-            epochs=self.rungs[rung],
-            epochs_before=self.rungs[rung - 1] if rung else 0,
-            experiment=f"{self.prefix}-{number:03}" if is_last else "",
-        )
+    def survivors(self, rung: int) -> int:
+        """How many trials reach a rung."""
+        return max(1, math.ceil(self.search.trials / float(self.search.reduction_factor) ** rung))
 
-    def _confirming(self, which: str) -> list[Run]:
-        """The best trial, or params.yaml as it is, with fresh seeds; the first model of the best is evaluated, too."""
+    def experiment(self, which: str, place: int) -> str:
+        """The name of the DVC experiment of a run with a fresh seed."""
+        return f"{self.prefix}-{which}-{place}"
+
+    def _trial(self, number: int, params: dict[str, Any], rung: int) -> Run:
+        seed = derive_seed(self.search.seed, "trial", number) % 2**32
+        return Run(record_key(number, rung), f"trial-{number:03}", params | {SEED: seed}, self.rungs[rung])
+
+    def winner(self) -> Run:
+        """The run of the best trial to its end."""
         assert self.best is not None
-        params = self._params(self.best) if which == "best" else {}
-        return [
-            Run(
-                key=confirm_key(which, place),
-                clone=confirm_key(which, place),
-                params=params | {SEED: derive_seed(self.search.seed, "confirm", place) % 2**32},
-                epochs=self.rungs[-1],
-                experiment=f"{self.prefix}-{which}-{place}",
-                stages=("train", "evaluate", "export", "report") if (which, place) == ("best", 0) else ("train",),
-            )
-            for place in range(self.search.confirm_seeds)
-        ]
+        return self._trial(self.best, self.varied(self.best), self.last)
+
+    def confirming(self, which: str, place: int) -> Run:
+        """The best trial, or params.yaml as it is, with a fresh seed."""
+        params = self.varied(self.best) if which == "best" and self.best is not None else {}
+        seed = derive_seed(self.search.seed, "confirm", place) % 2**32
+        return Run(confirm_key(which, place), confirm_key(which, place), params | {SEED: seed}, self.rungs[-1])
 
     # --- what is known ---------------------------------------------------------------------------------------------
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """The runs with fresh seeds."""
+        return [(which, place) for which in CONFIRMED for place in range(self.search.confirm_seeds)]
+
+    @property
+    def epochs_left(self) -> int:
+        """The epochs of the runs that have not ended, those of trials that will diverge included."""
+        steps = [high - low for low, high in itertools.pairwise([0, *self.rungs])]
+        trials = sum((self.survivors(rung) - len(self.ranking(rung))) * steps[rung] for rung in range(len(steps)))
+        return trials + self.rungs[-1] * sum(confirm_key(*each) not in self.records for each in self.places)
 
     def record(self, number: int, rung: int) -> Record | None:
         """The record of a trial at a rung, if it was there."""
@@ -161,9 +141,8 @@ class Halving:
     @cached_property
     def best(self) -> int | None:
         """The best trial of the last rung; None as long as there is none."""
-        last = len(self.rungs) - 1
-        ranked = [number for number in self.ranking(last) if self.value(number, last) is not None]
-        return ranked[0] if ranked else None
+        leader = self.leader(self.last)
+        return leader and leader[0]
 
     def leader(self, rung: int) -> tuple[int, float] | None:
         """The best trial at a rung so far, and its objective."""
@@ -172,20 +151,6 @@ class Halving:
                 return number, value
         return None
 
-    def is_over(self, clone: str) -> bool:
-        """Whether nothing more runs in a clone."""
-        name, _, number = clone.rpartition("-")
-        if name in CONFIRMED:
-            return clone in self.records
-        if name != "trial" or not (reached := [r for r in range(len(self.rungs)) if self.record(int(number), r)]):
-            return False
-        rung = reached[-1]
-        if rung == len(self.rungs) - 1 or self.value(int(number), rung) is None:
-            return True
-        expected = self.search.trials if rung == 0 else self.survivors(rung)
-        all_there = len(self.ranking(rung)) >= expected or any(self.ranking(rung + 1))
-        return all_there and int(number) not in self.ranking(rung)[: self.survivors(rung + 1)]
-
     def confirmed(self, which: str) -> dict[int, float]:
         """The objective with each fresh seed that has ended well, by its place."""
         records = {place: self.records.get(confirm_key(which, place)) for place in range(self.search.confirm_seeds)}
@@ -193,24 +158,26 @@ class Halving:
 
     def known_trials(self) -> list[Any]:
         """The trials for Optuna, by the objective at the first rung, which all of them reach."""
-        numbers = [number for number in range(self.search.trials) if self.record(number, 0)]
-        return [self._known(number) for number in numbers]
+        return [self._known(number) for number in range(self.search.trials) if self.record(number, 0)]
 
-    def short_names(self, params: Params) -> Params:
-        """The params that a trial varies, by names as short as they can be: ``sgd.lr`` if there is another ``lr``."""
-        keys = [key for key in self.search.space if key in params]
-        return {shortest_suffix(key, self.search.space): params[key] for key in keys}
-
-    def _known(self, number: int) -> Any:
-        value = self.value(number, 0)
-        values = {} if value is None else {self.rungs[0]: value}
-        return space.known_trial(self.search, self._params(number), values)
-
-    def _params(self, number: int) -> Params:
-        """The params that a trial varies."""
+    def varied(self, number: int) -> dict[str, Any]:
+        """The params that a trial varies, by dotted key."""
         record = self.record(number, 0)
         assert record
         return {key: value for key, value in record["params"].items() if key != SEED}
+
+    def short_names(self) -> dict[str, str]:
+        """The last parts of each dotted key, as few as tell it from the others: ``sgd.lr`` if there is another."""
+        names = {}
+        for key in self.search.space:
+            parts = key.split(".")
+            suffixes = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+            names[key] = next(s for s in suffixes if sum(f".{k}".endswith(f".{s}") for k in self.search.space) == 1)
+        return names
+
+    def _known(self, number: int) -> Any:
+        value = self.value(number, 0)
+        return space.known_trial(self.search, self.varied(number), {} if value is None else {self.rungs[0]: value})
 
 
 def record_key(number: int, rung: int) -> str:
@@ -221,13 +188,3 @@ def record_key(number: int, rung: int) -> str:
 def confirm_key(which: str, place: int) -> str:
     """The key of a run with a fresh seed."""
     return f"{which}-{place}"
-
-
-def shortest_suffix(key: str, keys: Iterable[str]) -> str:
-    """The last parts of a dotted key, as few as tell it from the other keys."""
-    parts = key.split(".")
-    for count in range(1, len(parts)):
-        suffix = ".".join(parts[-count:])
-        if sum(f".{other}".endswith(f".{suffix}") for other in keys) == 1:
-            return suffix
-    return key

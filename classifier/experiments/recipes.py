@@ -1,7 +1,7 @@
 """Is a recipe better than another? Both are trained on the same folds with the same seeds, and compared in pairs.
 
 Recipes are compared on validation images that the folds take in turn from the training images; the test images choose
-nothing. Each training becomes a DVC experiment named recipe-HASH-fFOLD-sSEED, which is found again.
+nothing. Each result is kept below scratch/, under a hash of all that decides it.
 """
 
 import argparse
@@ -9,29 +9,28 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from classifier import yaml_file
 from classifier.config import params_file
-from classifier.errors import ParamsError, StageError, shorten
-from classifier.experiments.clone import Stopped
-from classifier.experiments.git import differing_params, experiment_references, git, recorded_run
+from classifier.errors import ParamsError, StageError
+from classifier.experiments import engine
+from classifier.experiments.git import experiment_references, git
 from classifier.experiments.halving import Run
+from classifier.experiments.records import Records
 from classifier.experiments.settings import SEARCHED
+from classifier.experiments.snapshot import Snapshot, input_files, link
+from classifier.experiments.stage_process import Task
 from classifier.experiments.statistics import paired_by_fold, paired_by_seed
-from classifier.experiments.storage import FileStorage, Record, Storage
-from classifier.experiments.workers import Workers
-from classifier.experiments.workspace import Workspace
-from classifier.runner import files
 from classifier.runner.cli import ROOT
 from classifier.runner.declaration import get_by_key, read_declaration
-from classifier.runner.lock import SCRATCH
+from classifier.runner.lock import SCRATCH, exclusive
 from classifier.yaml_file import flatten
 
 SEED, FOLD = "train.seed", "annotate.validation_fold"
 OBJECTIVE = "val_acc"
 STAGES = ("annotate", "train")
+FOLDER = SCRATCH / "compare-recipes"
 
 logger = logging.getLogger(__name__)
 
@@ -51,38 +50,45 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         raise ParamsError("both recipes are the same; -S KEY=VALUE or a revision says how they differ")
     names = {"params.yaml": {}, " ".join(f"{key}={value}" for key, value in changed.items()): changed}
     pairs = [(fold, seed) for fold in range(arguments.folds) for seed in range(arguments.seeds)]
+    machine = engine.decided_by_machine(input_files(STAGES, content), content["compute"]["portable"])
+    first = content["train"]["seed"]
     runs = {
-        name: [make_run(content, params, fold, content["train"]["seed"] + seed) for fold, seed in pairs]
+        name: [make_run(content, params | {FOLD: fold, SEED: first + seed}, machine) for fold, seed in pairs]
         for name, params in names.items()
     }
     everything = [run for both in zip(*runs.values(), strict=True) for run in both]
-
-    storage = FileStorage(SCRATCH / "compare-recipes")
-    known = add_experiments(everything, content, storage)
-    logger.info(f"{len(everything)} trainings, {len(everything) - known} to do, {arguments.jobs} at a time")
-    # A folder by data and code: what a killed comparison left must not serve one of other data.
-    workspace = Workspace(ROOT, (SCRATCH / f"compare-recipes-{recipe_hash(content)}").resolve(), STAGES)
-    workspace.link_data(content)
-
-    def next_runs(records: Mapping[str, Record]) -> list[Run]:
-        return [run for run in everything if run.key not in records]
-
-    def on_record(run: Run, record: Record) -> None:
-        left = len(next_runs(storage.records()))
-        logger.info(f"{run.experiment}: {record.get('error') or record['value']}; {left} trainings left")
-        workspace.clone(run.clone).remove()
-
-    try:
-        Workers(workspace, content, storage, OBJECTIVE, next_runs, on_record).run(arguments.jobs)
-    except Stopped:
-        logger.warning("stopped; every run is saved, and the same command goes on")
-        return 130
-    finally:
-        workspace.drop()
-    records = storage.records()
+    with exclusive("compare", FOLDER), engine.stoppable():
+        snapshot = Snapshot(FOLDER / digest(machine), STAGES, content)
+        records = train(everything, snapshot, arguments.jobs)
     values = {name: [records[run.key]["value"] for run in of_recipe] for name, of_recipe in runs.items()}
     print("\n".join(verdict(pairs, values, content, arguments.folds)))
     return 0
+
+
+def train(runs: Sequence[Run], snapshot: Snapshot, jobs: int) -> Records:
+    """Train what has no record yet, and return all records."""
+    records = Records(FOLDER / "records")
+
+    def missing() -> list[Run]:
+        return [run for run in runs if run.key not in records]
+
+    logger.info(f"{len(runs)} trainings, {len(missing())} to do, {jobs} at a time")
+    with engine.processes(snapshot.project, jobs) as submit:
+        folds = {run.params[FOLD] for run in missing()}
+        for annotated in [submit(snapshot.task("annotate", f"fold-{fold}", {FOLD: fold})) for fold in folds]:
+            if (answer := annotated.result())["status"]:
+                raise StageError(f"annotate: {answer['message']}")
+
+        def task(run: Run) -> Task:
+            link(["data", "metrics"], snapshot.runs / f"fold-{run.params[FOLD]}", snapshot.runs / run.name)
+            return snapshot.train_until(run)
+
+        for run, answer in engine.drive(submit, missing, task):
+            records.add(run.key, engine.record(run, answer, OBJECTIVE))
+            result = records[run.key].get("error") or records[run.key]["value"]
+            logger.info(f"{run.name}: {result}; {len(missing())} trainings left")
+    snapshot.remove()
+    return records
 
 
 def other_params(content: dict[str, Any], revision: str | None, changes: Sequence[str]) -> dict[str, Any]:
@@ -98,61 +104,33 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
             text = git(ROOT, "show", f"{reference}:params.yaml")
         except StageError:
             raise ParamsError(f"{revision}: no commit or experiment with a params.yaml") from None
-        theirs = flatten({section: yaml_file.load(text).get(section, {}) for section in ("compute", *SEARCHED)})
+        theirs = flatten({section: yaml_file.load(text).get(section, {}) for section in SEARCHED})
         different = {key: value for key, value in theirs.items() if key not in (SEED, FOLD)}
-    for change in changes:
-        key, separator, value = change.partition("=")
-        if not separator:
-            raise ParamsError(f"-S {change}: must be KEY=VALUE, such as train.ema_decay=0.99")
+    for key, value in params_file.parse_overrides(changes).items():
         if key in (SEED, FOLD) or key.partition(".")[0] not in SEARCHED:
             raise ParamsError(f"-S {key}: must be a key of {', '.join(SEARCHED)}, and not {SEED}, which varies anyway")
-        different[key] = yaml_file.load(value)
+        different[key] = value
     params_file.replaced(content, different, "-S ")
     return {key: value for key, value in different.items() if get_by_key(content, key) != value}
 
 
-def make_run(content: dict[str, Any], params: dict[str, Any], fold: int, seed: int) -> Run:
-    """The training of a recipe on one fold with one seed.
+def make_run(content: dict[str, Any], params: dict[str, Any], machine: dict[str, Any]) -> Run:
+    """The training of a recipe on one fold with one seed; its name has a hash of all else that decides the result.
 
     Raises:
         ParamsError: there is no such fold.
     """
-    changes = {**params, FOLD: fold, SEED: seed}
-    changed = params_file.replaced(content, changes, "--folds: ")
-    name = f"recipe-{recipe_hash(changed)}-f{fold}-s{seed}"
-    return Run(name, name, changes, changed["train"]["epochs"], experiment=name, stages=STAGES)
+    changed = params_file.replaced(content, params, "--folds: ")
+    keys = [key for stage in STAGES for key in read_declaration(stage, changed).params]
+    chosen = flatten({key: get_by_key(changed, key) for key in keys})
+    decided_by = {key: value for key, value in chosen.items() if key not in (SEED, FOLD)} | machine
+    name = f"recipe-{digest(decided_by)}-f{params[FOLD]}-s{params[SEED]}"
+    return Run(name, name, params, changed["train"]["epochs"])
 
 
-def recipe_hash(content: dict[str, Any]) -> str:
-    """Six digits for all that decides the result of a recipe: params, data, code and version of PyTorch."""
-    decided: dict[str, Any] = {"torch": version("torch").partition("+")[0]}
-    outs: set[str] = set()
-    for stage in STAGES:
-        declared = read_declaration(stage, content)
-        decided |= {key: get_by_key(content, key) for key in declared.params}
-        decided |= files.digests(path for path in declared.deps if path not in outs)
-        outs |= set(declared.outs)
-    decided["train"] = {key: value for key, value in decided["train"].items() if key != "seed"}
-    decided["annotate"] = {key: value for key, value in decided["annotate"].items() if key != "validation_fold"}
-    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def add_experiments(runs: Sequence[Run], content: dict[str, Any], storage: Storage) -> int:
-    """Take what experiments hold already, also those of other clones, and return how many runs are known.
-
-    Raises:
-        StageError: an experiment has the name of a run, and another result.
-    """
-    for run in runs:
-        for reference in experiment_references(ROOT, run.experiment)[:1]:
-            decided, metrics = recorded_run(ROOT, reference, STAGES)
-            if keys := differing_params(decided, params_file.replaced(content, run.params)):
-                raise StageError(
-                    f"the experiment {run.experiment} ran with another {shorten(keys)}; rename or remove it"
-                )
-            storage.add(run.key, {"params": run.params, "value": metrics[OBJECTIVE]})
-    records = storage.records()
-    return sum(run.key in records for run in runs)
+def digest(content: dict[str, Any]) -> str:
+    """Six digits for all of it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def verdict(

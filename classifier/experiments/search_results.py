@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from classifier.experiments import space
-from classifier.experiments.halving import CONFIRMED, SEED, Halving, confirm_key, shortest_suffix
+from classifier.experiments.halving import SEED, Halving, confirm_key
 from classifier.experiments.statistics import PairedComparison, paired_by_seed
 from classifier.report import figures, page
 from classifier.runner import files
@@ -33,38 +32,31 @@ class Results:
     def __init__(self, halving: Halving):
         self._halving = halving
 
-    def write_tables(self) -> None:
-        """Write metrics/search.csv, a row for each trial, the best first, and the runs with fresh seeds."""
+    def write(self) -> None:
+        """Write metrics/search.csv, a row for each trial, the best first; the runs with fresh seeds; and the page."""
         files.atomic_write(TABLE, self.trials().to_csv(index=False, lineterminator="\n").encode())
         files.atomic_write(CONFIRMED_TABLE, self.confirmed().to_csv(index=False, lineterminator="\n").encode())
+        self._write_page()
 
     def trials(self) -> pd.DataFrame:
         """A row for each trial that has ended a run: what it varied, its objective at each rung, how it ended."""
         halving, objective = self._halving, self._halving.search.objective
-        last = len(halving.rungs) - 1
-        rows: list[dict[str, Any]] = []
+        columns = [
+            "trial",
+            *halving.search.space,
+            SEED,
+            *(f"{objective}_{epochs}" for epochs in halving.rungs),
+            "outcome",
+        ]
+        rows = []
         for number in self._by_rank():
-            reached = max(rung for rung in range(last + 1) if halving.record(number, rung))
+            reached = max(rung for rung in range(len(halving.rungs)) if halving.record(number, rung))
             record = halving.record(number, reached)
             assert record
-            outcome = record.get("error") or ("finished" if reached == last else f"stopped at {halving.rungs[reached]}")
-            values = {f"{objective}_{epochs}": halving.value(number, rung) for rung, epochs in enumerate(halving.rungs)}
-            varied = {key: record["params"].get(key) for key in halving.search.space}
-            experiment = f"{halving.prefix}-{number:03}" if outcome == "finished" else None
-            rows.append(
-                {
-                    "trial": number,
-                    **varied,
-                    SEED: record["params"][SEED],
-                    **values,
-                    "outcome": outcome,
-                    "experiment": experiment,
-                }
-            )
-        columns = [
-            "trial", *halving.search.space, SEED, *(f"{objective}_{epochs}" for epochs in halving.rungs),
-            "outcome", "experiment",
-        ]  # fmt: skip
+            params = [record["params"].get(key) for key in (*halving.search.space, SEED)]
+            values = [halving.value(number, rung) for rung in range(len(halving.rungs))]
+            ended = "finished" if reached == halving.last else f"stopped at {halving.rungs[reached]}"
+            rows.append([number, *params, *values, record.get("error") or ended])
         return pd.DataFrame(rows, columns=columns, dtype=object)
 
     def _by_rank(self) -> list[int]:
@@ -81,10 +73,9 @@ class Results:
                 "params": "best trial" if which == "best" else "params.yaml",
                 SEED: record["params"][SEED],
                 self._halving.search.objective: record["value"],
-                "experiment": f"{self._halving.prefix}-{which}-{place}",
+                "experiment": self._halving.experiment(which, place),
             }
-            for which in CONFIRMED
-            for place in range(self._halving.search.confirm_seeds)
+            for which, place in self._halving.places
             if (record := self._halving.records.get(confirm_key(which, place)))
         ]
         return pd.DataFrame(rows, columns=["params", SEED, self._halving.search.objective, "experiment"])
@@ -101,15 +92,16 @@ class Results:
     def summary(self) -> Iterator[str]:
         """A few sentences: the best trial, how much of it was luck, and whether it is better than params.yaml."""
         halving, objective = self._halving, self._halving.search.objective
-        assert halving.best is not None
-        found = halving.value(halving.best, len(halving.rungs) - 1)
-        assert found is not None
-        record = halving.record(halving.best, 0)
-        assert record
-        yield f"best trial: {halving.best}, {objective} {found:.4f}"
-        for key in halving.search.space:
-            if key in record["params"]:
-                yield f"  {key}: {record['params'][key]}"
+        if not (leader := halving.leader(halving.last)):
+            yield f"{halving.epochs_left} epochs left to train"
+            return
+        number, found = leader
+        yield f"best trial: {number}, {objective} {found:.4f}"
+        varied = halving.varied(number)
+        yield from (f"  {key}: {varied[key]}" for key in halving.search.space if key in varied)
+        if halving.epochs_left:
+            yield f"{halving.epochs_left} epochs left to train"
+            return
         if (comparison := self.comparison) is None:
             yield "too few runs with fresh seeds came to a result; metrics/search_confirmed.csv"
             return
@@ -119,20 +111,19 @@ class Results:
         yield f"params.yaml, same seeds: {comparison.mean_b:.4f} ± {comparison.deviation_b:.4f}"
         higher_is_better = objective == "val_acc"
         yield f"difference: {comparison.describe('the best trial', 'params.yaml', higher_is_better)}"
-        yield f"its model: dvc exp apply {halving.prefix}-best-0"
+        yield f"its model: dvc exp apply {halving.experiment('best', 0)}"
         yield f"all trials: {TABLE} and {PAGE} (open it in a browser)"
 
-    def write_page(self) -> None:
+    def _write_page(self) -> None:
         """Write one self-contained page with the same as pictures and tables."""
         halving = self._halving
-        shorts = {key: shortest_suffix(key, halving.search.space) for key in halving.search.space}
-        table = self.trials().rename(columns=shorts).astype(object)
+        table = self.trials().rename(columns=halving.short_names()).astype(object)
         importances = self.importances()
         page.write(
             files.temporary_path(PAGE),
             TEMPLATE,
             halving=halving,
-            summary=[*self.summary()][:-1],  # the last line names this page
+            summary=[line for line in self.summary() if str(PAGE) not in line],
             history=page.picture(self._draw_history),
             importances=page.picture(lambda: draw_importances(importances)) if importances else None,
             columns=list(table.columns),
@@ -163,7 +154,7 @@ class Results:
         study = space.new_study(halving.search, trials, seed=0)
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=shared)
-        return {shortest_suffix(key, halving.search.space): float(value) for key, value in found.items()}
+        return {halving.short_names()[key]: float(value) for key, value in found.items()}
 
     def _draw_history(self) -> Figure:
         """The objective of every trial at each rung, in the order of the trials, and the best so far at the last."""

@@ -51,6 +51,7 @@ class StageContext:
         signals: where the stage asks whether to stop.
         overrides: other values for params, by dotted key.
         folder: below which the outputs go; the workspace, unless ``--out`` names another.
+        state: the scratch folder of what an interrupted run goes on from, once ``fingerprint`` was called.
         resume_hint: what a person is told when the stage was stopped.
     """
 
@@ -69,6 +70,7 @@ class StageContext:
         if name == "train":  # one warning a `dvc repro` is enough, and this is the stage that people look at
             for line in overruled:
                 logger.warning(line)
+        self.state = SCRATCH
         self._inputs: dict[str, str] = {}
         self._after_success: list[Callable[[], None]] = []
         self._held = contextlib.ExitStack()  # locks
@@ -138,9 +140,9 @@ class StageContext:
         decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.is_rank_zero:
-            state = SCRATCH / f"{self.name}-{name}"
-            self._held.enter_context(exclusive(self.name, state))
-            files.atomic_write(state / FINGERPRINT_FILE, portability.json_bytes(decided_by))
+            self.state = SCRATCH / f"{self.name}-{name}"
+            self._held.enter_context(exclusive(self.name, self.state))
+            files.atomic_write(self.state / FINGERPRINT_FILE, portability.json_bytes(decided_by))
         return name
 
     def on_success(self, action: Callable[[], None]) -> None:

@@ -189,7 +189,9 @@ def finish(state: TrainState, stop_after_epoch: int) -> nn.Module:
             f"no lower validation loss since epoch {state.early_stopping.best_epoch}"
         )
     elif stop_after_epoch and len(state.history) >= stop_after_epoch:
-        raise PausedError(f"stopped after epoch {len(state.history)}, as runtime.stop_after_epoch says; it is saved")
+        raise PausedError(
+            f"stopped after epoch {len(state.history)}, as runtime.stop_after_epoch says; it is saved", state.history
+        )
     state.early_stopping.restore_best(state.eval_model)
     return state.eval_model.eval()
 

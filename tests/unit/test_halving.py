@@ -9,7 +9,7 @@ from typing import Any
 from classifier.config import params_file
 from classifier.errors import ParamsError
 from classifier.experiments import settings, space
-from classifier.experiments.halving import Halving, Run, confirm_key, record_key, shortest_suffix
+from classifier.experiments.halving import Halving, Run, confirm_key, record_key
 from tests.project import PARAMS
 
 import pytest
@@ -55,7 +55,7 @@ def halving(records: dict[str, Any], **changes: Any) -> Halving:
 def result(run: Run) -> float | None:
     """A figure that depends on nothing but the run."""
     value = random.Random(f"{run.params} {run.epochs}").random()
-    return None if run.clone.startswith("trial") and value < 0.15 else round(value, 6)
+    return None if run.name.startswith("trial") and value < 0.15 else round(value, 6)
 
 
 def finish(pick: Any, **changes: Any) -> tuple[dict[str, Any], list[str]]:
@@ -94,7 +94,7 @@ def test_best_trials_go_on_and_no_other_run_is_made() -> None:
         confirm_key(which, place) for which in ("best", "base") for place in range(2)
     }
     assert done.epochs_left == 0
-    assert halving({}).epochs_left == halving({}).total_epochs == 9 + 3 * 2 + 6 + 4 * 9
+    assert halving({}).epochs_left == 9 + 3 * 2 + 6 + 4 * 9
 
 
 def test_diverged_trials_never_go_on() -> None:
@@ -105,26 +105,9 @@ def test_diverged_trials_never_go_on() -> None:
     number = 4
     records[record_key(number, 0)]["value"] = 0.5
     assert [run.key for run in halving(records).next_runs()] == [record_key(number, 1)]
-    assert halving(records).is_over("trial-003")
-    assert not halving(records).is_over("trial-004")
     records[record_key(number, 0)]["value"] = None
     assert halving(records).next_runs() == []
     assert halving(records).best is None
-
-
-def test_clones_are_over_when_nothing_more_runs_in_them() -> None:
-    records: dict[str, Any] = {}
-    over: set[str] = set()
-    while runs := halving(records).next_runs():
-        state = halving(records)
-        assert not over & {run.clone for run in runs}, "a clone that was removed is needed again"
-        over |= {name for name in (f"trial-{number:03}" for number in range(9)) if state.is_over(name)}
-        records[runs[0].key] = {"params": runs[0].params, "value": result(runs[0])}
-    done = halving(records)
-    assert all(done.is_over(f"trial-{number:03}") for number in range(9))
-    assert done.is_over("best-0")
-    assert done.is_over("base-1")
-    assert not done.is_over("data")
 
 
 def test_loss_is_better_when_it_is_lower() -> None:
@@ -207,5 +190,6 @@ def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str
 
 
 def test_short_names_tell_keys_apart() -> None:
-    keys = ["optimizers.muon.lr", "optimizers.sgd.lr", "train.batch_size"]
-    assert [shortest_suffix(key, keys) for key in keys] == ["muon.lr", "sgd.lr", "batch_size"]
+    axis = {"low": 0.1, "high": 0.2}
+    space = {"optimizers.muon.lr": axis, "optimizers.sgd.lr": axis, "train.batch_size": [1, 2]}
+    assert [*halving({}, space=space).short_names().values()] == ["muon.lr", "sgd.lr", "batch_size"]

@@ -1,0 +1,201 @@
+"""Engines: where the trainings of a search or comparison run. Their results depend on nothing but the run.
+
+On one machine, some warm processes that share its cores. On several, Dask: whoever starts `dask worker` in a clone
+joins, and the scheduler runs a task again elsewhere if its worker dies. One process, the driver, computes what comes
+next and keeps the records.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from classifier import portability
+from classifier.errors import DivergedError, ParamsError, PausedError, StageError, shorten
+from classifier.experiments.halving import Run
+from classifier.experiments.records import Record
+from classifier.experiments.stage_process import Answer, StageProcess, Task
+from classifier.runner import files
+from classifier.runner.cli import ROOT
+from classifier.runner.lock import SCRATCH
+from classifier.yaml_file import flatten
+
+Submit = Callable[[Task], "Future[Answer]"]
+
+TOKEN = "scratch/driver"  # the file by which a worker sees that it shares a disk with the driver
+ANY = "any"  # processor: results are portable
+
+logger = logging.getLogger(__name__)
+_thread = threading.local()  # .process: the warm process of a thread
+
+
+def drive(submit: Submit, next_runs: Callable[[], Sequence[Run]], task: Callable[[Run], Task]) -> Iterator[Any]:
+    """Keep all runs going that can start, until there are none.
+
+    Args:
+        submit: starts a task.
+        next_runs: without a record; asked again after each that ends.
+        task: of a run.
+
+    Yields:
+        each run that has ended, with the answer.
+    """
+    going: dict[Future[Answer], Run] = {}
+    while True:
+        keys = {run.key for run in going.values()}
+        going |= {submit(task(run)): run for run in next_runs() if run.key not in keys}
+        if not going:
+            return
+        ended, _ = concurrent.futures.wait(going, return_when=FIRST_COMPLETED)
+        for future in ended:
+            yield going.pop(future), future.result()
+
+
+def record(run: Run, answer: Answer, objective: str) -> Record:
+    """What is known of a run that has ended.
+
+    Raises:
+        StageError: it failed for another reason than its params.
+    """
+    if answer["status"] == PausedError.exit_status:
+        value = answer["history"][run.epochs - 1][objective]
+        return {"params": run.params, "value": round(value, 6)}
+    if answer["status"] in (DivergedError.exit_status, ParamsError.exit_status):
+        return {"params": run.params, "value": None, "error": answer["message"]}
+    raise StageError(f"{run.name}: {answer['message']}")
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let the signals of batch systems stop the work as Ctrl-C does, with one line."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
+            signal.signal(signum, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("stopped; every run is saved, and the same command goes on")
+        raise
+
+
+@contextlib.contextmanager
+def processes(project: Path, jobs: int) -> Iterator[Submit]:
+    """Warm processes on this machine, which share the cores.
+
+    Args:
+        project: whose code and data they use.
+        jobs: how many.
+    """
+    stop, numbers = threading.Event(), itertools.count()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    started: list[StageProcess] = []
+
+    def begin_thread() -> None:
+        _thread.process = StageProcess(project, cores[next(numbers) % (len(cores) or 1) :: jobs] or cores)
+        started.append(_thread.process)
+
+    with ThreadPoolExecutor(jobs, initializer=begin_thread) as pool:
+        try:
+            yield lambda task: pool.submit(lambda: _thread.process.run(task, stop.is_set))
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            for process in started:
+                process.close()
+
+
+@contextlib.contextmanager
+def dask(address: str, folder: Path, decided_by: dict[str, Any]) -> Iterator[Submit]:
+    """The workers of a Dask scheduler.
+
+    Args:
+        address: ``tcp://host:8786``, or the file that ``dask scheduler --scheduler-file`` writes.
+        folder: with the snapshot as ``project``. A worker on the same disk uses that, others their own clones.
+        decided_by: what must be the same in such a clone, see ``decided_by_machine``.
+
+    Raises:
+        StageError: the scheduler cannot be reached, or is gone.
+    """
+    import distributed  # it takes a second, and most searches need none
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in a line
+    token = secrets.token_hex()
+    files.atomic_write(folder / "project" / TOKEN, token.encode())
+    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
+    try:
+        with distributed.Client(**where, timeout=10, set_as_default=False) as client:
+            if not client.scheduler_info()["workers"]:
+                logger.info(f"waiting for workers; start some: dask worker {address} --nthreads 1")
+            executor = client.get_executor(pure=False)
+            yield lambda task: executor.submit(run_on_worker, task, str(folder.resolve()), token, decided_by)
+    except (OSError, ValueError, distributed.CancelledError, distributed.KilledWorker) as error:
+        raise StageError(
+            f"the scheduler {address}: {str(error) or type(error).__name__}; every run is saved, and the same command"
+            " goes on"
+        ) from None
+
+
+def run_on_worker(task: Task, folder: str, token: str, decided_by: dict[str, Any]) -> Answer:
+    """Run a task on a worker of Dask, and stop it when the driver is gone.
+
+    Raises:
+        StageError: the worker shares no disk with the driver, and its clone differs.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    key, project = worker.get_current_task(), Path(folder) / "project"
+    shared = (project / TOKEN).is_file() and (project / TOKEN).read_text() == token
+    if not shared:
+        refuse_other_clone(decided_by)
+        project, own = ROOT, ROOT / SCRATCH / Path(folder).name
+        task = task | {name: str(own / Path(task[name]).relative_to(folder)) for name in ("out", "log")}
+    if getattr(_thread, "process", None) is None or _thread.process.folder != project:
+        _thread.process = StageProcess(project)
+
+    def driver_is_gone() -> bool:
+        state = worker.state.tasks.get(key)
+        return state is None or state.state != "executing"
+
+    answer: Answer = _thread.process.run(task, driver_is_gone)
+    if not shared and "state" in answer:
+        answer["files"] = {path.name: path.read_bytes() for path in files.iter_files(project / answer["state"])}
+    return answer
+
+
+def refuse_other_clone(decided_by: dict[str, Any]) -> None:
+    """Make sure that the clone of this worker gives the same results.
+
+    Raises:
+        StageError: it has other code, data, packages or another processor.
+    """
+    here = flatten(decided_by_machine(decided_by["inputs"], decided_by["processor"] == ANY))
+    if changed := [key for key, value in flatten(decided_by).items() if here.get(key) != value]:
+        raise StageError(
+            f"the worker on {socket.gethostname()} in {ROOT} has another {shorten(changed)}; it needs the same commit,"
+            " data and environment"
+        )
+
+
+def decided_by_machine(inputs: Iterable[str], portable: bool) -> dict[str, Any]:
+    """What decides a result beside params: content of inputs, versions, and the processor unless results are portable.
+
+    Args:
+        inputs: files, below the project.
+        portable: ``compute.portable``.
+    """
+    return {
+        "inputs": {path: files.digest(ROOT / path) if (ROOT / path).is_file() else "missing" for path in inputs},
+        "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
+        "processor": ANY if portable else portability.cpu_info().get("model name", "unknown"),
+    }

@@ -1,0 +1,188 @@
+"""A copy of the project as it is, in which trainings run while the person goes on working; and experiments of them.
+
+Tracked files are copied, data are hard links. The trainings write below a folder of their own, so one copy serves all.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from classifier import portability, yaml_file
+from classifier.errors import StageError
+from classifier.experiments.git import experiment_references, git
+from classifier.experiments.halving import Run
+from classifier.experiments.stage_process import Task
+from classifier.runner import files
+from classifier.runner.cli import ROOT
+from classifier.runner.declaration import get_by_key, read_declaration, stages_from
+from classifier.runner.lock import SCRATCH
+
+from dvc.config import Config
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+
+
+class Snapshot:
+    """A copy of the project.
+
+    Args:
+        folder: for the copy, below ``scratch/``; an earlier call may have made it.
+        stages: that will run in it.
+        params: the whole of params.yaml.
+
+    Attributes:
+        project: the copy.
+        runs: the folder for what is run.
+
+    Raises:
+        StageError: data are missing, or there is no git repository with a commit.
+    """
+
+    def __init__(self, folder: Path, stages: Sequence[str], params: dict[str, Any]):
+        self.folder, self.project, self.runs = folder, folder / "project", folder / "runs"
+        self._list = self.project / SCRATCH / "snapshot.json"  # its commit, its tracked files, its data
+        if self.project.exists():
+            return
+        try:
+            commit = git(ROOT, "rev-parse", "--verify", "HEAD")
+        except StageError:
+            raise StageError(
+                "this needs git: experiments belong to a commit; `git init`, `git add`, `git commit`"
+            ) from None
+        tracked = [name for name in git(ROOT, "ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
+        folders = {str(folder) for name in tracked for folder in Path(name).parents}
+        data = [path for path in inputs(stages, params) if path not in {*tracked, *folders}]
+        making = self.folder / ".tmp.project"
+        files.remove(making)
+        _copy(tracked, ROOT, making)
+        link(data, ROOT, making)
+        content = {"commit": commit, "tracked": tracked, "data": data}
+        files.atomic_write(making / self._list.relative_to(self.project), portability.json_bytes(content))
+        making.rename(self.project)
+
+    def task(self, stage: str, name: str, overrides: dict[str, Any]) -> Task:
+        """A stage to run with other params, whose outputs go to the folder of that name."""
+        out = str((self.runs / name).resolve())
+        return {"stage": stage, "overrides": overrides, "out": out, "log": f"{out}.log"}
+
+    def train_until(self, run: Run) -> Task:
+        """The task of a run."""
+        until = {"runtime.stop_after_epoch": run.epochs, "runtime.tensorboard": False}
+        return self.task("train", run.name, run.params | until)
+
+    def keep_state(self, answer: dict[str, Any]) -> None:
+        """Write the checkpoint of a training on another machine, for ``publish``."""
+        for name, content in answer.get("files", {}).items():
+            files.atomic_write(self.project / answer["state"] / name, content)
+
+    def remove(self) -> None:
+        """Remove the copy, and what was run in it."""
+        for path in (self.project, self.runs, self.folder / "clone"):
+            files.remove(path)
+
+    def publish(self, name: str, overrides: Mapping[str, Any], stages: Sequence[str]) -> None:
+        """Make a DVC experiment of a finished training: its checkpoint is found, so only the end is run again.
+
+        Args:
+            name: of the experiment; nothing is done if there is one.
+            overrides: params by dotted key.
+            stages: that the experiment runs.
+
+        Raises:
+            StageError: DVC or git failed.
+        """
+        if experiment_references(ROOT, name):
+            return
+        clone = self._clone()
+        with modify_yaml(str(clone / "params.yaml")) as params:  # keeps the comments
+            for key, value in overrides.items():
+                *sections, last = key.split(".")
+                get_by_key(params, ".".join(sections))[last] = value
+        _empty_results_after(clone, stages)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # dvc.yaml says `python`
+        command = [sys.executable, "-m", "dvc", "exp", "run", "--quiet", "--name", name, "--single-item", *stages]
+        done = subprocess.run(
+            command, cwd=clone, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or ["no message"]
+            raise StageError(f"the experiment {name}: {lines[-1]}")
+        (reference,) = experiment_references(clone, name)
+        # Nobody else writes it, so a lock on it is of a git that was killed.
+        (ROOT / git(ROOT, "rev-parse", "--git-path", f"{reference}.lock")).unlink(missing_ok=True)
+        git(clone, "push", "--quiet", "--force", "origin", f"{reference}:{reference}")
+        files.remove(clone)
+
+    def _clone(self) -> Path:
+        """A git clone with the files of the copy, its data and checkpoints, and DVC's cache and remotes."""
+        clone, content = self.folder / "clone", json.loads(self._list.read_text())
+        files.remove(clone)
+        git(ROOT, "clone", "--quiet", "--shared", "--no-checkout", "--", str(ROOT), str(clone))
+        git(clone, "update-ref", "--no-deref", "HEAD", content["commit"])
+        git(clone, "reset", "--quiet")
+        _copy(content["tracked"], self.project, clone)
+        link([*content["data"], str(SCRATCH)], self.project, clone)
+        for key in ("user.name", "user.email"):  # the experiment's commit needs them
+            known = subprocess.run(["git", "-C", ROOT, "config", key], capture_output=True, text=True, check=False)
+            git(clone, "config", key, known.stdout.strip() or "unknown")
+        with Repo(str(ROOT)) as repo:
+            cache = os.path.abspath(repo.cache.local_cache_dir)
+        if (own := ROOT / ".dvc/config.local").exists():
+            shutil.copy(own, clone / ".dvc")
+        with Config(str(clone / ".dvc"), validate=False).edit("local") as config:
+            config.setdefault("cache", {})["dir"] = cache
+            config.setdefault("core", {})["site_cache_dir"] = str(clone.resolve() / ".dvc/tmp/site-cache")
+        return clone
+
+
+def inputs(stages: Sequence[str], params: dict[str, Any]) -> list[str]:
+    """The files and folders that the stages read and none of them writes.
+
+    Raises:
+        StageError: one is missing.
+    """
+    declared = [read_declaration(stage, params, ROOT / "dvc.yaml") for stage in stages]
+    written = {path for stage in declared for path in stage.outs}
+    found = sorted({path for stage in declared for path in stage.deps} - written)
+    for path in found:
+        if not (ROOT / path).exists():
+            raise StageError(f"{path} is missing; `dvc repro {stages[0]}` makes what is needed")
+    return found
+
+
+def input_files(stages: Sequence[str], params: dict[str, Any]) -> list[str]:
+    """The same as files."""
+    return [file.as_posix() for path in inputs(stages, params) for file in files.iter_files(Path(path))]
+
+
+def _copy(names: Iterable[str], source: Path, target: Path) -> None:
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, target / name)
+
+
+def link(names: Iterable[str], source: Path, target: Path) -> None:
+    """Hard links, or copies on another file system."""
+    for file in (file for name in names for file in files.iter_files(source / name)):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file.resolve(), place)
+        except OSError:
+            shutil.copy2(file, place)
+
+
+def _empty_results_after(clone: Path, stages: Sequence[str]) -> None:
+    """Remove what later stages made of another model, or the experiment would show it as its own."""
+    params = yaml_file.load((clone / "params.yaml").read_text(encoding="utf-8"))
+    for stage in stages_from(stages[-1], clone / "dvc.yaml")[1:]:
+        for path in read_declaration(stage, params, clone / "dvc.yaml").outs:
+            if git(clone, "ls-files", "--", path):  # metrics: `dvc exp show` calls a missing file an error
+                files.atomic_write(clone / path, portability.json_bytes({}))
+            else:
+                files.remove(clone / path)
