@@ -5,15 +5,15 @@ import io
 import json
 import os
 import random
-import signal
+import shlex
 import subprocess
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from classifier import yaml_file
 from tests.project import Project, kill_group, wait_for
+from tests.support import dask
 
 import pandas as pd
 import psutil
@@ -249,35 +249,17 @@ def test_search_killed_at_random_ends_with_the_same_tables_and_models(
     assert models(project) == models(undisturbed)
 
 
-@contextlib.contextmanager
-def dask(*words: str, project: Project) -> Iterator["subprocess.Popen[bytes]"]:
-    """A program of Dask, which ends with the block."""
-    process = subprocess.Popen(
-        ["dask", *words], cwd=project.root, env=project.environment, stdout=subprocess.DEVNULL,
-        stderr=(project.root.parent / f"{'-'.join(words[:1])}.log").open("w"), start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.kills
 def test_dask_workers_share_a_search_and_one_is_killed_and_the_driver_too(
     searchable: Project, undisturbed: Project, tmp_path: Path
 ) -> None:
     project = searchable.copy(tmp_path / "project")
     file = tmp_path / "scheduler.json"
-    worker = [*"worker --nthreads 1 --no-dashboard --host 127.0.0.1 --scheduler-file".split(), str(file)]
-    worker += ["--local-directory", str(tmp_path / "dask")]
+    command = [*dask.worker(file), "--local-directory", str(tmp_path / "dask")]
     with contextlib.ExitStack() as stack:
-        scheduler = ("scheduler", "--scheduler-file", str(file), "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        stack.enter_context(dask(*scheduler, project=project))
-        wait_for(file.exists)
+        stack.enter_context(dask.scheduler(project, file))
         address = json.loads(file.read_text())["address"]
-        first = stack.enter_context(dask(*worker, project=project))
+        first = stack.enter_context(dask.program(project, *command))
         driver = begin(project, "--scheduler", address)
         wait_for(lambda: (records(project) > 1 and bool(trainings(project))) or driver.poll() is not None, PATIENCE)
         assert driver.poll() is None, driver.communicate()[0]
@@ -285,12 +267,36 @@ def test_dask_workers_share_a_search_and_one_is_killed_and_the_driver_too(
         wait_for(lambda: not trainings(project) or driver.poll() is None)  # nobody waits for them any more
         driver = begin(project, "--scheduler", str(file))
         wait_for(lambda: bool(trainings(project)) or driver.poll() is not None, PATIENCE)
-        os.killpg(first.pid, signal.SIGKILL)
-        stack.enter_context(dask(*worker, project=project))
+        dask.kill(first)
+        stack.enter_context(dask.program(project, *command))
         output = driver.communicate(timeout=2 * PATIENCE)[0]
         assert driver.returncode == 0, output
     check_same(project, undisturbed)
     assert models(project) == models(undisturbed)
+
+
+@pytest.mark.experiments
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a folder from a process")
+def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
+    searchable: Project, undisturbed: Project, tmp_path: Path
+) -> None:
+    project, other = (searchable.copy(tmp_path / name / "project") for name in ("a", "b"))
+    other.set(train__epochs=2)  # params come with the task
+    other.edit("classifier/train/losses.py", '"""', '"""Other. ')
+    other.environment["PYTHONPATH"] = str(other.root)
+    with dask.scheduler(project, tmp_path / "scheduler.json") as file:
+        hidden = f"mount -t tmpfs none {project.root} && exec {shlex.join(dask.worker(file))}"
+        words = ("unshare", "--mount", "sh", "-c", f"{hidden} --local-directory {tmp_path}")
+        with dask.program(other, *words):
+            refused = project.run("python", "-m", "tools.search", "--scheduler", str(file), status=1)
+            assert f"in {other.root} has another inputs.classifier/train/losses.py; it needs the same" in refused.stderr
+            assert refused.stderr.count("\n") == 1
+        other.run("git", "checkout", "--quiet", "classifier")
+        with dask.program(other, *words):
+            project.run("python", "-m", "tools.search", "--scheduler", str(file))
+    check_same(project, undisturbed)
+    assert models(project) == models(undisturbed)
+    assert [*other.root.glob("scratch/search-search/runs/trial-*")]
 
 
 @pytest.mark.experiments
@@ -299,16 +305,12 @@ def test_scheduler_that_is_gone_is_one_line_and_nothing_is_lost(searchable: Proj
     failed = project.run("python", "-m", "tools.search", "--scheduler", "tcp://127.0.0.1:1", status=1)
     assert failed.stderr.startswith("search: error: the scheduler tcp://127.0.0.1:1: ")
     assert failed.stderr.count("\n") == 1
-    file = tmp_path / "scheduler.json"
-    words = ("scheduler", "--scheduler-file", str(file), "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-    with dask(*words, project=project) as scheduler:
-        wait_for(file.exists)
+    with dask.scheduler(project, tmp_path / "scheduler.json") as file:
         driver = begin(project, "--scheduler", str(file))
         assert driver.stdout
         assert driver.stdout.readline().startswith("search: 4 trials")
         assert "waiting for workers" in driver.stdout.readline()
-        os.killpg(scheduler.pid, signal.SIGKILL)
-        output = driver.communicate(timeout=PATIENCE)[0]
+    output = driver.communicate(timeout=PATIENCE)[0]
     assert driver.returncode == 1
     assert output.startswith(f"search: error: the scheduler {file}: ")
     assert output.count("\n") == 1

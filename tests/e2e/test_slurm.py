@@ -1,13 +1,12 @@
-"""A real Slurm of two nodes: preempted and requeued jobs, one training on both nodes, one search by two jobs."""
+"""A real Slurm of two nodes: preempted and requeued jobs, one training on both nodes, workers of one search."""
 
-import os
 import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.project import Project, wait_for
-from tests.support import forking
+from tests.support.dask import scheduler, worker
 from tests.support.recipes import LONG, checkpoints
 from tests.support.slurm import slurm
 
@@ -109,7 +108,7 @@ def test_torchrun_on_two_nodes_gives_the_weights_of_two_processes(
 
 
 @pytest.mark.experiments
-def test_array_of_jobs_is_one_search(finished: Project, cluster: dict[str, str], tmp_path: Path) -> None:
+def test_workers_in_an_array_of_jobs_share_a_search(finished: Project, cluster: dict[str, str], tmp_path: Path) -> None:
     finished.set_all(
         {
             **{"search.trials": 2, "search.trials_per_round": 2, "search.rungs": [1], "search.confirm_seeds": 2},
@@ -119,14 +118,13 @@ def test_array_of_jobs_is_one_search(finished: Project, cluster: dict[str, str],
     )
     alone = finished.copy(tmp_path / "alone")
     alone.run("python", "-m", "tools.search")
-    if programs := forking.programs():  # nothing is killed here
-        finished.environment["PATH"] = f"{programs}{os.pathsep}{finished.environment['PATH']}"
     jobs = Jobs(finished, cluster)
-    jobs.finish("--array=0-1", "examples/slurm.sbatch", "python", "-m", "tools.search")
+    with scheduler(finished, tmp_path / "scheduler.json") as file:
+        words = ["examples/slurm.sbatch", *worker(file), "--local-directory", str(tmp_path), "--death-timeout", "1"]
+        job = jobs.submit("--array=0-1", "--output=slurm-%a.log", *words)
+        wait_for(lambda: jobs.states(job) == {"RUNNING"}, PATIENCE)
+        finished.run("python", "-m", "tools.search", "--scheduler", str(file))
+    wait_for(lambda: not {"RUNNING", "PENDING"} & jobs.states(job), PATIENCE, pause=0.3)
     for name in ("metrics/search.csv", "metrics/search_confirmed.csv", "metrics/search.html"):
         assert finished.read(name) == alone.read(name), name
-    workers = [path.read_text() for path in finished.root.glob("slurm-*.log")]
-    assert len(workers) == 2
-    done = [re.findall(r"^search: (\S+, epoch \d+): ", text, re.MULTILINE) for text in workers]
-    assert not {*done[0]} & {*done[1]}, "a run was done twice"
-    assert all(done), "one of them did nothing"
+    assert all("Registered to" in path.read_text() for path in finished.root.glob("slurm-*.log"))
