@@ -55,6 +55,8 @@ checkpoints: setup  ## list the checkpoints of interrupted runs; python -m tools
 lock:         ## pin the newest versions that pyproject.toml allows; needs uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
+	@$(MAKE) --no-print-directory setup
+	@python -m tools.environment
 
 # The environment keeps, as copies, the lock and the folder that it was made for: a second call installs nothing. The
 # programs in it name that folder: in a clone that was moved or copied they would run another clone's, or nothing.

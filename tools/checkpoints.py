@@ -19,7 +19,7 @@ from typing import Any
 
 from classifier.config import params_file
 from classifier.model import compute
-from classifier.runner import files
+from classifier.runner import files, packages
 from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.context import FINGERPRINT_FILE
 from classifier.runner.declaration import get_by_key, read_declaration
@@ -100,7 +100,8 @@ def _differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> lis
     chosen = {key: get_by_key(now["params"], key) for key in declared.params}
     inputs = files.digests(path for path in declared.deps if Path(path).exists())
     differ = []
-    for ours, current in ((before["params"], chosen), (before.get("environment", {}), now["environment"])):
+    groups = ((before["params"], chosen), (before.get("environment", {}), now["environment"]))
+    for ours, current in (*groups, (before.get("packages", {}), packages.installed(declared.packages))):
         a, b = flatten(ours), flatten(current)
         differ += [
             f"{key} {a.get(key, '(none)')}" for key in {**a, **b} if (key in a, a.get(key)) != (key in b, b.get(key))

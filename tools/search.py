@@ -82,7 +82,7 @@ def search(arguments: argparse.Namespace) -> int:
 def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, Any], folder: Path) -> int:
     """Run what is missing; see ``search``."""
     records = Records(folder / "records")
-    machine = engine.decided_by_machine(input_files(["train"], content), content["compute"]["portable"])
+    machine = engine.decided_by_machine(input_files(["train"], content), content)
     decided_by = {
         "params": {section: content[section] for section in ("compute", *SEARCHED)},
         "search": settings.model_dump(),

@@ -16,17 +16,18 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from classifier import portability
+from classifier.config import params_file
 from classifier.errors import DivergedError, ParamsError, PausedError, StageError, shorten
 from classifier.experiments.halving import Run
 from classifier.experiments.records import Record
 from classifier.experiments.stage_process import Answer, StageProcess, Task
-from classifier.runner import files
+from classifier.runner import files, packages
 from classifier.runner.cli import ROOT
+from classifier.runner.declaration import read_declaration
 from classifier.runner.lock import SCRATCH
 from classifier.yaml_file import flatten
 
@@ -62,7 +63,7 @@ def drive(submit: Submit, next_runs: Callable[[], Sequence[Run]], task: Callable
 
 
 def record(run: Run, answer: Answer, objective: str) -> Record:
-    """What is known of a run that has ended.
+    """The record of a run that has ended.
 
     Raises:
         StageError: it failed for another reason than its params.
@@ -179,7 +180,8 @@ def refuse_other_clone(decided_by: dict[str, Any]) -> None:
     Raises:
         StageError: it has other code, data, packages or another processor.
     """
-    here = flatten(decided_by_machine(decided_by["inputs"], decided_by["processor"] == ANY))
+    _, params = params_file.read(ROOT / "params.yaml")
+    here = flatten(decided_by_machine(decided_by["inputs"], params))
     if changed := [key for key, value in flatten(decided_by).items() if here.get(key) != value]:
         raise StageError(
             f"the worker on {socket.gethostname()} in {ROOT} has another {shorten(changed)}; it needs the same commit,"
@@ -187,15 +189,15 @@ def refuse_other_clone(decided_by: dict[str, Any]) -> None:
         )
 
 
-def decided_by_machine(inputs: Iterable[str], portable: bool) -> dict[str, Any]:
-    """What decides a result beside params: content of inputs, versions, and the processor unless results are portable.
+def decided_by_machine(inputs: Iterable[str], params: dict[str, Any]) -> dict[str, Any]:
+    """Everything else that decides a result: inputs, versions, and the processor unless results are portable.
 
     Args:
         inputs: files, below the project.
-        portable: ``compute.portable``.
+        params: the whole of params.yaml.
     """
     return {
         "inputs": {path: files.digest(ROOT / path) if (ROOT / path).is_file() else "missing" for path in inputs},
-        "versions": {name: version(name).partition("+")[0] for name in ("torch", "optuna")},
-        "processor": ANY if portable else portability.cpu_info().get("model name", "unknown"),
+        "versions": packages.installed([*read_declaration("train", params).packages, "optuna"]),
+        "processor": ANY if params["compute"]["portable"] else portability.cpu_info().get("model name", "unknown"),
     }

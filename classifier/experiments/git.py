@@ -84,6 +84,8 @@ def recorded_run(folder: Path, revision: str, stages: Sequence[str]) -> tuple[di
         locked = yaml_file.load(read_file(folder, revision, "dvc.lock"))["stages"]
         for stage in stages:
             decided |= flatten(locked[stage]["params"]["params.yaml"])
+            versions = locked[stage]["params"].get("environment.toml", {})
+            decided |= {f"environment.toml/{key}": value for key, value in versions.items()}
             inputs = {dep["path"]: dep["md5"] for dep in locked[stage]["deps"]}
             if changed := [path for path, digest in inputs.items() if made.get(path, digest) != digest]:
                 raise StageError(f"{name}: {stage} has not run with this {changed[0]}")

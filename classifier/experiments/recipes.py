@@ -50,7 +50,7 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         raise ParamsError("both recipes are the same; -S KEY=VALUE or a revision says how they differ")
     names = {"params.yaml": {}, " ".join(f"{key}={value}" for key, value in changed.items()): changed}
     pairs = [(fold, seed) for fold in range(arguments.folds) for seed in range(arguments.seeds)]
-    machine = engine.decided_by_machine(input_files(STAGES, content), content["compute"]["portable"])
+    machine = engine.decided_by_machine(input_files(STAGES, content), content)
     first = content["train"]["seed"]
     runs = {
         name: [make_run(content, params | {FOLD: fold, SEED: first + seed}, machine) for fold, seed in pairs]

@@ -13,7 +13,7 @@ from classifier.config import params_file
 from classifier.config.schema import Params
 from classifier.errors import ParamsError, StageError
 from classifier.portability import pin_instruction_set
-from classifier.runner import files
+from classifier.runner import files, packages
 from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
 from classifier.runner.signals import StopSignals
@@ -51,6 +51,7 @@ class StageContext:
         signals: where the stage asks whether to stop.
         overrides: other values for params, by dotted key.
         folder: below which the outputs go; the workspace, unless ``--out`` names another.
+        packages: the versions of those that dvc.yaml lists for this stage.
         state: the scratch folder of what an interrupted run goes on from, once ``fingerprint`` was called.
         resume_hint: what a person is told when the stage was stopped.
     """
@@ -71,6 +72,11 @@ class StageContext:
             for line in overruled:
                 logger.warning(line)
         self.state = SCRATCH
+        self.packages = packages.installed(self._declared.packages)
+        if others := packages.differences(self._declared.packages):
+            if self._params.compute.portable:
+                raise ParamsError(f"{others[0]}; `make setup` installs the lock, or write the new version there")
+            logger.warning(f"{others[0]}, so dvc.lock would name another version")
         self._inputs: dict[str, str] = {}
         self._after_success: list[Callable[[], None]] = []
         self._held = contextlib.ExitStack()  # locks
@@ -137,7 +143,7 @@ class StageContext:
         What it stands for is noted in the scratch folder of that name, for `python -m tools.checkpoints`. Until the
         stage ends, no other process may go on with the state there.
         """
-        decided_by = {"inputs": self._inputs, "params": self.declared_params(), **beyond}
+        decided_by = {"inputs": self._inputs, "params": self.declared_params(), "packages": self.packages, **beyond}
         name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
         if self.is_rank_zero:
             self.state = SCRATCH / f"{self.name}-{name}"

@@ -12,6 +12,8 @@ from typing import Any
 from classifier import yaml_file
 from classifier.errors import StageError
 
+ENVIRONMENT = Path("environment.toml")  # versions of packages, which stages list as params
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -19,6 +21,7 @@ class Declaration:
 
     deps: tuple[str, ...]
     params: tuple[str, ...]
+    packages: tuple[str, ...]  # whose versions are listed, from environment.toml
     outs: tuple[str, ...]  # metrics and plots included
 
 
@@ -61,6 +64,10 @@ def read_declaration(stage: str, params: dict[str, Any], path: Path = Path("dvc.
             for item in entry.get(group, []):
                 yield fill(item if isinstance(item, str) else next(iter(item)))
 
+    listed = [keys for item in entry["params"] if isinstance(item, dict) for keys in item.values()]
     return Declaration(
-        deps=tuple(paths("deps")), params=tuple(paths("params")), outs=tuple(paths("outs", "metrics", "plots"))
+        deps=tuple(paths("deps")),
+        params=tuple(path for path in paths("params") if path != str(ENVIRONMENT)),
+        packages=tuple(key.removeprefix("packages.") for keys in listed for key in keys),
+        outs=tuple(paths("outs", "metrics", "plots")),
     )

@@ -16,6 +16,7 @@ from classifier.tensorboard import TensorBoardLogger
 from classifier.train import calibration
 from classifier.train.loop import VALIDATION_BATCH_SIZE, Task
 from classifier.train.meter import Row
+from classifier.yaml_file import flatten
 
 import pandas as pd
 import torch
@@ -67,7 +68,8 @@ def write(context: StageContext, model: nn.Module, model_config: ModelConfig, ta
     kept = min(history, key=lambda row: row["val_loss"]) if task.config.keep == "best" else history[-1]
     metrics = {key: round(value, DECIMALS) for key, value in kept.items() if key not in ("epoch", "lr")}
     context.write_json("metrics/train.json", metrics)
-    files.atomic_write(context.untracked_out(ENVIRONMENT), portability.json_bytes(compute.environment(task.backend)))
+    environment = {**compute.environment(task.backend), "packages": context.packages}
+    files.atomic_write(context.untracked_out(ENVIRONMENT), portability.json_bytes(environment))
     total = sum(parameter.numel() for parameter in model.parameters())
     logger.info(f"wrote models/classifier.safetensors: {model_config.architecture}, {total:,} parameters")
 
@@ -81,9 +83,10 @@ def write_curves(context: StageContext, history: list[Row]) -> None:
 def log_environment_changes(context: StageContext, deciding: Environment) -> None:
     """Log how this machine differs from the one that made the current model."""
     try:
-        before = json.loads(context.untracked_out(ENVIRONMENT).read_text(encoding="utf-8"))
+        before = flatten(json.loads(context.untracked_out(ENVIRONMENT).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return
-    changes = [f"{key} {before.get(key)} -> {value}" for key, value in deciding.items() if before.get(key) != value]
+    now = flatten({**deciding, "packages": context.packages})
+    changes = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
     if changes:
         logger.info(f"not the environment of the last model, so the last bits may differ: {', '.join(changes)}")

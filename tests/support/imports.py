@@ -1,8 +1,10 @@
 """What the modules of this repository import of each other, read from their source."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +59,15 @@ def all_of(path: str) -> set[str]:
         found |= new
         waiting += new
     return found
+
+
+def packages_of(path: str) -> set[str]:
+    """The packages of others that a file imports itself or through others, as they are called on the index."""
+    names = {
+        name.split(".")[0] for file in {path, *all_of(path)} for name in _names(ast.parse((ROOT / file).read_text()))
+    }
+    known = packages_distributions()
+    return {min(known[name], key=len).lower() for name in names - set(PACKAGES) - sys.stdlib_module_names}
 
 
 def modules(*packages: str) -> list[str]:

@@ -11,6 +11,7 @@ from classifier.runner.declaration import read_declaration
 from classifier.yaml_file import flatten
 from tests.project import PARAMS, REPOSITORY, STAGES
 from tests.support import imports
+from tools import environment
 
 import pytest
 
@@ -27,6 +28,18 @@ EXEMPT = {
     "stages/__init__.py": "refuses a Python without the libraries",
 }
 
+# No version of these can change a byte of an output.
+EXEMPT_PACKAGES = {
+    "filelock": "locks",
+    "psutil": "parent processes",
+    "pydantic": "refuses wrong params",
+    "ruamel.yaml": "reads params.yaml as DVC does",
+    "tqdm": "bars on the terminal",
+    "fsspec": "content of downloads is verified",
+    "aiohttp": "content of downloads is verified",
+}
+WITHIN_OTHERS = {"export": {"onnxscript"}}  # PyTorch's exporter uses it
+
 
 def test_every_declared_param_is_read() -> None:
     """To read an undeclared one is impossible (``StageContext.params`` refuses); here the other way round."""
@@ -36,7 +49,8 @@ def test_every_declared_param_is_read() -> None:
         owner = "params" if "params = context.params\n" in text else "context.params"
         found = re.findall(rf"\b{owner}\.(\w+(?:\[config\.\w+\])?)", text)
         read = {re.sub(r"\[config\.(\w+)\]", r".${train.\1}", key) for key in found}
-        assert read - {*UNTRACKED, "yaml"} == set(stages[name].get("params", [])), name
+        listed = {item for item in stages[name]["params"] if isinstance(item, str)}
+        assert read - {*UNTRACKED, "yaml"} == listed, name
 
 
 def test_mypy_finds_a_misspelled_key_in_a_stage(tmp_path: Path) -> None:
@@ -76,6 +90,19 @@ def test_dvc_yaml_lists_exactly_the_imported_packages(name: str) -> None:
     script = f"stages/{name}.py"
     needed = {unit(path) for path in imports.all_of(script)} - EXEMPT.keys() | {script}
     assert sorted(dep for dep in declared if dep.startswith(("classifier/", "stages/"))) == sorted(needed)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_yaml_lists_exactly_the_packages_that_decide_bytes(name: str) -> None:
+    params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
+    listed = read_declaration(name, params, REPOSITORY / "dvc.yaml").packages
+    needed = imports.packages_of(f"stages/{name}.py") - EXEMPT_PACKAGES.keys() | WITHIN_OTHERS.get(name, set())
+    assert listed == tuple(sorted(needed))
+
+
+def test_environment_toml_has_the_pins_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert Path("environment.toml").read_text() == environment.text()
 
 
 def test_params_of_the_tests_have_the_keys_of_params_yaml() -> None:
