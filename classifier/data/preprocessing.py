@@ -36,12 +36,7 @@ class Preprocessing:
     background: str = "black"
 
     def __call__(self, content: bytes, name: str, invert: bool = False) -> np.ndarray:
-        """The pixels of an image file, ``(C, H, W) uint8``.
-
-        Args:
-            content: of the file, in any format that Pillow reads.
-            name: of the file, for messages.
-            invert: turn light into dark.
+        """The pixels of an image file in any format that Pillow reads, ``(C, H, W) uint8``.
 
         Raises:
             StageError: it is not a readable image.

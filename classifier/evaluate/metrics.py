@@ -52,12 +52,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def by_class(counts: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """Precision, recall with its 95 % interval, F1 and support of each class; an undefined fraction is 0.
-
-    Args:
-        counts: a confusion matrix, ``(classes, classes) int``.
-        class_names: names of classes 0, 1, ...
-    """
+    """Of a confusion matrix precision, recall with its 95 % interval, F1 and support by class; undefined ones are 0."""
     correct, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
     recall = correct / np.maximum(support, 1)
     intervals = [

@@ -30,14 +30,7 @@ def read_accuracy(context: StageContext) -> float:
 def make(
     context: StageContext, model_config: ModelConfig, test_images: AnnotatedImages, rows: pd.DataFrame
 ) -> dict[str, Any]:
-    """Metadata by key.
-
-    Args:
-        context: of the stage, for its inputs.
-        model_config: of the model.
-        test_images: their background is that of the pictures that the model knows.
-        rows: all annotations.
-    """
+    """Metadata by key. The background of the test images is that of the pictures that the model knows."""
     info = dataset_info.read(context.dep("data/dataset_info.json"))
     weights = context.dep("models/classifier.safetensors")
     num_images = {str(split): int(count) for split, count in rows["split"].value_counts().items()}

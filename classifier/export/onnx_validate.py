@@ -118,14 +118,8 @@ def accuracy(logits: np.ndarray, test: AnnotatedImages) -> float:
 def check_outputs(outputs: Outputs, temperature: float, tolerance: float, name: Callable[[int], str]) -> None:
     """Check that both predict the same classes, and that logits and probabilities agree within the tolerance.
 
-    Args:
-        outputs: the outputs of both.
-        temperature: divides the logits before the softmax.
-        tolerance: largest allowed difference of a logit or a probability.
-        name: maps an index in the batch to the name of the image.
-
     Raises:
-        StageError: they do not; for classes and logits the message names an image.
+        StageError: they do not; for classes and logits the message names an image, by its index in the batch.
     """
     difference = outputs.difference
     if outputs.disagreeing:

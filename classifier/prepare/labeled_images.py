@@ -72,11 +72,8 @@ def load(
 ) -> LabeledImages:
     """Look at a folder, archive or table, and at the head of each image file.
 
-    Args:
-        path: of it.
-        options: the section ``annotate`` of params.yaml.
-        problems: the list to use, for who wants to know them even if too little is left.
-        class_names: of classes 0, 1, ... of a built-in set; its splits are those that everybody uses, copies or not.
+    Whoever wants to know the problems even if too little is left hands in their list. Class names are those of a
+    built-in set, whose splits are those that everybody uses, copies or not.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.

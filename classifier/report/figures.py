@@ -123,14 +123,7 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
 
 
 def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, float], temperature: float) -> Figure:
-    """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences.
-
-    Args:
-        before: the bins of ``metrics.reliability``.
-        after: the bins of the scaled probabilities.
-        eces: the expected calibration errors of both.
-        temperature: the fitted temperature.
-    """
+    """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences."""
     figure = Figure(figsize=(6.6, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.25])
     top.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="perfect calibration")
@@ -156,15 +149,9 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, fl
 def picture_grid(
     title: str, pixels: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int, empty: str
 ) -> Figure:
-    """A grid of images, each with a caption below it.
+    """A grid of ``(N, C, H, W) uint8`` images, C 1 or 3, each with a caption below it in the color of a mistake or not.
 
-    Args:
-        title: above the grid.
-        pixels: ``(N, C, H, W) uint8``, C 1 or 3; may be empty.
-        captions: one per image.
-        wrong: which captions get the color of a mistake.
-        columns: images per row; fewer if their captions are long.
-        empty: text to show if there are no images.
+    A row has fewer than that many columns if captions are long; ``empty`` is shown if there are no images.
     """
     if not len(pixels):
         return _only_text(title, empty)

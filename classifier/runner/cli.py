@@ -27,12 +27,7 @@ GIT_VARIABLES = (
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that every command has; the help is the script's docstring.
-
-    Args:
-        command: as it is typed after ``python -m``: ``stages.train``.
-        doc: the script's docstring.
-    """
+    """A parser with the options that every command, such as ``stages.train``, has; the help is the docstring."""
     refuse_other_clone(Path(os.path.realpath(sys.argv[0])), command)
     parser = argparse.ArgumentParser(
         prog=f"python -m {command}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -39,13 +39,7 @@ def discard(descriptor: int) -> None:
 def configure_logging(
     program: str, quiet: bool = False, keep: Callable[[logging.LogRecord], bool] = lambda record: True
 ) -> None:
-    """Log the messages of this project from here on.
-
-    Args:
-        program: the name before each line.
-        quiet: warnings and errors only.
-        keep: whether a message is logged.
-    """
+    """Log the messages of this project from here on, after the program's name; quiet: warnings and errors only."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:  # closed (`>&-`), and the next file that is opened would take its place
             discard(descriptor)
