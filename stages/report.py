@@ -11,6 +11,7 @@ expect  a few seconds; no PyTorch and no network; the page is smaller than 2 MB 
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 from classifier import yaml_file
 from classifier.data import images
@@ -77,7 +78,7 @@ def main(context: StageContext) -> None:
         findings=content.finding_rows(findings.head(FINDINGS_SHOWN), [read, read_other]),
         num_mistakes=int((~predictions.correct).sum()),
         params=yaml_file.as_text(model.trained_with),
-        versions=page.versions(LIBRARIES),
+        versions={name: version(name) for name in LIBRARIES},
     )
     logger.info(f"wrote metrics/report.html: {written:,} bytes; open it in a browser")
 

@@ -35,8 +35,8 @@ class Preprocessing:
     fit: str = "stretch"
     background: str = "black"
 
-    def __call__(self, content: bytes, name: str, invert: bool = False) -> np.ndarray:
-        """The pixels of an image file in any format that Pillow reads, ``(C, H, W) uint8``.
+    def __call__(self, content: bytes | np.ndarray, name: str, invert: bool = False) -> np.ndarray:
+        """The pixels of an image file in any format that Pillow reads, or of an array, ``(C, H, W) uint8``.
 
         Raises:
             StageError: it is not a readable image.

@@ -2,9 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +63,6 @@ def thumbnails(pixels: np.ndarray) -> Iterator[str]:
         if used > THUMBNAIL_BYTES:
             return
         yield uri
-
-
-def versions(libraries: Sequence[str]) -> dict[str, str]:
-    """The installed versions, which requirements.lock pins."""
-    return {name: version(name) for name in libraries}
 
 
 def write(path: Path, template: Path = TEMPLATE, **content: Any) -> int:

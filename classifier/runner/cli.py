@@ -17,13 +17,9 @@ from classifier.runner.logs import configure_logging, discard
 ROOT = Path(classifier.ROOT)  # of the clone
 # The libraries' words where they raise no MemoryError.
 OUT_OF_MEMORY = re.compile(r".*(?:allocate memory|bad.alloc|out of memory|failed to map segment|start new thread).*")
-# What names a repository (`git rev-parse --local-env-vars`, without the variables that hold settings). git sets it for
-# hooks and aliases, and every git and DVC that a tool starts in another folder would work on that repository.
-GIT_VARIABLES = (
-    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE"),
-    *("GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS"),
-    *("GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE"),
-)
+# What names a repository. git sets it for hooks and aliases, and every git and DVC that a tool starts in another folder
+# would work on that repository.
+GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
