@@ -52,8 +52,8 @@ def read(path: str | Path) -> pd.DataFrame:
 
     def refuse(bad: pd.Series, column: str, wanted: str) -> None:
         if bad.any():
-            row = rows[bad].iloc[0]
-            raise StageError(f"{path}, row {row.name + 2}: {column} '{row[column]}' {wanted}")  # the header is row 1
+            row = int(rows.index[bad.to_numpy()][0])
+            raise StageError(f"{path}, row {row + 2}: {column} '{rows.at[row, column]}' {wanted}")  # the header is row 1
 
     def values(column: str, predicate: Callable[[str], object]) -> pd.Series:
         """Which rows match the predicate; each distinct value is tested once, however many rows have it."""
