@@ -57,7 +57,7 @@ def main(context: StageContext) -> None:
     draw: dict[str, Callable[[], Figure]] = {
         "confusion": lambda: figures.confusion(predictions.confusion(), [*names.values()]),
         "f1": lambda: figures.f1_bars(by_class.rename(index=names)),
-        "reliability": lambda: content.draw_reliability(bins, evaluation),
+        "reliability": lambda: figures.reliability(bins, evaluation),
         "mistakes": lambda: content.draw_mistakes(drawn_mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),
         "samples": lambda: content.draw_samples(drawn_samples, of_samples),
         "filters": lambda: figures.filters(model.filters),
@@ -72,7 +72,7 @@ def main(context: StageContext) -> None:
         model=model.architecture,
         num_images=evaluation["num_images"],
         metrics=content.headline_metrics(evaluation),
-        classes=content.class_rows(by_class),
+        classes=by_class.reset_index().sort_values("f1", kind="stable").to_dict("records"),
         pictures=pictures,
         mistakes=content.mistake_rows(mistakes[:listed], of_mistakes),
         findings=content.finding_rows(findings.head(FINDINGS_SHOWN), [read, read_other]),

@@ -52,8 +52,8 @@ def read(path: str | Path) -> pd.DataFrame:
 
     def refuse(bad: pd.Series, column: str, wanted: str) -> None:
         if bad.any():
-            row = int(rows.index[bad.to_numpy()][0])
-            raise StageError(f"{path}, row {row + 2}: {column} '{rows.at[row, column]}' {wanted}")  # the header is row 1
+            first = rows[bad].reset_index(names="line").iloc[0]
+            raise StageError(f"{path}, row {first['line'] + 2}: {column} '{first[column]}' {wanted}")  # 1: the header
 
     def values(column: str, predicate: Callable[[str], object]) -> pd.Series:
         """Which rows match the predicate; each distinct value is tested once, however many rows have it."""

@@ -95,12 +95,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     return bins
 
 
-def reliability_before_and_after(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """The bins of ``reliability`` of the probabilities before and after temperature scaling; the index says which."""
-    tables = {"none": reliability(before, labels), "temperature": reliability(after, labels)}
-    return pd.concat(tables, names=["scaling"]).droplevel(1)
-
-
 def expected_calibration_error(bins: pd.DataFrame) -> float:
     """The gap between confidence and accuracy, averaged over bins weighted by size (Naeini et al. 2015)."""
     distance = (bins["confidence"] - bins["accuracy"]).abs()

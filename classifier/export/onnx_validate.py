@@ -77,25 +77,17 @@ class Outputs:
         return [*map(int, (self.expected.argmax(1) != self.logits.argmax(1)).nonzero()[0])]
 
 
-class BothRuntimes:
-    """Runs images through a model in PyTorch on the CPU, and through its exported file in onnxruntime."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        model_config: ModelConfig,
-        session: onnxruntime.InferenceSession,
-        backend: Backend,
-    ):
-        self._model, self._normalize = model, Normalize(model_config)
-        self._backend = dataclasses.replace(backend, device=torch.device("cpu"))  # where onnxruntime runs too
-        self._session = session
-
-    def __call__(self, images: torch.Tensor) -> Outputs:
-        """Outputs for ``(N, C, H, W) uint8`` images."""
-        batches = images.split(BATCH_SIZE)
-        expected = torch.cat([*predict_logits(self._model, self._normalize, batches, self._backend)])
-        return Outputs(expected.numpy(), *run(self._session, images.numpy()))
+def run_both(
+    model: nn.Module,
+    model_config: ModelConfig,
+    session: onnxruntime.InferenceSession,
+    backend: Backend,
+    images: torch.Tensor,
+) -> Outputs:
+    """Outputs for ``(N, C, H, W) uint8`` images of a model in PyTorch on the CPU, and of its file in onnxruntime."""
+    backend = dataclasses.replace(backend, device=torch.device("cpu"))  # where onnxruntime runs too
+    expected = torch.cat([*predict_logits(model, Normalize(model_config), images.split(BATCH_SIZE), backend)])
+    return Outputs(expected.numpy(), *run(session, images.numpy()))
 
 
 def run(session: onnxruntime.InferenceSession, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +129,7 @@ def check_outputs(outputs: Outputs, temperature: float, tolerance: float, name: 
         )
 
 
-def check_extremes(compare: BothRuntimes, model_config: ModelConfig, tolerance: float) -> float:
+def check_extremes(compare: Callable[[torch.Tensor], Outputs], model_config: ModelConfig, tolerance: float) -> float:
     """Compare batches of all-black and all-white images, which no dataset has, and return the largest difference.
 
     Raises:

@@ -57,18 +57,12 @@ def run_tool(
         return status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads the output has enough: `... | head`
-        discard(sys.stdout.fileno())  # the interpreter flushes it at its end
-        return 128 + signal.SIGPIPE
     except Exception as error:
-        cause = error
-        if isinstance(error, OSError) and not error.filename:
-            try:
-                print(flush=True)
-            except OSError:  # again, so it was that
-                discard(sys.stdout.fileno())
-                cause = StageError(f"standard output: {error.strerror}")
-        return report_error(logging.getLogger(f"tools.{name}"), cause, arguments.debug)
+        if isinstance(error, OSError) and not error.filename:  # of standard output, which the interpreter flushes
+            discard(sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever reads the output has enough: `... | head`
+            return 128 + signal.SIGPIPE
+        return report_error(logging.getLogger(f"tools.{name}"), error, arguments.debug)
 
 
 def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:
