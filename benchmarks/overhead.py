@@ -50,7 +50,6 @@ print(work_starts[0] - start + time.monotonic() - work_ends[0])
 sys.exit(status)
 """
 FIRST_WORK = {  # stage: the function in which its work begins, and the imports it needs
-    "download": ("classifier.prepare.sources.opened", "fsspec, aiohttp"),
     "annotate": ("classifier.prepare.idx.read", "pandas, PIL.Image, matplotlib.figure"),
     "train": ("classifier.data.dataset.load_splits", "torch, pandas"),
     "evaluate": ("classifier.data.dataset.load_splits", "torch, pandas"),

@@ -23,6 +23,8 @@ from classifier.model.inference import predict_views
 from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
 
+import pandas as pd
+
 # The figures that people compare: with these names and at most this many decimals, the table of `dvc metrics show`
 # fits 120 columns.
 COMPARED = ("accuracy", "ece", "f1", "loss")
@@ -67,8 +69,9 @@ def main(context: StageContext) -> None:
     predictions.write(context.out("metrics/predictions.csv"), test_images.names, labels, class_names, probabilities)
     worst_first = by_class.sort_values("recall", kind="stable")
     figures.write_table(context.out("metrics/evaluate/classes.csv"), worst_first)
-    bins = metrics.reliability_before_and_after(metrics.softmax(logits), probabilities, labels)
-    figures.write_table(context.out("metrics/evaluate/reliability.csv"), bins)
+    scalings = {"none": metrics.softmax(logits), "temperature": probabilities}
+    bins = pd.concat({name: metrics.reliability(each, labels) for name, each in scalings.items()}, names=["scaling"])
+    figures.write_table(context.out("metrics/evaluate/reliability.csv"), bins.droplevel(1))
     context.write_json("metrics/evaluate/details.json", details)
     context.write_json("metrics/evaluate.json", {key: round(details[key], COMPARED_DECIMALS) for key in COMPARED})
     low, high = details["accuracy_interval"]["low"], details["accuracy_interval"]["high"]

@@ -14,6 +14,7 @@ The file: input `images`, (batch, channels, height, width) uint8; outputs `logit
 
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 from classifier import portability
@@ -52,7 +53,7 @@ def main(context: StageContext) -> None:
 
     onnx_validate.check_contract(path, model_config, params.opset)
     session = onnx_session.create_session(path, backend.threads)
-    compare = onnx_validate.BothRuntimes(model, model_config, session, backend)
+    compare = partial(onnx_validate.run_both, model, model_config, session, backend)
     outputs = compare(test_images.all_images())
     onnx_validate.check_outputs(outputs, model_config.temperature, params.tolerance, test_images.names.__getitem__)
     extremes_difference = onnx_validate.check_extremes(compare, model_config, params.tolerance)

@@ -11,6 +11,7 @@ expect  a few seconds; no PyTorch and no network; the page is smaller than 2 MB 
 import logging
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 from classifier import yaml_file
 from classifier.data import images
@@ -56,7 +57,7 @@ def main(context: StageContext) -> None:
     draw: dict[str, Callable[[], Figure]] = {
         "confusion": lambda: figures.confusion(predictions.confusion(), [*names.values()]),
         "f1": lambda: figures.f1_bars(by_class.rename(index=names)),
-        "reliability": lambda: content.draw_reliability(bins, evaluation),
+        "reliability": lambda: figures.reliability(bins, evaluation),
         "mistakes": lambda: content.draw_mistakes(drawn_mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),
         "samples": lambda: content.draw_samples(drawn_samples, of_samples),
         "filters": lambda: figures.filters(model.filters),
@@ -71,13 +72,13 @@ def main(context: StageContext) -> None:
         model=model.architecture,
         num_images=evaluation["num_images"],
         metrics=content.headline_metrics(evaluation),
-        classes=content.class_rows(by_class),
+        classes=by_class.reset_index().sort_values("f1", kind="stable").to_dict("records"),
         pictures=pictures,
         mistakes=content.mistake_rows(mistakes[:listed], of_mistakes),
         findings=content.finding_rows(findings.head(FINDINGS_SHOWN), [read, read_other]),
         num_mistakes=int((~predictions.correct).sum()),
         params=yaml_file.as_text(model.trained_with),
-        versions=page.versions(LIBRARIES),
+        versions={name: version(name) for name in LIBRARIES},
     )
     logger.info(f"wrote metrics/report.html: {written:,} bytes; open it in a browser")
 

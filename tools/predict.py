@@ -77,42 +77,18 @@ def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
     """The image files that the paths name; for a path that names none, a message is appended to ``bad``.
 
     A folder yields every file below it that is not hidden; a pattern (``*``, ``**``, ``?``, ``[a-z]``; for shells that
-    do not expand it) yields every matching file, both sorted by name.
+    do not expand it) yields every matching file. Both are sorted, and what links lead to again and again is named once.
     """
     for path in paths:
-        try:
-            if path == "-" or (os.path.exists(path) and not os.path.isdir(path)):  # a pipe is a file, too
-                yield path
-                continue
-            if os.path.isdir(path):
-                found, problem = files_below(path, bad), "no file in this folder"
-            else:
-                found, problem = matching_files(path), "no such file"
-        except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
-            bad.append(f"{printable(path)}: {getattr(error, 'strerror', None) or error}")
+        if path == "-" or (os.path.exists(path) and not os.path.isdir(path)):  # a pipe is a file, too
+            yield path
             continue
+        pattern = f"{glob.escape(path)}/**" if os.path.isdir(path) else path
+        longest_first = sorted(glob.glob(pattern, recursive=True), key=len, reverse=True)
+        found = {os.path.realpath(each): os.path.normpath(each) for each in longest_first if os.path.isfile(each)}
         if not found:
-            bad.append(f"{printable(path)}: {problem}")
-        yield from found
-
-
-def files_below(folder: str, bad: list[str]) -> list[str]:
-    """Every file below a folder that is not hidden, sorted; a folder that cannot be read is appended to ``bad``."""
-    found = []
-    unreadable = lambda error: bad.append(f"{printable(error.filename)}: {error.strerror}")  # noqa: E731
-    for where, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where) / name for name in names if not name.startswith(".")]
-    return [str(path) for path in sorted(path for path in found if path.is_file())]
-
-
-def matching_files(pattern: str) -> list[str]:
-    """The files that match a pattern, sorted; one that links lead to again and again is named once."""
-    found: dict[str, str] = {}
-    for path in sorted(glob.glob(pattern, recursive=True), key=len):
-        if os.path.isfile(path):
-            found.setdefault(os.path.realpath(path), path)
-    return sorted(found.values())
+            bad.append(f"{printable(path)}: {'no file in this folder' if os.path.isdir(path) else 'no such file'}")
+        yield from sorted(found.values())
 
 
 def as_text(name: str) -> str:
@@ -133,8 +109,11 @@ def batches(
     pixels: list[np.ndarray] = []
     for path in paths:
         try:
-            pixels.append(preprocessing(read_content(path), printable(path), invert))
+            content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+            pixels.append(preprocessing(content, printable(path), invert))
             names.append(path)
+        except OSError as error:
+            bad.append(f"{printable(path)}: not a readable image: {reason(error)}")
         except StageError as error:
             bad.append(str(error))
         if len(names) == BATCH_SIZE:
@@ -142,18 +121,6 @@ def batches(
             names, pixels = [], []
     if names:
         yield names, np.stack(pixels)
-
-
-def read_content(path: str) -> bytes:
-    """The content of a file; ``-`` is standard input.
-
-    Raises:
-        StageError: it cannot be read.
-    """
-    try:
-        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise StageError(f"{printable(path)}: not a readable image: {reason(error)}") from None
 
 
 def note(unlike: list[str], known: str, inverted: bool) -> str:
@@ -206,7 +173,6 @@ class Classifier:
     """
 
     def __init__(self, path: Path, threads: int = 1):
-
         if not path.exists():
             raise StageError(f"{path} is missing; `dvc repro export` makes it, `dvc pull` fetches it")
         try:

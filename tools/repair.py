@@ -81,13 +81,6 @@ def repair_rwlock(path: Path) -> None:
         logger.info(f"{path} was truncated; removed, DVC makes a new one")
 
 
-def repair_run_cache(runs: Path) -> None:
-    """Remove entries that did not get their final names: DVC takes the newest entry, whatever its name."""
-    for entry in runs.glob("*/*/*.tmp"):
-        files.remove(entry)
-        logger.info(f"{entry} was truncated; removed, the stage is recorded anew")
-
-
 def repair_head(repo: Repo) -> None:
     """Go back to the branch that a killed `dvc exp run` has left; files stay as they are."""
     try:
@@ -129,7 +122,10 @@ def repair(arguments: argparse.Namespace) -> int:
         with repo.lock:
             repair_lock()
             repair_rwlock(Path(os.path.relpath(repo.tmp_dir), "rwlock"))
-            repair_run_cache(Path(os.path.relpath(repo.stage_cache.cache_dir)))
+            # Entries that did not get their final names: DVC takes the newest entry, whatever its name.
+            for entry in Path(os.path.relpath(repo.stage_cache.cache_dir)).glob("*/*/*.tmp"):
+                files.remove(entry)
+                logger.info(f"{entry} was truncated; removed, the stage is recorded anew")
             repair_head(repo)
     except LockError:
         return 0  # what is half written now is being written; and whoever runs `dvc` next is told

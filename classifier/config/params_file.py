@@ -81,12 +81,7 @@ def validate(content: dict[str, Any], where: str = "") -> Params:
 
 
 def validate_as(schema: type[Schema], content: dict[str, Any], where: str = "") -> Schema:
-    """Plain data as an object of their schema.
-
-    Args:
-        schema: of the whole.
-        content: as in the file.
-        where: begins the message of an error.
+    """Plain data as an object of their schema; ``where`` begins the message of an error.
 
     Raises:
         ParamsError: a key is unknown, missing, mistyped or out of range.
@@ -102,12 +97,7 @@ def validate_as(schema: type[Schema], content: dict[str, Any], where: str = "") 
 
 
 def replaced(content: dict[str, Any], values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """The same parameters with other values, which are validated.
-
-    Args:
-        content: as in params.yaml; it is not changed.
-        values: by dotted key.
-        where: begins the message of an error.
+    """The same parameters with other values by their dotted keys, which are validated.
 
     Raises:
         ParamsError: there is no such key, or a value is not allowed.

@@ -4,7 +4,6 @@
 or test. Other columns are ignored, so people may add their own, for notes.
 """
 
-import csv
 import re
 import warnings
 from collections.abc import Callable
@@ -35,7 +34,9 @@ def read(path: str | Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more fields than the header
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
+            rows = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False, skip_blank_lines=False
+            )
     except FileNotFoundError:
         raise StageError(f"{path} is missing; `dvc repro annotate` makes it") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -44,13 +45,15 @@ def read(path: str | Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in rows.columns]
     if missing:
         raise StageError(f"{path}: has no column {missing[0]!r}; its header must hold {','.join(COLUMNS)}")
+    rows = rows.fillna("")
+    rows = rows[(rows != "").any(axis=1)]  # without blank lines, whose place in the numbers of the rows stays
     if rows.empty:
         raise StageError(f"{path}: has a header but no rows")
 
     def refuse(bad: pd.Series, column: str, wanted: str) -> None:
         if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise StageError(f"{path}, row {_line(path, row)}: {column} '{rows[column].iloc[row]}' {wanted}")
+            first = rows[bad].reset_index(names="line").iloc[0]
+            raise StageError(f"{path}, row {first['line'] + 2}: {column} '{first[column]}' {wanted}")  # 1: the header
 
     def values(column: str, predicate: Callable[[str], object]) -> pd.Series:
         """Which rows match the predicate; each distinct value is tested once, however many rows have it."""
@@ -70,19 +73,7 @@ def read(path: str | Path) -> pd.DataFrame:
     refuse(rows["label"] != first_label, "class_name", "had another label in an earlier row")
     classes = rows["label"].nunique()
     refuse(rows["label"] >= classes, "label", f"is out of range: {classes} classes are numbered 0 to {classes - 1}")
-    return rows
-
-
-def _line(path: str | Path, row: int) -> int:
-    """Where a row of the table begins in its file: blank lines are no rows, and a value in quotes may have lines."""
-    begins, begin = [], 1
-    with open(path, encoding="utf-8", newline="") as stream:
-        reader = csv.reader(stream)
-        for fields in reader:
-            if len(fields) > 1 or "".join(fields).strip():
-                begins.append(begin)
-            begin = reader.line_num + 1
-    return begins[row + 1]  # after the header
+    return rows.reset_index(drop=True)
 
 
 def class_names(annotations: pd.DataFrame) -> list[str]:

@@ -132,14 +132,7 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
 def load_splits(
     annotations_file: Path, img_dir: Path, *required: str, optional: str = "", **options: Any
 ) -> list[AnnotatedImages]:
-    """Load several splits, reading annotations and directory once; the optional split comes last.
-
-    Args:
-        annotations_file: see ``AnnotatedImages``.
-        img_dir: see ``AnnotatedImages``.
-        required: splits that must have rows.
-        optional: a split that may be empty.
-        options: passed to ``AnnotatedImages``.
+    """Load several splits, reading annotations and directory once; the optional one, which may be empty, comes last.
 
     Raises:
         StageError: a required split has no rows.

@@ -19,7 +19,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above it, and on the ter
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: a tracked file must not depend on the clock
 
 
-class ZipWriter:
+class ZipWriter(zipfile.ZipFile):
     """Packs images as PNG into one ZIP, the same bytes on every machine; use it in a ``with`` statement.
 
     Neither PNG nor ZIP is compressed: Pillow ships with zlib or zlib-ng, which give different bytes at the same level.
@@ -28,13 +28,7 @@ class ZipWriter:
     """
 
     def __init__(self, path: Path):
-        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
-
-    def __enter__(self) -> "ZipWriter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._archive.close()
+        super().__init__(path, "w", zipfile.ZIP_STORED)
 
     def add(self, name: str, pixels: np.ndarray) -> None:
         """Add one image, ``(C, H, W) uint8`` with 1 or 3 channels."""
@@ -43,7 +37,7 @@ class ZipWriter:
         entry = zipfile.ZipInfo(name, EPOCH)
         entry.create_system = 3  # POSIX, on every system
         entry.external_attr = 0o644 << 16
-        self._archive.writestr(entry, png.getvalue())
+        self.writestr(entry, png.getvalue())
 
 
 def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) -> None:
@@ -53,12 +47,14 @@ def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) ->
             archive.add(name, pixels)
 
 
-def open_image(content: bytes) -> Image.Image:
-    """Open an image file; its pixels are decoded when they are needed.
+def open_image(content: bytes | np.ndarray) -> Image.Image:
+    """Open an image file, whose pixels are decoded when they are needed, or an array of them.
 
     Raises:
         Exception: any of Pillow's; or the image has too many pixels.
     """
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content)
     image = Image.open(io.BytesIO(content))
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,} x {image.height:,} pixels are too many; at most {MAX_PIXELS:,} are read")

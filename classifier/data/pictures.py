@@ -69,13 +69,9 @@ def png(figure: Figure) -> bytes:
 
 
 def blank_axes(figure: Figure, top: float = 0) -> Axes:
-    """Invisible axes over a figure but for a title's room: x and y in inches from their upper left corner.
+    """Invisible axes below the ``top`` inches of a figure: x and y in inches from their upper left corner.
 
     One plane for many images: axes for each would take ten times as long.
-
-    Args:
-        figure: where they are added.
-        top: inches to leave free above.
     """
     width, height = figure.get_size_inches()
     axis = figure.add_axes((0, 0, 1, 1 - top / height))

@@ -35,13 +35,8 @@ class Preprocessing:
     fit: str = "stretch"
     background: str = "black"
 
-    def __call__(self, content: bytes, name: str, invert: bool = False) -> np.ndarray:
-        """The pixels of an image file, ``(C, H, W) uint8``.
-
-        Args:
-            content: of the file, in any format that Pillow reads.
-            name: of the file, for messages.
-            invert: turn light into dark.
+    def __call__(self, content: bytes | np.ndarray, name: str, invert: bool = False) -> np.ndarray:
+        """The pixels of an image file in any format that Pillow reads, or of an array, ``(C, H, W) uint8``.
 
         Raises:
             StageError: it is not a readable image.

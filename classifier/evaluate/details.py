@@ -20,12 +20,8 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """The figures of a test split as a whole, rounded, as metrics/evaluate/details.json has them.
 
-    Args:
-        logits: ``(N, classes) float32``.
-        probabilities: calibrated, ``(N, classes) float64``.
-        labels: ``(N,) int64``.
-        temperature: that of the probabilities.
-        mirrored_logits: of the mirror images, if the model was trained with such.
+    The probabilities are calibrated by that temperature; the mirrored logits are those of the mirror images, if the
+    model was trained with such.
     """
     accuracy = metrics.top_k_accuracy(logits, labels, 1)
     low, high = metrics.wilson_interval(accuracy, len(labels))

@@ -52,12 +52,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def by_class(counts: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """Precision, recall with its 95 % interval, F1 and support of each class; an undefined fraction is 0.
-
-    Args:
-        counts: a confusion matrix, ``(classes, classes) int``.
-        class_names: names of classes 0, 1, ...
-    """
+    """Of a confusion matrix precision, recall with its 95 % interval, F1 and support by class; undefined ones are 0."""
     correct, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
     recall = correct / np.maximum(support, 1)
     intervals = [
@@ -98,12 +93,6 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     bins.insert(1, "high", edges[bins.index + 1])
     bins.insert(2, "num_images", rows.size())
     return bins
-
-
-def reliability_before_and_after(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """The bins of ``reliability`` of the probabilities before and after temperature scaling; the index says which."""
-    tables = {"none": reliability(before, labels), "temperature": reliability(after, labels)}
-    return pd.concat(tables, names=["scaling"]).droplevel(1)
 
 
 def expected_calibration_error(bins: pd.DataFrame) -> float:

@@ -46,15 +46,7 @@ class Predictions:
 
 
 def write(path: Path, images: list[str], labels: np.ndarray, class_names: list[str], probabilities: np.ndarray) -> None:
-    """Write the table.
-
-    Args:
-        path: of the CSV.
-        images: their names.
-        labels: ``(N,) int``.
-        class_names: of classes 0, 1, ...
-        probabilities: ``(N, classes) float``.
-    """
+    """Write the table of N images, by their names, with labels ``(N,)`` and probabilities ``(N, classes)``."""
     names = np.array(class_names)
     rows = pd.DataFrame({"image": images, "label": names[labels], "predicted": names[probabilities.argmax(1)]})
     for name, column in zip(class_names, probabilities.T.tolist(), strict=True):

@@ -29,16 +29,7 @@ def write(
     findings: dict[str, Any],
     classes_file: Path,
 ) -> None:
-    """Render the card.
-
-    Args:
-        path: of the Markdown file.
-        model_config: of the model.
-        metadata: of the exported file.
-        test: metrics/evaluate/details.json.
-        findings: those of metrics/annotate.json.
-        classes_file: metrics/evaluate/classes.csv.
-    """
+    """Render the card of an exported file, with the figures of evaluate and the findings of annotate."""
     classes = pd.read_csv(classes_file, dtype={"class": "str"}, keep_default_na=False)
     data = {"homepage": "", "attribution": "", **metadata["training_data"]}
     environment = jinja2.Environment(

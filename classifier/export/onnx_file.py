@@ -81,11 +81,6 @@ def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.Mod
 
     In models of torchvision PyTorch's exporter folds a BatchNorm into the convolution before it. A BatchNorm after any
     other layer (as in their DenseNet, whose convolutions follow it) is replaced by a multiplication and an addition.
-
-    Args:
-        model: maps normalized images to logits.
-        model_config: the config of the model.
-        opset: ONNX opset version.
     """
     images = torch.zeros(2, model_config.channels, model_config.height, model_config.width, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -49,12 +49,8 @@ def quantize(source: Path, target: Path, images: np.ndarray) -> onnx.ModelProto:
     """Quantize an exported file; return what was written to ``target``, without metadata.
 
     Weights become int8 with one scale per output channel, activations uint8 with the range observed on the
-    calibration images. The outputs stay float32: the last layer's result is not rounded to 256 steps.
-
-    Args:
-        source: the float32 file.
-        target: the file to write.
-        images: calibration images, ``(N, C, H, W) uint8``.
+    calibration images, ``(N, C, H, W) uint8``. The outputs stay float32: the last layer's result is not rounded to
+    256 steps.
     """
     pixels = _pixels(onnx.load(source).graph)
     root, before = logging.getLogger(), logging.getLogger().level
@@ -90,16 +86,7 @@ def write(
     params: Export,
     backend: Backend,
 ) -> dict[str, Any]:
-    """Write the model in 8 bits, and return its metrics.
-
-    Args:
-        folder: that gets the file and a note.
-        source: the float32 file.
-        images: calibration images, ``(N, C, H, W) uint8``.
-        test_images: which it is tested on.
-        metadata: of the float32 file.
-        params: the section ``export`` of params.yaml.
-        backend: its threads compute.
+    """Write the model in 8 bits, calibrated on these ``(N, C, H, W) uint8`` images, and return its metrics.
 
     Raises:
         StageError: 8 bits cost more accuracy than ``export.int8_max_accuracy_drop``.

@@ -60,14 +60,9 @@ def predict_views(
     flips: Sequence[bool],
     backend: Backend,
 ) -> list[np.ndarray]:
-    """Logits ``(N, classes) float32`` of the images (False) and their mirror images (True), each batch read once.
+    """Logits ``(N, classes) float32`` of the images (False) and their mirror images (True), in the order of the flips.
 
-    Args:
-        model: in evaluation mode.
-        model_config: how pixels are normalized for it.
-        batches: ``(n, C, H, W) uint8`` each.
-        flips: the views, in the order of the result.
-        backend: where and how the model computes.
+    Each batch, ``(n, C, H, W) uint8``, is read once.
     """
     model = fold_batch_norm(model).to(backend.device).to(memory_format=torch.channels_last)
     normalize = Normalize(model_config).to(backend.device)

@@ -116,19 +116,11 @@ def load(path: Path) -> tuple[nn.Module, ModelConfig]:
         model = model_config.build()
     except (KeyError, TypeError, ValueError) as error:
         raise StageError(f"{path}: its metadata do not describe a model of this pipeline ({error})") from None
-    problems = []
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        if name not in tensors:
-            problems.append(f"{name} is missing")
-        elif name not in wanted:
-            problems.append(f"{name} is unknown")
-        elif wanted[name].shape != tensors[name].shape:
-            problems.append(f"{name} is {list(tensors[name].shape)}, not {list(wanted[name].shape)}")
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
         raise StageError(
-            f"{path}: the weights do not fit the architecture {model_config.architecture}: {problems[0]}{more}"
-        )
-    model.load_state_dict(tensors)
+            f"{path}: the weights do not fit the architecture {model_config.architecture}: {first:.300}"
+        ) from None
     return model.eval(), model_config

@@ -29,13 +29,7 @@ def build_model(
 ) -> nn.Module:
     """A model with initial weights drawn from torch's global generator; see ``zoo.build_model``.
 
-    Args:
-        name: of the torchvision model.
-        arguments: of its constructor, besides the number of classes.
-        channels: of the images.
-        size: height and width of the images, in pixels.
-        classes: number of classes.
-        takes: whether a model accepts images with these channels and this size.
+    ``takes`` says whether a model accepts images with some channels and size.
 
     Raises:
         ValueError: torchvision has no such model, or the model does not accept the arguments or the image size.

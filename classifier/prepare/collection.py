@@ -53,13 +53,9 @@ def natural_key(text: str) -> tuple[Any, ...]:
 
 
 def read(path: Path, options: Annotate, problems: list[str], class_names: Sequence[str] = ()) -> Collection:
-    """The labeled images at a path: a folder, an archive or a table.
+    """The labeled images at a path: a folder, an archive or a table. A built-in set has no class names in its files.
 
-    Args:
-        path: of it.
-        options: the section ``annotate`` of params.yaml.
-        problems: gets a line with file or row for all that cannot be used.
-        class_names: of classes 0, 1, ... of a built-in set, which are not in its files.
+    The problems get a line with file or row for all that cannot be used.
 
     Raises:
         StageError: nothing lies there, or it has none of the layouts.

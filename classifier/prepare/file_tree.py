@@ -1,6 +1,7 @@
 """The files below a folder by name; an archive becomes a folder first."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,13 @@ from typing import Any
 from classifier.errors import StageError
 from classifier.prepare import archive
 from classifier.runner.files import is_left_behind
+
+UNUSABLE = {
+    r"[\ud800-\udfff]": "the name is not UTF-8; rename it",
+    r"\\": "the name has a backslash; rename it",
+    r"[\x00-\x1f\x7f]": "the name has a character that cannot be used; rename it",
+    r"(^|/)\s|\s(/|$)": "a name begins or ends with a blank; rename it",
+}
 
 
 @dataclass
@@ -57,7 +65,7 @@ def open_tree(path: Path) -> FileTree:
     if not path.exists():
         raise StageError(f"{path} is missing; put your images there, or name another `dataset` in params.yaml")
     if not path.is_dir():
-        tree.kept = archive.unpack(path, tree.problems, tree.ignored)
+        tree.kept = archive.unpack(path)
         tree.root = Path(tree.kept.name)
     tree.names = list(_walk(tree, tree.root))
     return tree
@@ -66,28 +74,25 @@ def open_tree(path: Path) -> FileTree:
 def _walk(tree: FileTree, folder: Path) -> Iterator[str]:
     if (folder / ".dvc").is_dir():
         raise StageError(f"{folder}: is a DVC repository, whose files `dvc add` leaves out; remove {folder}/.dvc")
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        tree.problems.append(f"{folder}: {error.strerror}")
-        return
-    for entry in entries:
-        name = Path(entry.path).relative_to(tree.root).as_posix()
+    for entry in sorted(folder.iterdir()):
+        name = entry.relative_to(tree.root).as_posix()
         if is_left_behind(name):
             tree.ignored.append(f"{name}/" if entry.is_dir() else name)
-        elif entry.is_symlink() and os.path.isdir(entry):
-            tree.problems.append(f"{tree.path / name}: a link to a folder, which DVC does not follow; copy the folder")
-        elif entry.is_dir(follow_symlinks=False):
-            tree.folders.append(name)
-            yield from _walk(tree, Path(entry.path))
-        elif not os.path.isfile(entry):
-            kind = (
-                "a link to a missing file, which stops `dvc add`; remove it"
-                if entry.is_symlink()
-                else "no regular file"
-            )
-            tree.problems.append(f"{tree.path / name}: {kind}")
-        elif reason := archive.unusable_name(name):
+        elif reason := _unusable(entry, name):
             tree.problems.append(f"{tree.path}, {name!r}: {reason}")
+        elif entry.is_dir():
+            tree.folders.append(name)
+            yield from _walk(tree, entry)
         else:
             yield name
+
+
+def _unusable(entry: Path, name: str) -> str:
+    """Why a file or folder cannot be used; empty if it can."""
+    if entry.is_symlink() and entry.is_dir():
+        return "a link to a folder, which DVC does not follow; copy the folder"
+    if entry.is_symlink() and not entry.exists():
+        return "a link to a missing file, which stops `dvc add`; remove it"
+    if not entry.is_dir() and not entry.is_file():
+        return "no regular file"
+    return "" if entry.is_dir() else next((reason for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")

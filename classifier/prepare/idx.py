@@ -29,12 +29,7 @@ def is_idx(name: str) -> bool:
 def read(
     tree: FileTree, names: Sequence[str], class_names: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Pairs of files with images and labels.
-
-    Args:
-        tree: with the files.
-        names: of the files.
-        class_names: of classes 0, 1, ...; empty: the numbers are the names.
+    """Pairs of files with images and labels. Without class names, the numbers are the names.
 
     Returns:
         Rows as of a ``Collection``, and the pixels of each image, ``(H, W) uint8``.

@@ -17,7 +17,6 @@ from classifier.threads import count_cores, map_ahead
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -51,15 +50,10 @@ class LabeledImages:
 
         def one(source: str) -> np.ndarray | StageError:
             try:
-                content = self.collection.read(source)
-                if isinstance(content, np.ndarray):
-                    pixels = np.asarray(self.preprocessing.convert(Image.fromarray(content)))
-                    shape = (self.preprocessing.height, self.preprocessing.width, self.preprocessing.channels)
-                    return pixels.reshape(shape).transpose(2, 0, 1)
-                return self.preprocessing(content, source)
+                return self.preprocessing(self.collection.read(source), source)
             except StageError as error:
                 return error
-            except Exception as error:  # of the archive
+            except OSError as error:
                 return StageError(f"{source}: {images.reason(error)}")
 
         decoded = map_ahead(one, self.rows["source"], count_cores(), AHEAD)
@@ -72,27 +66,26 @@ def load(
 ) -> LabeledImages:
     """Look at a folder, archive or table, and at the head of each image file.
 
-    Args:
-        path: of it.
-        options: the section ``annotate`` of params.yaml.
-        problems: the list to use, for who wants to know them even if too little is left.
-        class_names: of classes 0, 1, ... of a built-in set; its splits are those that everybody uses, copies or not.
+    Whoever wants to know the problems even if too little is left hands in their list. Class names are those of a
+    built-in set, whose splits are those that everybody uses, copies or not.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
     """
     problems = [] if problems is None else problems
     found = collection.read(path, options, problems, class_names)
-    looked_at = _look(found, str(path), problems)
-    rows = found.rows.assign(content=[look.digest for look in looked_at])
-    rows = rows[rows["content"] != ""].reset_index(drop=True)
+    looks = _look(found, str(path))
+    problems += [look for look in looks if isinstance(look, str)]
+    usable = [look for look in looks if isinstance(look, _Look)]
+    rows = found.rows[[isinstance(look, _Look) for look in looks]].reset_index(drop=True)
+    rows["content"] = [look.digest for look in usable]
     if rows.empty:
         raise StageError(f"{path}: no usable image: {problems[0] if problems else 'it is empty'}")
     built_in = bool(class_names)
     class_names = class_names or sorted(rows["class_name"].unique(), key=natural_key)
     if len(class_names) < 2:
         raise StageError(f"{path}: has one class only, {class_names[0]!r}; a classifier needs two")
-    how, notes = _choose([look for look in looked_at if look.digest], options)
+    how, notes = _choose(usable, options)
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
     groups = rows["group"]
     if not built_in and (copies := int(rows["content"].duplicated().sum())):
@@ -118,30 +111,28 @@ def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
 
 @dataclass(frozen=True)
 class _Look:
-    """The head of an image file: gray or not, (width, height), and a digest; empty if it cannot be used."""
+    """The head of an image file: gray or not, (width, height), and a digest."""
 
-    is_gray: bool = True
-    size: tuple[int, int] = (0, 0)
-    digest: str = ""
+    is_gray: bool
+    size: tuple[int, int]
+    digest: str
 
 
-def _look(found: Collection, where: str, problems: list[str]) -> list[_Look]:
-    """Look at each image; a line is added to the problems for one that cannot be opened."""
+def _look(found: Collection, where: str) -> list[_Look | str]:
+    """Look at each image; a line for one that cannot be opened."""
 
     def one(name: str) -> _Look | str:
         try:
             content = found.read(name)
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
             digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-            image = Image.fromarray(content) if isinstance(content, np.ndarray) else images.open_image(content)
+            image = images.open_image(content)
             return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {images.reason(error)}"
 
     looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
-    looks = [look for _, look in progress_bar(looked, "looking at images", total=len(found.rows))]
-    problems += [look for look in looks if isinstance(look, str)]
-    return [_Look() if isinstance(look, str) else look for look in looks]
+    return [look for _, look in progress_bar(looked, "looking at images", total=len(found.rows))]
 
 
 def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[str]]:

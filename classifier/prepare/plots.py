@@ -13,12 +13,7 @@ FONT = 10  # points
 
 
 def sample_grid(path: Path, rows: list[tuple[str, np.ndarray]]) -> None:
-    """One row of images per class, with the class name on the left; not more classes than can be looked at.
-
-    Args:
-        path: the PNG to write.
-        rows: class names with their images, ``(columns, C, H, W)`` uint8 each.
-    """
+    """A PNG with a row of images ``(columns, C, H, W) uint8`` per class, of not more classes than can be looked at."""
     more = len(rows) - MAX_CLASSES
     rows = rows[:MAX_CLASSES]
     columns = max(len(images) for _, images in rows)

@@ -2,36 +2,25 @@
 
 import gzip
 import hashlib
-import io
-import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from classifier.prepare.registry import RawFile
-
-import fsspec
-from aiohttp import (
-    ClientConnectorError,
-    ClientError,
-    ClientResponseError,
-    ClientTimeout,
-    ConnectionTimeoutError,
-    InvalidURL,
-)
-from fsspec.callbacks import TqdmCallback
-from fsspec.exceptions import FSTimeoutError
+from classifier.progress import progress_bar
 
 DEBIAN = "debian:"
 RETRIES = 2  # of each file, with a growing pause, after failures that may be temporary
-MAX_BACKOFF_SECONDS = 8
 CONNECT_SECONDS = 2  # a firewall that drops packets must not cost more, for each source
 
 
@@ -63,14 +52,14 @@ def fetch(base: str, raw: RawFile, timeout_seconds: float) -> bytes:
     Raises:
         SourceError: the source has no such file, does not answer, or its content is not the published one.
     """
-    for attempt in range(RETRIES + 1):
+    for attempt in range(RETRIES):
         try:
             return verified(raw, _read_either(base, raw.name, timeout_seconds))
         except SourceError as error:
-            if not error.again or attempt == RETRIES:
+            if not error.again:
                 raise
-        time.sleep(min(2**attempt, MAX_BACKOFF_SECONDS))
-    raise AssertionError("unreachable: the last attempt returns or raises")
+        time.sleep(2**attempt)
+    return verified(raw, _read_either(base, raw.name, timeout_seconds))
 
 
 def verified(raw: RawFile, content: bytes) -> bytes:
@@ -98,66 +87,61 @@ def verified(raw: RawFile, content: bytes) -> bytes:
 
 def _read_either(base: str, name: str, timeout_seconds: float) -> bytes:
     """The bytes of ``NAME.gz`` or, where there is none, of ``NAME``."""
-    try:
-        return _read(f"{base.rstrip('/')}/{name}.gz", timeout_seconds)
-    except FileNotFoundError:
-        pass
-    try:
-        return _read(f"{base.rstrip('/')}/{name}", timeout_seconds)
-    except FileNotFoundError:
-        raise SourceError(f"{name}: not found there, with or without .gz") from None
+    for file in (f"{name}.gz", name):
+        with suppress(FileNotFoundError):
+            return _read(f"{base.rstrip('/')}/{file}", timeout_seconds)
+    raise SourceError(f"{name}: not found there, with or without .gz")
 
 
 def _read(url: str, timeout_seconds: float) -> bytes:
+    """The bytes at a path or URL.
 
-    options = {}
-    if url.startswith(("http:", "https:")):
-        # The timeouts limit silence, not the total time, so a slow connection is fine. trust_env: proxies.
-        connect = min(timeout_seconds, CONNECT_SECONDS)
-        silence = ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=timeout_seconds)
-        options["client_kwargs"] = {"timeout": silence, "trust_env": True}
-    name = url.rpartition("/")[2]
-    variable = _proxy_variable(url)
-    # Its value may hold a password, before the @.
-    proxy = os.environ.get(variable, "").rpartition("@")[2].rpartition("://")[2].rstrip("/")
-    host = f"the proxy {proxy} of {variable}" if variable else "the host"
-    through = f" through {host}" if variable else ""
-    bar = TqdmCallback(
-        tqdm_kwargs={"desc": name, "unit": "B", "unit_scale": True, "leave": False, "disable": None, "delay": 1}
-    )
-    content = io.BytesIO()
+    Raises:
+        FileNotFoundError: there is nothing.
+        SourceError: it does not answer.
+    """
+    if "://" not in url:
+        url = Path(url).absolute().as_uri()
+    name, through = url.rpartition("/")[2], _check_reachable(url)
+    content = bytearray()
     try:
-        filesystem, path = fsspec.url_to_fs(url, **options)
-        filesystem.get_file(path, content, callback=bar)
-    except FileNotFoundError:
-        raise
-    except ClientConnectorError as error:  # not worth a second try: other sources follow
-        number, text = error.os_error.errno or 0, error.os_error.strerror  # an unknown name has a negative number
-        raise SourceError(f"{name}: {host} cannot be reached ({os.strerror(number) if number > 0 else text})") from None
-    except (FSTimeoutError, TimeoutError) as error:
-        if isinstance(error.__cause__ or error, ConnectionTimeoutError):  # fsspec raises its own error from it
-            raise SourceError(f"{name}: {host} cannot be reached (timeout)") from None
+        # The timeout limits silence, not the total time, so a slow connection is fine.
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as response:
+            total = int(response.headers.get("Content-Length", 0))
+            with progress_bar(description=name, total=total, unit="B", unit_scale=True) as bar:
+                while part := response.read(1 << 16):
+                    content += part
+                    bar.update(len(part))
+    except HTTPError as error:
+        if error.code == 404:
+            raise FileNotFoundError from None
+        raise SourceError(f"{name}: HTTP status {error.code} {error.reason}{through}", error.code >= 500) from None
+    except TimeoutError:
         raise SourceError(f"{name}: no answer in {timeout_seconds:g} s{through}", again=True) from None
-    except InvalidURL as error:  # the source's own, or the proxy's
-        wrong = variable and "://" not in os.environ[variable]
-        where = f"the proxy in {variable} must begin with http://" if wrong else f"no URL: {error}"
-        raise SourceError(f"{name}: {where}") from None
-    except ClientResponseError as error:
-        raise SourceError(f"{name}: HTTP status {error.status} {error.message}{through}", error.status >= 500) from None
-    except (ClientError, OSError) as error:
-        raise SourceError(f"{name}: {type(error).__name__}: {error}{through}", again=True) from None
-    except ValueError as error:  # an unknown protocol, a port that is no number
-        raise SourceError(f"{error}{through}") from None
-    return content.getvalue()
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, FileNotFoundError):
+            raise reason from None
+        raise SourceError(f"{name}: {reason}{through}", again=isinstance(reason, Exception)) from None
+    return bytes(content)
 
 
-def _proxy_variable(url: str) -> str:
-    """The variable of the environment that names the proxy for a URL, as aiohttp reads it; empty if there is none."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or urllib.request.proxy_bypass(parts.hostname or ""):
+def _check_reachable(url: str) -> str:
+    """Refuse a host, or a proxy, that does not answer at once; ends the messages of a URL that goes through a proxy."""
+    target = urlsplit(url)
+    if target.scheme not in ("http", "https"):
         return ""
-    name = f"{parts.scheme}_proxy"
-    return next((each for each in (name, name.upper()) if os.environ.get(each)), "")
+    proxy = "" if urllib.request.proxy_bypass(target.hostname or "") else urllib.request.getproxies().get(target.scheme)
+    met = urlsplit(proxy if "://" in proxy else f"//{proxy}") if proxy else target
+    host = f"the proxy {met.hostname}:{met.port}" if proxy else "the host"
+    try:
+        port = met.port or (443 if met.scheme == "https" else 80)
+        socket.create_connection((met.hostname or "", port), CONNECT_SECONDS).close()
+    except OSError as error:  # not worth a second try: other sources follow
+        raise SourceError(f"{host} cannot be reached ({error.strerror or error})") from None
+    except ValueError as error:
+        raise SourceError(f"{host}: {error}") from None
+    return f" through {host}" if proxy else ""
 
 
 def _unpack_debian(package: str, folder: Path) -> Path:

@@ -61,10 +61,6 @@ def complete(rows: pd.DataFrame, options: Annotate) -> list[str]:
 
     Rows without a split are training images; what is missing is drawn from those.
 
-    Args:
-        rows: with the columns ``split`` and ``class_name``.
-        options: the section ``annotate`` of params.yaml.
-
     Raises:
         StageError: there is nothing to draw from.
     """

@@ -23,12 +23,6 @@ def read_table(path: Path, index: str) -> pd.DataFrame:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def draw_reliability(bins: pd.DataFrame, evaluation: dict[str, Any]) -> Figure:
-    """Accuracy by confidence before and after temperature scaling."""
-    eces = evaluation["ece_uncalibrated"], evaluation["ece"]
-    return figures.reliability(bins.loc[["none"]], bins.loc[["temperature"]], eces, evaluation["temperature"])
-
-
 def draw_mistakes(rows: pd.DataFrame, pixels: np.ndarray) -> Figure:
     """The most confident mistakes, each with its label and the prediction."""
     captions = [
@@ -93,26 +87,10 @@ def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def class_rows(by_class: pd.DataFrame) -> list[dict[str, Any]]:
-    """The classes with their figures, the lowest F1 first, then by number."""
-    rows = by_class.reset_index().sort_values("f1", kind="stable")
-    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
-
-
-def mistake_rows(rows: pd.DataFrame, pixels: np.ndarray) -> list[dict[str, Any]]:
+def mistake_rows(rows: pd.DataFrame, pixels: np.ndarray) -> list[dict[Any, Any]]:
     """The mistakes with thumbnails, as many as the page has room for."""
-    thumbnails = page.thumbnails(pixels)
-    return [
-        {
-            "image": row["image"],
-            "label": row["label"],
-            "predicted": row["predicted"],
-            "confidence": row["confidence"],
-            "of_label": row["probability of the label"],
-            "thumbnail": thumbnail,
-        }
-        for row, thumbnail in zip(rows.to_dict("records"), thumbnails, strict=False)
-    ]
+    records = rows.rename(columns={"probability of the label": "of_label"}).to_dict("records")
+    return [{**row, "thumbnail": small} for row, small in zip(records, page.thumbnails(pixels), strict=False)]
 
 
 def finding_rows(table: pd.DataFrame, readers: list[Callable[[str], bytes]]) -> list[dict[str, Any]]:

@@ -122,28 +122,22 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
     return figure
 
 
-def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, float], temperature: float) -> Figure:
-    """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences.
-
-    Args:
-        before: the bins of ``metrics.reliability``.
-        after: the bins of the scaled probabilities.
-        eces: the expected calibration errors of both.
-        temperature: the fitted temperature.
-    """
+def reliability(bins: pd.DataFrame, evaluation: dict[str, Any]) -> Figure:
+    """Accuracy by confidence, before and after temperature scaling, above the histograms of the confidences."""
     figure = Figure(figsize=(6.6, 6.4), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.25])
     top.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="perfect calibration")
     names = (
-        f"before temperature scaling (ECE {eces[0]:.1%})",
-        f"at temperature {temperature:.3f} (ECE {eces[1]:.1%})",
+        f"before temperature scaling (ECE {evaluation['ece_uncalibrated']:.1%})",
+        f"at temperature {evaluation['temperature']:.3f} (ECE {evaluation['ece']:.1%})",
     )
-    for bins, name, color, marker in zip((before, after), names, (GOOD, BAD), "os", strict=True):
-        top.plot(bins["confidence"], bins["accuracy"], marker=marker, markersize=5, color=color, label=name)
-        shares = bins["num_images"] / bins["num_images"].sum()
+    for scaling, name, color, marker in zip(("none", "temperature"), names, (GOOD, BAD), "os", strict=True):
+        rows = bins.loc[[scaling]]
+        top.plot(rows["confidence"], rows["accuracy"], marker=marker, markersize=5, color=color, label=name)
+        shares = rows["num_images"] / rows["num_images"].sum()
         style: dict[str, Any] = {"align": "edge", "edgecolor": color, "linewidth": 1.2}
         fill = matplotlib.colors.to_rgba(color, 0.35)
-        bottom.bar(bins["low"], shares, bins["high"] - bins["low"], color=fill, **style)
+        bottom.bar(rows["low"], shares, rows["high"] - rows["low"], color=fill, **style)
     top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy", title="Reliability: accuracy by confidence")
     top.legend(loc="upper left")
     bottom.set(xlabel="confidence (probability of the predicted class)", ylabel="share of images")
@@ -156,15 +150,9 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, eces: tuple[float, fl
 def picture_grid(
     title: str, pixels: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int, empty: str
 ) -> Figure:
-    """A grid of images, each with a caption below it.
+    """A grid of ``(N, C, H, W) uint8`` images, C 1 or 3, each with a caption below it in the color of a mistake or not.
 
-    Args:
-        title: above the grid.
-        pixels: ``(N, C, H, W) uint8``, C 1 or 3; may be empty.
-        captions: one per image.
-        wrong: which captions get the color of a mistake.
-        columns: images per row; fewer if their captions are long.
-        empty: text to show if there are no images.
+    A row has fewer than that many columns if captions are long; ``empty`` is shown if there are no images.
     """
     if not len(pixels):
         return _only_text(title, empty)

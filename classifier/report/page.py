@@ -2,9 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,6 @@ def picture(draw: Callable[[], Figure]) -> Picture:
         return Picture(pictures.png(figure), figures.svg(figure))
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG as a ``data:`` URI."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
 def thumbnails(pixels: np.ndarray) -> Iterator[str]:
     """Data URIs of ``(N, C, H, W) uint8`` images, until they exceed ``THUMBNAIL_BYTES``."""
     used = 0
@@ -59,16 +53,11 @@ def thumbnails(pixels: np.ndarray) -> Iterator[str]:
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         out = io.BytesIO()
         small.save(out, "PNG")
-        uri = data_uri(out.getvalue())
+        uri = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
         used += len(uri)
         if used > THUMBNAIL_BYTES:
             return
         yield uri
-
-
-def versions(libraries: Sequence[str]) -> dict[str, str]:
-    """The installed versions, which requirements.lock pins."""
-    return {name: version(name) for name in libraries}
 
 
 def write(path: Path, template: Path = TEMPLATE, **content: Any) -> int:

@@ -17,22 +17,13 @@ from classifier.runner.logs import configure_logging, discard
 ROOT = Path(classifier.ROOT)  # of the clone
 # The libraries' words where they raise no MemoryError.
 OUT_OF_MEMORY = re.compile(r".*(?:allocate memory|bad.alloc|out of memory|failed to map segment|start new thread).*")
-# What names a repository (`git rev-parse --local-env-vars`, without the variables that hold settings). git sets it for
-# hooks and aliases, and every git and DVC that a tool starts in another folder would work on that repository.
-GIT_VARIABLES = (
-    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE"),
-    *("GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_INTERNAL_SUPER_PREFIX", "GIT_NO_REPLACE_OBJECTS"),
-    *("GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE", "GIT_WORK_TREE"),
-)
+# What names a repository. git sets it for hooks and aliases, and every git and DVC that a tool starts in another folder
+# would work on that repository.
+GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
 
 def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that every command has; the help is the script's docstring.
-
-    Args:
-        command: as it is typed after ``python -m``: ``stages.train``.
-        doc: the script's docstring.
-    """
+    """A parser with the options that every command, such as ``stages.train``, has; the help is the docstring."""
     refuse_other_clone(Path(os.path.realpath(sys.argv[0])), command)
     parser = argparse.ArgumentParser(
         prog=f"python -m {command}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,18 +57,12 @@ def run_tool(
         return status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads the output has enough: `... | head`
-        discard(sys.stdout.fileno())  # the interpreter flushes it at its end
-        return 128 + signal.SIGPIPE
     except Exception as error:
-        cause = error
-        if isinstance(error, OSError) and not error.filename:
-            try:
-                print(flush=True)
-            except OSError:  # again, so it was that
-                discard(sys.stdout.fileno())
-                cause = StageError(f"standard output: {error.strerror}")
-        return report_error(logging.getLogger(f"tools.{name}"), cause, arguments.debug)
+        if isinstance(error, OSError) and not error.filename:  # of standard output, which the interpreter flushes
+            discard(sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever reads the output has enough: `... | head`
+            return 128 + signal.SIGPIPE
+        return report_error(logging.getLogger(f"tools.{name}"), error, arguments.debug)
 
 
 def report_error(logger: logging.Logger, error: Exception, debug: bool) -> int:

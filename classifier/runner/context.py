@@ -186,7 +186,7 @@ class StageContext:
         now = self._hash_inputs()
         changed = [path for path in sorted({**self._inputs, **now}) if self._inputs.get(path) != now.get(path)]
         changed += self._changed_params()
-        self.signals.check_parents()
+        self.signals.check_parent()
         if changed:
             raise StageError(f"{', '.join(changed)} changed while the stage ran; nothing was published; run it again")
         with self.signals.deferred():

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 OUR_LOGGERS = ("classifier", "stages", "tools", "demo")
 
@@ -35,14 +36,10 @@ def discard(descriptor: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
-def configure_logging(program: str, quiet: bool = False, rank: int = 0) -> None:
-    """Log the messages of this project from here on.
-
-    Args:
-        program: the name before each line.
-        quiet: warnings and errors only.
-        rank: of this process in a distributed run; only rank 0 logs.
-    """
+def configure_logging(
+    program: str, quiet: bool = False, keep: Callable[[logging.LogRecord], bool] = lambda record: True
+) -> None:
+    """Log the messages of this project from here on, after the program's name; quiet: warnings and errors only."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:  # closed (`>&-`), and the next file that is opened would take its place
             discard(descriptor)
@@ -56,7 +53,7 @@ def configure_logging(program: str, quiet: bool = False, rank: int = 0) -> None:
     err.setLevel(logging.WARNING)
     for handler in (out, err):
         handler.setFormatter(formatter)
-        handler.addFilter(lambda record: rank == 0)
+        handler.addFilter(keep)
     for name in OUR_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [out, err]

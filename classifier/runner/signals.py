@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 import psutil
 
-POLL_SECONDS = 0.5  # between two looks at the parent processes; a look costs 0.1 ms
+POLL_SECONDS = 0.5  # between two looks at the parent process; a look costs 0.1 ms
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup it is, and stays so
     STOP_SIGNALS.append(signal.SIGHUP)
@@ -21,41 +20,64 @@ class Interrupted(BaseException):
     """A signal, raised where it is safe to stop. Not an ``Exception``, so that no handler swallows it.
 
     Attributes:
-        orphaned: whether the reason is that the DVC which started the stage is gone.
+        gone: the program that started the stage, if its end is the reason.
     """
 
-    def __init__(self, signum: int, orphaned: bool = False):
+    def __init__(self, signum: int, gone: str = ""):
         super().__init__(signum)
-        self.signum, self.orphaned = signum, orphaned
+        self.signum, self.gone = signum, gone
 
 
 class StopSignals:
-    """The signals that stop a stage.
-
-    A stop is also requested if the DVC that started the stage exits: it would have recorded the result.
-
-    Attributes:
-        orphaned: whether the stop was requested for that reason.
-    """
+    """The signals that stop a stage; the end of the process that started it counts as one."""
 
     def __init__(self) -> None:
-        self.orphaned = False
         self._pending = 0  # the signal that was deferred
         self._deferred = 0
-        self._parents: list[Any] | None = None
+        self._parent: psutil.Process | None = None
+        self._parent_name = ""
+        self._gone = ""  # that name, once the parent is gone
 
     def install_signal_handlers(self) -> None:
-        """Obey signals from here on.
+        """Obey signals from here on."""
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, self._on_signal)
+
+    def watch_dvc(self) -> None:
+        """Stop when the DVC that started this stage ends: it would have recorded the result.
+
+        A stage that was started by hand may outlive its shell, as under nohup.
 
         Raises:
             Interrupted: DVC is gone already.
         """
-        for signum in STOP_SIGNALS:
-            signal.signal(signum, self._on_signal)
-        self._parents = _parents_up_to_dvc()
-        self.check_parents()
-        if self._parents is not None:
-            threading.Thread(target=self._watch_parents, daemon=True).start()
+        if "DVC_STAGE" not in os.environ:
+            return
+        try:
+            dvc = next(parent for parent in psutil.Process().parents() if not _was_started_by_dvc(parent))
+            # DVC starts stages in its own process group. Whoever adopted this one from a dead DVC has another.
+            adopted = os.getpgid(dvc.pid) != os.getpgrp()
+        except (psutil.NoSuchProcess, ProcessLookupError, StopIteration):
+            adopted = True
+        if adopted:
+            raise Interrupted(signal.SIGTERM, "dvc")
+        self.watch_parent(dvc.pid, "dvc")
+
+    def watch_parent(self, pid: int, name: str, signum: int = signal.SIGTERM) -> None:
+        """Send this process a signal once the parent of that name is gone, whatever it is doing."""
+        try:
+            self._parent, self._parent_name = psutil.Process(pid), name
+        except psutil.NoSuchProcess:
+            os.kill(os.getpid(), signum)
+
+        def watch() -> None:
+            while not self._is_orphan():
+                time.sleep(POLL_SECONDS)
+            if not self._pending:
+                self._gone = name
+            os.kill(os.getpid(), signum)
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def ignore_from_now_on(self) -> None:
         """The work is done and published: too late to stop."""
@@ -87,72 +109,32 @@ class StopSignals:
             Interrupted: it is.
         """
         if self._pending and not self._deferred:
-            raise Interrupted(self._pending, self.orphaned)
+            raise Interrupted(self._pending, self._gone)
 
-    def check_parents(self) -> None:
-        """Stop here if the DVC that started this stage is gone.
+    def check_parent(self) -> None:
+        """Stop here if the parent is gone.
 
         Raises:
             Interrupted: it is, or a signal is pending.
         """
         if not self._pending and self._is_orphan():
-            self._pending, self.orphaned = signal.SIGTERM, True
+            self._pending, self._gone = signal.SIGTERM, self._parent_name
         self.raise_if_stop_requested()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._pending = self._pending or signum
         self.raise_if_stop_requested()
 
-    def _watch_parents(self) -> None:
-        """Send this process a SIGTERM once its DVC is gone, whatever it is doing."""
-        while not self._is_orphan():
-            time.sleep(POLL_SECONDS)
-        self.orphaned = not self._pending
-        os.kill(os.getpid(), signal.SIGTERM)
-
     def _is_orphan(self) -> bool:
-        if self._parents is None:
-            return False
-
         try:
-            alive = [p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self._parents]
+            return self._parent is not None and (
+                not self._parent.is_running() or self._parent.status() == psutil.STATUS_ZOMBIE
+            )
         except psutil.NoSuchProcess:
             return True
-        return not alive or not all(alive)
 
 
-def _parents_up_to_dvc() -> list[Any] | None:
-    """The processes whose end orphans this stage: the ``dvc`` that started it and those between, such as a shell.
-
-    Returns:
-        None if the stage was started by hand: it may outlive its shell, as under nohup; or if nobody can tell. An empty
-        list if DVC is gone.
-    """
-    if "DVC_STAGE" not in os.environ or _proc_is_of_others():
-        return None
-
-    parents: list[Any] = []
-    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-        child = psutil.Process()
-        for parent in child.parents():
-            parents.append(parent)
-            if not _was_started_by_dvc(parent):
-                # DVC starts stages in its own process group. Whoever adopted this one from a dead DVC has another.
-                adopted = os.getpgid(parent.pid) != os.getpgid(child.pid)
-                return [] if adopted else parents
-            child = parent
-    return []
-
-
-def _proc_is_of_others() -> bool:
-    """Whether /proc lists other processes than this one can have to do with, as in `unshare --pid` without a mount."""
-    try:
-        return os.readlink("/proc/self") != str(os.getpid())
-    except OSError:
-        return False  # not Linux: psutil has another source
-
-
-def _was_started_by_dvc(process: Any) -> bool:
+def _was_started_by_dvc(process: psutil.Process) -> bool:
     """Whether DVC started a process, or an ancestor of it, as a stage."""
     try:
         return "DVC_STAGE" in process.environ()

@@ -32,6 +32,7 @@ def make_context(name: str, overrides: Mapping[str, Any], folder: Path) -> Stage
     """The context of a stage that runs in one process, obeying signals from here on."""
     signals = StopSignals()
     signals.install_signal_handlers()
+    signals.watch_dvc()
     return StageContext(name, signals, overrides, folder)
 
 
@@ -40,9 +41,8 @@ def run_stage(
     work: Callable[[StageContext], None],
     doc: str | None,
     argv: Sequence[str] | None = None,
-    rank: int = 0,
     make_context: Callable[[str, Mapping[str, Any], Path], StageContext] = make_context,
-    before_error: Callable[[], None] = lambda: None,
+    log: Callable[[logging.LogRecord], bool] = lambda record: True,
 ) -> int:
     """Run one stage as a program.
 
@@ -51,9 +51,8 @@ def run_stage(
         work: the stage's work.
         doc: the script's docstring, which ``--help`` prints.
         argv: the command line; None: that of the process.
-        rank: of this process, if it is not the only one.
-        make_context: another kind of context, for such a process.
-        before_error: called before an error is reported.
+        make_context: another kind of context, for a process that is not the only one.
+        log: whether such a process logs a message.
 
     Returns:
         The exit status: 0, 1 for data and files, 2 for params, 3 for a training that diverged, 75 for one that was told
@@ -69,7 +68,7 @@ def run_stage(
     )
     arguments = parser.parse_args(argv)
     out = Path(os.path.abspath(arguments.out)) if arguments.out else Path()
-    configure_logging(name, arguments.quiet, rank)
+    configure_logging(name, arguments.quiet, log)
     logger = logging.getLogger(f"stages.{name}")
     os.chdir(ROOT)  # the paths in dvc.yaml are relative to it
     # Imports make half a million objects that stay. Python's collector would walk over them again and again, and once
@@ -85,13 +84,12 @@ def run_stage(
             work(context)
     except Interrupted as stop:
         hint = context.resume_hint if context else "nothing was done"
-        if stop.orphaned:
-            logger.error(f"the `dvc` that started this stage is gone; {hint}")
+        if stop.gone:
+            logger.error(f"the `{stop.gone}` that started this stage is gone; {hint}")
         else:
             logger.warning(f"stopped by {signal.Signals(stop.signum).name}; {hint}")
         return 128 + stop.signum
     except Exception as error:
-        before_error()
         return report_error(logger, error, arguments.debug)
     return 0
 

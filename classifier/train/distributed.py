@@ -3,7 +3,6 @@
 Their names are those of ``torch.distributed`` and Lightning Fabric. ``processes.py`` starts and connects the processes.
 """
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,21 +92,9 @@ def broadcast_bool(device: torch.device, answer: bool) -> bool:
 
 
 def broadcast_object(device: torch.device, load: Callable[[], Any]) -> Any:
-    """The object that rank 0 loads, on every process; only rank 0 need have the file.
-
-    Args:
-        device: of this process.
-        load: returns tensors, numbers, text, and lists and dictionaries of them.
-    """
+    """The object that rank 0 loads, on every process; only rank 0 need have the file."""
     if not _connected():
         return load()
-    buffer = io.BytesIO()
-    if dist.get_rank() == 0:
-        torch.save(load(), buffer)
-    (size,) = all_reduce_sum(device, len(buffer.getvalue()))
-    content = torch.zeros(int(size), dtype=torch.uint8)
-    if dist.get_rank() == 0:
-        content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-    content = content.to(device)
-    dist.broadcast(content, 0)
-    return torch.load(io.BytesIO(content.cpu().numpy().tobytes()), weights_only=True, map_location="cpu")
+    shared = [load() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(shared, 0, device=device)
+    return shared[0]

@@ -26,13 +26,7 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module, threads
 
     Biases and normalization layers are exempt from weight decay: to shrink those regularizes nothing and costs
     accuracy. Muon updates the filters of convolutions, except those of the first layer, which are few and small; SGD
-    updates the rest.
-
-    Args:
-        name: of the optimizer.
-        options: its section.
-        model: whose parameters are trained.
-        threads: that share the updates of Muon, one parameter each, which changes no bit; 0: the caller's.
+    updates the rest. The threads share the updates of Muon, one parameter each, which changes no bit; 0: the caller's.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]

@@ -42,11 +42,6 @@ class Order:
     Source: InfoBatch (Qin et al., ICLR 2024), with a fixed number of images instead of those below the mean loss. Such
     epochs are full batches.
 
-    Args:
-        config: the section ``train`` of params.yaml.
-        images: the training split.
-        device: of the model.
-
     Attributes:
         first_steps: of each epoch, and at the end the number of all steps.
         losses: of each training image when it was last seen, ``(N,) float32``, on the device; infinity before that.
@@ -87,11 +82,8 @@ class Order:
     def draw(self, epoch: int, losses: Tensor | None) -> tuple[Tensor, Tensor]:
         """The images of an epoch: indices in order, ``(n,) int64``, and weights of the losses, ``(n,) float32``.
 
-        The sum of the weights is the number of all training images.
-
-        Args:
-            epoch: counted from 0.
-            losses: of each training image when it was last seen, ``(N,) float32``; None will do if nothing is pruned.
+        The sum of the weights is the number of all training images. The losses, ``(N,) float32``, are those of each
+        training image when it was last seen; None will do if nothing is pruned.
         """
         config, labels = self._config, self._images.labels
         count = len(labels)

@@ -43,12 +43,10 @@ def load_pretrained(model: nn.Module, path: Path) -> dict[str, list[str]]:
     except (OSError, SafetensorError) as error:
         raise StageError(f"{path}: not a readable safetensors file ({error})") from None
     own = model.state_dict()
-    fits = {name for name in own.keys() & loaded.keys() if own[name].shape == loaded[name].shape}
+    fits = {name: tensor for name, tensor in loaded.items() if name in own and own[name].shape == tensor.shape}
     if not fits:
         raise StageError(f"{path}: no tensor fits the model; train.initial_checkpoint: {NONE} trains from scratch")
-    with torch.no_grad():
-        for name in fits:
-            own[name].copy_(loaded[name])
+    model.load_state_dict(fits, strict=False)
     return {
         "loaded": [name for name in own if name in fits],
         "missing": [name for name in own if name not in loaded],

@@ -7,89 +7,74 @@ and exit when it exits.
 
 There are two ways in. ``python -m stages.train`` with ``train.world_size: 2`` starts the other processes itself, on
 this machine. PyTorch's launcher, ``torchrun --nproc-per-node 2 -m stages.train``, starts all of them, on several
-machines too, and tells each its place in the environment (RANK, WORLD_SIZE, ...).
+machines too. Both tell each process its place in the environment (RANK, WORLD_SIZE, ...).
 
 What the connected processes then say to each other is in ``distributed.py``.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from classifier.errors import StageError
 from classifier.runner import stage
 from classifier.runner.context import StageContext
-from classifier.runner.lock import SCRATCH
-from classifier.runner.logs import configure_logging
 from classifier.runner.signals import StopSignals
 
 import torch
 import torch.distributed as dist
 
 TIMEOUT = timedelta(minutes=5)  # for a process that lives but does not answer; one that dies is noticed at once
-POLL_SECONDS = 0.5  # between two looks at the parent process
 REPORT_SECONDS = 10  # that rank 0 has to report an error which all ranks share
 PARENT_PID = "STAGE_PARENT_PID"  # in the environment of the processes that rank 0 started: its process id
 LOCALHOST = "127.0.0.1"
 
 
-# --- a stage in several processes -----------------------------------------------------------------------------------
-
-
-def run_stage(
-    name: str, work: Callable[[StageContext], None], doc: str | None, argv: Sequence[str] | None = None
-) -> int:
+def run_stage(name: str, work: Callable[[StageContext], None], doc: str | None) -> int:
     """Run a stage as ``runner.stage.run_stage`` does, as the rank that the environment says."""
-    rank = _rank()
-    if rank == 0:
-        return stage.run_stage(name, work, doc, argv)
-    return stage.run_stage(name, work, doc, argv, rank, WorkerContext.create, lambda: _let_rank_zero_report(name))
+    if not _was_launched() or os.environ["RANK"] == "0":
+        return stage.run_stage(name, work, doc)
+    signals = StopSignals()
+    signals.defer_for_good()  # rank 0 says when to stop
+
+    def make_context(name: str, overrides: Mapping[str, Any], folder: Path) -> StageContext:
+        signals.install_signal_handlers()
+        signals.watch_parent(int(os.environ.get(PARENT_PID, os.getppid())), "launcher", signal.SIGKILL)
+        return WorkerContext(name, signals, overrides, folder)
+
+    def log(record: logging.LogRecord) -> bool:
+        """Errors only, and late: rank 0 most likely has the same one, and it is to be printed once.
+
+        Whoever started the ranks ends all of them as soon as one has ended: without the pause, rank 0 before it speaks.
+        """
+        end = time.monotonic() + REPORT_SECONDS
+        while record.levelno >= logging.ERROR and not signals.stop_requested():
+            if time.monotonic() > end:
+                return True
+            time.sleep(0.1)
+        return False
+
+    return stage.run_stage(name, work, doc, None, make_context, log)
 
 
-def _rank() -> int:
-    rank = os.environ.get("RANK", "0")
-    return int(rank) if rank.isdigit() and "WORLD_SIZE" in os.environ else 0
-
-
-def _let_rank_zero_report(name: str) -> None:
-    """Wait before this rank reports an error: rank 0 most likely has the same one, and it is to be printed once.
-
-    The launcher ends all ranks as soon as one has ended. Without this pause it could end rank 0 before it has spoken.
-    """
-    if PARENT_PID not in os.environ:  # else rank 0 reads what this process prints
-        # The launcher sends SIGTERM once rank 0 has reported and ended; it may have done so already.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if WorkerContext.got_sigterm:
-            os._exit(1)
-        time.sleep(REPORT_SECONDS)
-    configure_logging(name)
+def _was_launched() -> bool:
+    return dist.is_torchelastic_launched() or PARENT_PID in os.environ
 
 
 class WorkerContext(StageContext):
-    """The context of a rank other than 0: it reads the same inputs, and leaves lock, files and signals to rank 0."""
+    """The context of a rank other than 0: it reads the same inputs, and leaves lock and files to rank 0."""
 
     is_rank_zero = False
-    got_sigterm = False
-
-    @classmethod
-    def create(cls, name: str, overrides: Mapping[str, Any], folder: Path) -> "WorkerContext":
-        """A context whose process goes on despite signals, and exits when its parent process has exited."""
-        for signum in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, cls._note_sigterm)
-        when_parent_exits(lambda: os._exit(1))
-        return cls(name, StopSignals(), overrides, folder)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -97,27 +82,8 @@ class WorkerContext(StageContext):
         self._inputs = self._hash_inputs()
         yield
 
-    @classmethod
-    def _note_sigterm(cls, signum: int, frame: FrameType | None) -> None:
-        cls.got_sigterm = True
-
     def publish_preview(self, path: str) -> None:
         """Nothing: rank 0 publishes."""
-
-
-def when_parent_exits(action: Callable[[], None]) -> None:
-    """Do something, on a thread, once the process that started this one has exited."""
-    parent = int(os.environ.get(PARENT_PID, os.getppid()))
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL_SECONDS)
-        action()
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-# --- starting and connecting the processes --------------------------------------------------------------------------
 
 
 @dataclass
@@ -129,132 +95,94 @@ class ProcessGroup:
         world_size: how many there are.
         rank: of this process.
         store: through which they find each other; None if there is only one.
-        children: the processes that this one started, by rank.
+        children: ranks 1, 2, ..., if this process started them.
     """
 
     context: StageContext
-    world_size: int = 1
+    world_size: int
     rank: int = 0
     store: Any = None
-    children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    children: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start_children(self, port: int) -> None:
+    def start_children(self) -> None:
         """Start ranks 1, 2, ... on this machine."""
+        self.store = dist.TCPStore(  # type: ignore[attr-defined]
+            LOCALHOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT
+        )
         loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
         if loopback:  # no other machine is to be heard
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0])
         common = {
             "WORLD_SIZE": self.world_size, "LOCAL_WORLD_SIZE": self.world_size, "MASTER_ADDR": LOCALHOST,
-            "MASTER_PORT": port, PARENT_PID: os.getpid(),
+            "MASTER_PORT": self.store.port, PARENT_PID: os.getpid(), "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
         for rank in range(1, self.world_size):
             own = {**common, "RANK": rank, "LOCAL_RANK": rank}
-            with self.log_path(rank).open("wb") as log:
-                self.children[rank] = subprocess.Popen(
+            self.children.append(
+                subprocess.Popen(
                     [sys.executable, "-m", f"stages.{self.context.name}", *self.context.arguments()],
                     env={**os.environ, **{key: str(value) for key, value in own.items()}},
-                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                )  # fmt: skip
-
-    def log_path(self, rank: int) -> Path:
-        """The file that takes what a child prints."""
-        return SCRATCH / f"{self.context.name}.rank{rank}.log"
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                )
+            )  # fmt: skip
 
     def describe_ended(self) -> str:
         """One line on a child that ended before its time; empty if there is none."""
-        for rank, child in self.children.items():
+        for rank, child in enumerate(self.children, start=1):
             status = child.poll()
             if status is not None:
                 how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-                last = self.log_path(rank).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-                why = f" ({last})" if status > 0 and last else ""
-                return f"rank {rank} of {self.world_size} {how}{why}; {self.context.resume_hint}"
+                return f"rank {rank} of {self.world_size} {how}; {self.context.resume_hint}"
         return ""
 
     def explain(self, error: Exception) -> Exception:
         """The error to report: if another process is gone, that is the cause of this one."""
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            return error
         end = time.monotonic() + 5  # the connection breaks before the system says that the process is gone
-        broken = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
-        while broken and self.children and not self.describe_ended() and time.monotonic() < end:
+        while self.children and not self.describe_ended() and time.monotonic() < end:
             time.sleep(0.05)
-        if broken:
-            return StageError(self.describe_ended() or f"another process is gone; {self.context.resume_hint}")
-        return error
-
-    def kill_children(self) -> None:
-        """End the children: there is nothing left for them to do."""
-        for rank, child in self.children.items():
-            child.kill()
-            child.wait()
-            self.log_path(rank).unlink(missing_ok=True)
+        return StageError(self.describe_ended() or f"another process is gone; {self.context.resume_hint}")
 
 
 @contextlib.contextmanager
 def launch(context: StageContext, world_size: int) -> Iterator[ProcessGroup]:
     """The processes of a run; the others are started here unless a launcher did it.
 
-    Args:
-        context: of this process.
-        world_size: ``train.world_size``.
-
     Raises:
         StageError: the launcher started another number of processes, or one of them is gone.
     """
-    launched = _world_size_of_launcher() if "RANK" in os.environ else world_size
-    if launched != world_size:
+    group = ProcessGroup(context, world_size)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what `setup_module` needs
+    launched = int(os.environ["WORLD_SIZE"]) if _was_launched() else 0
+    if launched not in (0, world_size):
         raise StageError(
             f"train.world_size: is {world_size}, but the launcher started {launched} processes; they must be equal"
         )
-    group = ProcessGroup(context, world_size)
-    if world_size == 1:
-        yield group
-        return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what `setup_module` needs
-
-    if "RANK" in os.environ:
-        group.store, group.rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
-        if context.is_rank_zero:
-            when_parent_exits(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    else:
-        group.store = dist.TCPStore(  # type: ignore[attr-defined]
-            LOCALHOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT
-        )
-        group.start_children(group.store.port)
     try:
+        if launched:
+            group.store, group.rank, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+            if context.is_rank_zero:
+                context.signals.watch_parent(os.getppid(), "launcher")
+        elif world_size > 1:
+            group.start_children()
         yield group
-    except StageError:
-        raise
     except Exception as error:
         raise group.explain(error) from None
     finally:
-        group.kill_children()
-
-
-def _world_size_of_launcher() -> int:
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        if not os.environ.get(name):
-            problem = "empty" if name in os.environ else "missing"
-            raise StageError(
-                f"RANK is set, but not by a launcher: {name} is {problem} in the environment; `unset RANK`,"
-                " or start with torchrun"
-            )
-    return int(os.environ["WORLD_SIZE"])
+        for child in group.children:  # there is nothing left for them to do
+            child.kill()
+            child.wait()
 
 
 def init_process_group(group: ProcessGroup, device: torch.device, fingerprint: str) -> None:
-    """Wait for the other processes, make sure that they are about to do the same, and connect.
-
-    Args:
-        group: of this run.
-        device: of this process.
-        fingerprint: of params, inputs, code and environment, as this process sees them.
+    """Wait for the other processes, make sure that they have the same fingerprint of all that decides, and connect.
 
     Raises:
         StageError: a process ended or did not come, or has another fingerprint.
     """
     if group.world_size == 1:
         return
-
     store, world_size = group.store, group.world_size
     store.set(f"fingerprint/{group.rank}", fingerprint)
     end = time.monotonic() + TIMEOUT.total_seconds()

@@ -47,14 +47,7 @@ class TrainState:
 
     @classmethod
     def create(cls, model: nn.Module, optimizer: torch.optim.Optimizer, order: Order, config: Train) -> "TrainState":
-        """The state before the first step.
-
-        Args:
-            model: on its device, with its initial weights.
-            optimizer: of its parameters.
-            order: of the training images.
-            config: the section ``train`` of params.yaml.
-        """
+        """The state before the first step."""
         ema = deepcopy(model) if config.ema_decay else None
         early_stopping = EarlyStopping(config.keep, config.patience)
         return cls(model, optimizer, order, early_stopping, ema=ema, ema_decay=config.ema_decay)
@@ -65,11 +58,7 @@ class TrainState:
         return self.model if self.ema is None else self.ema
 
     def apply_gradients(self, max_norm: float) -> None:
-        """Take one step of the optimizer with the gradients that are set.
-
-        Args:
-            max_norm: of all gradients together, ``train.clip_grad_norm``; 0: no limit.
-        """
+        """Take one step of the optimizer with the gradients that are set, all together of at most that norm; 0: any."""
         if max_norm:
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             nn.utils.clip_grad_norm_(parameters, max_norm)

@@ -142,15 +142,6 @@ def test_stage_stops_at_work_when_dvc_is_gone(tiny: Tiny) -> None:
     tiny.nothing_is_left()
 
 
-@pytest.mark.kills
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has namespaces of its own here")
-def test_stage_in_a_namespace_that_sees_other_processes_runs(tiny: Tiny) -> None:
-    tiny.set(evaluate__batch_size=7)
-    done = tiny.run("unshare", "--pid", "--fork", "dvc", "repro")
-    assert "Running stage 'tiny'" in done.stdout
-    assert tiny.repro() == []
-
-
 def test_stage_started_after_dvc_died_does_nothing(tiny: Tiny) -> None:
     before = tiny.read(METRICS)
     orphan = "DVC_STAGE=tiny python -m stages.tiny & kill -9 $$"  # the shell that dies stands for dvc

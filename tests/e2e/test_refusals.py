@@ -39,11 +39,9 @@ def test_launched_run_is_refused_with_one_line(
         assert 'stages/train.py", line' not in errors
 
 
-@pytest.mark.parametrize(
-    ("rank", "problem"), [("1", "WORLD_SIZE is missing"), ("", "RANK is empty"), ("0", "WORLD_SIZE is missing")]
-)
-def test_rank_left_in_the_shell_is_refused_with_one_line(finished: Project, rank: str, problem: str) -> None:
+@pytest.mark.parametrize("rank", ["1", ""])
+def test_rank_left_in_the_shell_changes_nothing(finished: Project, rank: str) -> None:
+    before = finished.read("models/classifier.safetensors")
     finished.environment["RANK"] = rank
-    (errors,) = refusals(finished, ("python", "-m", "stages.train"), 1)
-    assert errors.count("\n") == 1
-    assert errors.startswith(f"train: error: RANK is set, but not by a launcher: {problem} in the environment")
+    finished.stage("train")
+    assert finished.read("models/classifier.safetensors") == before

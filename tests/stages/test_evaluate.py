@@ -189,8 +189,14 @@ def test_batch_size_changes_no_prediction(finished: Project) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda tensors, model_config: tensors.pop("1.bias"), "do not fit the architecture mlp: 1.bias is missing"),
-        (lambda tensors, model_config: tensors.update(extra=torch.zeros(1)), "extra is unknown"),
+        (
+            lambda tensors, model_config: tensors.pop("1.bias"),
+            'do not fit the architecture mlp: Missing key(s) in state_dict: "1.bias"',
+        ),
+        (
+            lambda tensors, model_config: tensors.update(extra=torch.zeros(1)),
+            'Unexpected key(s) in state_dict: "extra"',
+        ),
         (lambda tensors, model_config: tensors.update({"1.bias": torch.zeros(5)}), "1.bias is [5], not [32]"),
         (lambda tensors, model_config: model_config.clear(), "its metadata do not describe a model of this pipeline"),
         (lambda tensors, model_config: model_config.update(architecture="vgg"), "its metadata do not describe a model"),

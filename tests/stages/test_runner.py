@@ -146,7 +146,7 @@ def test_output_that_nobody_takes_stops_no_stage(tiny: Tiny, output: str, says: 
     [
         (">&-", 0, ""),
         ("| true", 141, ""),
-        (">/dev/full", 1, "checkpoints: error: standard output: No space left on device\n"),
+        (">/dev/full", 1, "checkpoints: error: No space left on device; fix that and run it again\n"),
     ],
 )
 def test_output_of_a_tool_that_nobody_takes_is_one_line_at_most(
