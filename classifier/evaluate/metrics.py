@@ -52,7 +52,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def by_class(counts: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """Of a confusion matrix precision, recall with its 95 % interval, F1 and support by class; undefined ones are 0."""
+    """Precision, recall with its 95 % interval, F1 and support by class of a confusion matrix; undefined ones are 0."""
     correct, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
     recall = correct / np.maximum(support, 1)
     intervals = [
