@@ -4,12 +4,13 @@ A search starts `python -m stages` in the folder whose code and data its trainin
 from standard input, as JSON, and answers each with a line:
 
 task    stage, overrides (params by dotted key), out and log (a folder and a file for what the stage writes and prints)
-answer  status (of the stage's exit), message (of its error), history and state (of a training that has paused: a row an
-        epoch, and the folder of its checkpoint)
+answer  status (of the stage's exit), message (of its error), metrics (of a finished stage), history (of a training that
+        has paused, a row an epoch)
 
 When the input ends, nobody waits for an answer: a running stage saves its state, and the process ends.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -25,9 +26,6 @@ from classifier.runner.cli import one_line, report_error
 from classifier.runner.logs import configure_logging
 from classifier.runner.signals import STOP_SIGNALS, Interrupted
 from classifier.runner.stage import make_context
-from stages import annotate, train
-
-STAGES = {"annotate": annotate.main, "train": train.main}
 
 
 def main() -> None:
@@ -58,9 +56,9 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     try:
         context = make_context(name, task["overrides"], Path(task["out"]))
         with context.running():
-            STAGES[name](context)
+            importlib.import_module(f"stages.{name}").main(context)
     except PausedError as pause:
-        return {"status": pause.exit_status, "history": pause.history, "state": str(context.state)}
+        return {"status": pause.exit_status, "history": pause.history}
     except Interrupted as stop:
         return {"status": 128 + stop.signum}
     except Exception as error:
@@ -68,7 +66,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     finally:
         for signum in STOP_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
-    return {"status": 0}
+    metrics = Path(task["out"]) / f"metrics/{name}.json"
+    return {"status": 0, "metrics": json.loads(metrics.read_bytes()) if metrics.exists() else {}}
 
 
 if __name__ == "__main__":

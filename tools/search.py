@@ -31,6 +31,7 @@ from classifier.experiments.records import Record, Records
 from classifier.experiments.search_results import Results
 from classifier.experiments.settings import SEARCHED, Search
 from classifier.experiments.snapshot import Snapshot, input_files
+from classifier.experiments.stage_process import Task
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.declaration import stages_from
@@ -97,13 +98,16 @@ def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, An
     def next_runs() -> list[Run]:
         return Halving(settings, content, prefix, records).next_runs()
 
+    def task(run: Run) -> Task:
+        return snapshot.train(run, content["train"]["epochs"])
+
     if arguments.scheduler:
         workers = engine.dask(arguments.scheduler, folder, machine)
     else:
         workers = engine.processes(snapshot.project, arguments.jobs)
     with workers as submit:
-        for run, answer in engine.drive(submit, next_runs, snapshot.train_until):
-            snapshot.keep_state(answer)
+        for run, answer in engine.drive(submit, next_runs, task):
+            snapshot.keep(run, answer)
             records.add(run.key, engine.record(run, answer, settings.objective))
             halving = Halving(settings, content, prefix, records)
             progress.log(run, records[run.key], halving)
@@ -141,16 +145,17 @@ def begin_or_go_on(decided_by: dict[str, Any], records: Records) -> None:
 
 def publish(snapshot: Snapshot, halving: Halving) -> None:
     """Make DVC experiments of the best trial and of the runs with fresh seeds; the first model is evaluated, too."""
-    after = stages_from("train")
-    runs = {f"{halving.prefix}-{halving.best:03}": (halving.winner(), after[:1])}
-    for which, place in halving.places:
-        stages = after if (which, place) == ("best", 0) else after[:1]
-        runs[halving.experiment(which, place)] = (halving.confirming(which, place), stages)
-    missing = [name for name, (run, _) in runs.items() if halving.records[run.key]["value"] is not None]
-    logger.info(f"making DVC experiments of {len(missing)} runs")
-    for name in missing:
-        run, stages = runs[name]
-        snapshot.publish(name, run.params, stages)
+    train, *after = stages_from("train")
+    first, winner = halving.confirming("best", 0), halving.winner()
+    runs = {halving.experiment(*place): halving.confirming(*place) for place in halving.places}
+    runs = {f"{halving.prefix}-{halving.best:03}": winner} | runs
+    runs = {name: run for name, run in runs.items() if halving.records[run.key]["value"] is not None}
+    logger.info(f"making {len(runs)} DVC experiments")
+    if first in runs.values():
+        with engine.processes(snapshot.project, jobs=1) as submit:
+            for stage in after:
+                engine.refuse_failure(stage, submit(snapshot.task(stage, first.name, first.params)).result())
+    snapshot.publish({name: (run, [train, *after] if run == first else [train]) for name, run in runs.items()})
 
 
 class Progress:

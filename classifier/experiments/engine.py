@@ -68,12 +68,23 @@ def record(run: Run, answer: Answer, objective: str) -> Record:
     Raises:
         StageError: it failed for another reason than its params.
     """
-    if answer["status"] == PausedError.exit_status:
-        value = answer["history"][run.epochs - 1][objective]
-        return {"params": run.params, "value": round(value, 6)}
+    if answer["status"] in (0, PausedError.exit_status):
+        row = answer["metrics"] if answer["status"] == 0 else answer["history"][run.epochs - 1]
+        return {"params": run.params, "value": round(row[objective], 6)}
     if answer["status"] in (DivergedError.exit_status, ParamsError.exit_status):
         return {"params": run.params, "value": None, "error": answer["message"]}
-    raise StageError(f"{run.name}: {answer['message']}")
+    refuse_failure(run.name, answer)
+    raise AssertionError(answer)
+
+
+def refuse_failure(name: str, answer: Answer) -> None:
+    """Make sure that a stage has come to its end.
+
+    Raises:
+        StageError: it has not.
+    """
+    if answer["status"]:
+        raise StageError(f"{name}: {answer['message']}")
 
 
 @contextlib.contextmanager
@@ -129,7 +140,9 @@ def dask(address: str, folder: Path, decided_by: dict[str, Any]) -> Iterator[Sub
     """
     import distributed  # it takes a second, and most searches need none
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in a line
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("distributed"):  # what matters is said here, in a line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     token = secrets.token_hex()
     files.atomic_write(folder / "project" / TOKEN, token.encode())
     where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
@@ -169,8 +182,9 @@ def run_on_worker(task: Task, folder: str, token: str, decided_by: dict[str, Any
         return state is None or state.state != "executing"
 
     answer: Answer = _thread.process.run(task, driver_is_gone)
-    if not shared and "state" in answer:
-        answer["files"] = {path.name: path.read_bytes() for path in files.iter_files(project / answer["state"])}
+    if not shared:
+        out = Path(task["out"])
+        answer["files"] = {file.relative_to(out).as_posix(): file.read_bytes() for file in files.iter_files(out)}
     return answer
 
 

@@ -76,12 +76,11 @@ def train(runs: Sequence[Run], snapshot: Snapshot, jobs: int) -> Records:
     with engine.processes(snapshot.project, jobs) as submit:
         folds = {run.params[FOLD] for run in missing()}
         for annotated in [submit(snapshot.task("annotate", f"fold-{fold}", {FOLD: fold})) for fold in folds]:
-            if (answer := annotated.result())["status"]:
-                raise StageError(f"annotate: {answer['message']}")
+            engine.refuse_failure("annotate", annotated.result())
 
         def task(run: Run) -> Task:
             link(["data", "metrics"], snapshot.runs / f"fold-{run.params[FOLD]}", snapshot.runs / run.name)
-            return snapshot.train_until(run)
+            return snapshot.train(run, run.epochs)
 
         for run, answer in engine.drive(submit, missing, task):
             records.add(run.key, engine.record(run, answer, OBJECTIVE))

@@ -3,11 +3,11 @@
 Tracked files are copied, data are hard links. The trainings write below a folder of their own, so one copy serves all.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from classifier import portability, yaml_file
 from classifier.errors import StageError
 from classifier.experiments.git import experiment_references, git
 from classifier.experiments.halving import Run
-from classifier.experiments.stage_process import Task
+from classifier.experiments.stage_process import Answer, Task
 from classifier.runner import files
 from classifier.runner.cli import ROOT
 from classifier.runner.declaration import get_by_key, read_declaration, stages_from
@@ -44,7 +44,8 @@ class Snapshot:
     """
 
     def __init__(self, folder: Path, stages: Sequence[str], params: dict[str, Any]):
-        self.folder, self.project, self.runs = folder, folder / "project", folder / "runs"
+        self.folder = folder.resolve()
+        self.project, self.runs = self.folder / "project", self.folder / "runs"
         self._list = self.project / SCRATCH / "snapshot.json"  # its commit, its tracked files, its data
         if self.project.exists():
             return
@@ -67,66 +68,73 @@ class Snapshot:
 
     def task(self, stage: str, name: str, overrides: dict[str, Any]) -> Task:
         """A stage to run with other params, whose outputs go to the folder of that name."""
-        out = str((self.runs / name).resolve())
+        out = str(self.runs / name)
         return {"stage": stage, "overrides": overrides, "out": out, "log": f"{out}.log"}
 
-    def train_until(self, run: Run) -> Task:
-        """The task of a run."""
-        until = {"runtime.stop_after_epoch": run.epochs, "runtime.tensorboard": False}
+    def train(self, run: Run, last_epoch: int) -> Task:
+        """The task of a run; it goes to its end, or stops after an epoch."""
+        until = {"runtime.stop_after_epoch": run.epochs if run.epochs < last_epoch else 0, "runtime.tensorboard": False}
         return self.task("train", run.name, run.params | until)
 
-    def keep_state(self, answer: dict[str, Any]) -> None:
-        """Write the checkpoint of a training on another machine, for ``publish``."""
+    def keep(self, run: Run, answer: Answer) -> None:
+        """Write the outputs of a training on a machine that does not share this disk."""
         for name, content in answer.get("files", {}).items():
-            files.atomic_write(self.project / answer["state"] / name, content)
+            files.atomic_write(self.runs / run.name / name, content)
 
     def remove(self) -> None:
         """Remove the copy, and what was run in it."""
         for path in (self.project, self.runs, self.folder / "clone"):
             files.remove(path)
 
-    def publish(self, name: str, overrides: Mapping[str, Any], stages: Sequence[str]) -> None:
-        """Make a DVC experiment of a finished training: its checkpoint is found, so only the end is run again.
+    def publish(self, runs: Mapping[str, tuple[Run, Sequence[str]]]) -> None:
+        """Make DVC experiments of finished runs.
 
         Args:
-            name: of the experiment; nothing is done if there is one.
-            overrides: params by dotted key.
-            stages: that the experiment runs.
+            runs: by the name of the experiment, each with the stages whose outputs it has; existing ones are left out.
 
         Raises:
-            StageError: DVC or git failed.
+            StageError: git failed.
+            DvcException: DVC failed.
         """
-        if experiment_references(ROOT, name):
+        missing = {name: each for name, each in runs.items() if not experiment_references(ROOT, name)}
+        if not missing:
             return
         clone = self._clone()
-        with modify_yaml(str(clone / "params.yaml")) as params:  # keeps the comments
-            for key, value in overrides.items():
-                *sections, last = key.split(".")
-                get_by_key(params, ".".join(sections))[last] = value
-        _empty_results_after(clone, stages)
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # dvc.yaml says `python`
-        command = [sys.executable, "-m", "dvc", "exp", "run", "--quiet", "--name", name, "--single-item", *stages]
-        done = subprocess.run(
-            command, cwd=clone, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or ["no message"]
-            raise StageError(f"the experiment {name}: {lines[-1]}")
-        (reference,) = experiment_references(clone, name)
-        # Nobody else writes it, so a lock on it is of a git that was killed.
-        (ROOT / git(ROOT, "rev-parse", "--git-path", f"{reference}.lock")).unlink(missing_ok=True)
-        git(clone, "push", "--quiet", "--force", "origin", f"{reference}:{reference}")
+        with contextlib.chdir(clone), Repo() as repo:  # DVC takes paths from there
+            for name, (run, stages) in missing.items():
+                _copy(["params.yaml"], self.project, clone)
+                with modify_yaml(str(clone / "params.yaml")) as params:  # keeps the comments
+                    for key, value in run.params.items():
+                        section, _, last = key.rpartition(".")
+                        get_by_key(params, section)[last] = value
+                self._place_results(clone, run, stages)
+                repo.experiments.save(targets=stages, name=name, force=True)
+                (reference,) = experiment_references(clone, name)
+                # Nobody else writes it, so a lock on it is of a git that was killed.
+                (ROOT / git(ROOT, "rev-parse", "--git-path", f"{reference}.lock")).unlink(missing_ok=True)
+                git(clone, "push", "--quiet", "--force", "origin", f"{reference}:{reference}")
         files.remove(clone)
 
+    def _place_results(self, clone: Path, run: Run, stages: Sequence[str]) -> None:
+        """Put the results of a run into the clone; what later stages made is of another model, and goes."""
+        params = yaml_file.load((clone / "params.yaml").read_text(encoding="utf-8"))
+        for stage in stages_from("train", clone / "dvc.yaml"):
+            for path in read_declaration(stage, params, clone / "dvc.yaml").outs:
+                files.remove(clone / path)
+                if stage in stages:
+                    link([path], self.runs / run.name, clone)
+                elif git(clone, "ls-files", "--", path):  # metrics: `dvc exp show` calls a missing file an error
+                    files.atomic_write(clone / path, portability.json_bytes({}))
+
     def _clone(self) -> Path:
-        """A git clone with the files of the copy, its data and checkpoints, and DVC's cache and remotes."""
+        """A git clone with the files of the copy, its data, and DVC's cache and remotes."""
         clone, content = self.folder / "clone", json.loads(self._list.read_text())
         files.remove(clone)
         git(ROOT, "clone", "--quiet", "--shared", "--no-checkout", "--", str(ROOT), str(clone))
         git(clone, "update-ref", "--no-deref", "HEAD", content["commit"])
         git(clone, "reset", "--quiet")
         _copy(content["tracked"], self.project, clone)
-        link([*content["data"], str(SCRATCH)], self.project, clone)
+        link(content["data"], self.project, clone)
         for key in ("user.name", "user.email"):  # the experiment's commit needs them
             known = subprocess.run(["git", "-C", ROOT, "config", key], capture_output=True, text=True, check=False)
             git(clone, "config", key, known.stdout.strip() or "unknown")
@@ -175,14 +183,3 @@ def link(names: Iterable[str], source: Path, target: Path) -> None:
             os.link(file.resolve(), place)
         except OSError:
             shutil.copy2(file, place)
-
-
-def _empty_results_after(clone: Path, stages: Sequence[str]) -> None:
-    """Remove what later stages made of another model, or the experiment would show it as its own."""
-    params = yaml_file.load((clone / "params.yaml").read_text(encoding="utf-8"))
-    for stage in stages_from(stages[-1], clone / "dvc.yaml")[1:]:
-        for path in read_declaration(stage, params, clone / "dvc.yaml").outs:
-            if git(clone, "ls-files", "--", path):  # metrics: `dvc exp show` calls a missing file an error
-                files.atomic_write(clone / path, portability.json_bytes({}))
-            else:
-                files.remove(clone / path)

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.1
 ATTEMPTS = 3  # of a run whose process is killed from outside; it resumes each time
 
 Task = dict[str, Any]  # stage, overrides, out, log
-Answer = dict[str, Any]  # status, message, history, state
+Answer = dict[str, Any]  # status, message, metrics, history
 
 
 class Stopped(BaseException):

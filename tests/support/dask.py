@@ -29,7 +29,7 @@ def scheduler(project: Project, file: Path) -> Iterator[Path]:
     """Start a scheduler; the file has its address."""
     words = ("--scheduler-file", str(file), "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     with program(project, "dask", "scheduler", *words):
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and file.read_text().rstrip().endswith("}"))  # it is written in place
         yield file
 
 
