@@ -15,6 +15,7 @@ next commit.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -46,12 +47,11 @@ def repair_lock() -> None:
     Raises:
         StageError: git does not answer, so that nobody can tell what was committed.
     """
-    try:
-        if LOCK.exists():
-            strictyaml.load(LOCK, COMPILED_LOCKFILE_SCHEMA)
+    if not LOCK.exists():
         return
-    except DvcException:  # DVC cannot read it
-        pass
+    with contextlib.suppress(DvcException):  # it cannot be read
+        strictyaml.load(LOCK, COMPILED_LOCKFILE_SCHEMA)
+        return
     try:
         if git(ROOT, "ls-files", "--unmerged", str(LOCK)):
             return
