@@ -16,7 +16,6 @@ import sys
 
 from classifier.data.dataset import load_splits
 from classifier.errors import StageError
-from classifier.evaluate import details as figures
 from classifier.evaluate import metrics, predictions
 from classifier.model import compute, serialization
 from classifier.model.inference import predict_views
@@ -56,9 +55,9 @@ def main(context: StageContext) -> None:
     labels, class_names = test_images.labels.numpy(), model_config.class_names
     probabilities = metrics.softmax(logits, model_config.temperature)
     by_class = metrics.by_class(metrics.confusion(labels, logits.argmax(1), len(class_names)), class_names)
-    details = figures.compute_metrics(logits, probabilities, labels, model_config.temperature, *mirrored)
+    details = metrics.compute_metrics(logits, probabilities, labels, model_config.temperature, *mirrored)
     tested = by_class[by_class["support"] > 0]  # nothing is known about other classes
-    details |= figures.round_values({"balanced_accuracy": tested["recall"].mean(), "f1": tested["f1"].mean()})
+    details |= metrics.round_values({"balanced_accuracy": tested["recall"].mean(), "f1": tested["f1"].mean()})
     details["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
     if details["accuracy"] < params.evaluate.minimum_accuracy:
         raise StageError(
@@ -68,10 +67,10 @@ def main(context: StageContext) -> None:
 
     predictions.write(context.out("metrics/predictions.csv"), test_images.names, labels, class_names, probabilities)
     worst_first = by_class.sort_values("recall", kind="stable")
-    figures.write_table(context.out("metrics/evaluate/classes.csv"), worst_first)
+    metrics.write_table(context.out("metrics/evaluate/classes.csv"), worst_first)
     scalings = {"none": metrics.softmax(logits), "temperature": probabilities}
     bins = pd.concat({name: metrics.reliability(each, labels) for name, each in scalings.items()}, names=["scaling"])
-    figures.write_table(context.out("metrics/evaluate/reliability.csv"), bins.droplevel(1))
+    metrics.write_table(context.out("metrics/evaluate/reliability.csv"), bins.droplevel(1))
     context.write_json("metrics/evaluate/details.json", details)
     context.write_json("metrics/evaluate.json", {key: round(details[key], COMPARED_DECIMALS) for key in COMPARED})
     low, high = details["accuracy_interval"]["low"], details["accuracy_interval"]["high"]

@@ -55,7 +55,7 @@ def main(context: StageContext) -> None:
     names = dict(zip(predictions.class_names, drawable_names(predictions.class_names), strict=True))
     drawn_mistakes, drawn_samples = (rows.replace({"label": names, "predicted": names}) for rows in (mistakes, samples))
     draw: dict[str, Callable[[], Figure]] = {
-        "confusion": lambda: figures.confusion(predictions.confusion(), [*names.values()]),
+        "confusion": lambda: figures.confusion(predictions.confusion, [*names.values()]),
         "f1": lambda: figures.f1_bars(by_class.rename(index=names)),
         "reliability": lambda: figures.reliability(bins, evaluation),
         "mistakes": lambda: content.draw_mistakes(drawn_mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),

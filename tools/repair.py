@@ -15,6 +15,7 @@ next commit.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -46,7 +47,10 @@ def repair_lock() -> None:
     Raises:
         StageError: git does not answer, so that nobody can tell what was committed.
     """
-    if not LOCK.exists() or _dvc_can_read(LOCK):
+    if not LOCK.exists():
+        return
+    with contextlib.suppress(DvcException):  # it cannot be read
+        strictyaml.load(LOCK, COMPILED_LOCKFILE_SCHEMA)
         return
     try:
         if git(ROOT, "ls-files", "--unmerged", str(LOCK)):
@@ -60,14 +64,6 @@ def repair_lock() -> None:
     else:
         files.remove(LOCK)
         logger.info(f"{LOCK} was truncated and never committed; removed, DVC's run cache has its content")
-
-
-def _dvc_can_read(lock: Path) -> bool:
-    try:
-        strictyaml.load(lock, COMPILED_LOCKFILE_SCHEMA)
-    except DvcException:
-        return False
-    return True
 
 
 def repair_rwlock(path: Path) -> None:

@@ -5,12 +5,15 @@ formulas, but importing it takes one of the three seconds that `evaluate` may ta
 functions a tenth of a second; the tests compare each formula with a library's.
 """
 
+from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 BINS = 15  # confidence bins, as in Guo et al. 2017
+DECIMALS = 6  # of the figures that are written
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -52,7 +55,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def by_class(counts: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """Precision, recall with its 95 % interval, F1 and support by class of a confusion matrix; undefined ones are 0."""
+    """Precision, recall with its 95 % interval, F1 and support by class, from the confusion matrix; 0 if undefined."""
     correct, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
     recall = correct / np.maximum(support, 1)
     intervals = [
@@ -99,3 +102,58 @@ def expected_calibration_error(bins: pd.DataFrame) -> float:
     """The gap between confidence and accuracy, averaged over bins weighted by size (Naeini et al. 2015)."""
     distance = (bins["confidence"] - bins["accuracy"]).abs()
     return float((distance * bins["num_images"]).sum() / bins["num_images"].sum())
+
+
+def compute_metrics(
+    logits: np.ndarray,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    temperature: float,
+    mirrored_logits: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The figures of a test split as a whole, rounded, as metrics/evaluate/details.json has them.
+
+    The probabilities are calibrated by that temperature; the mirrored logits are those of the mirror images, if the
+    model was trained with such.
+    """
+    accuracy = top_k_accuracy(logits, labels, 1)
+    low, high = wilson_interval(accuracy, len(labels))
+    before, after = (reliability(each, labels) for each in (softmax(logits), probabilities))
+    further = {}
+    if mirrored_logits is not None:
+        further["accuracy_mirrored"] = top_k_accuracy(mirrored_logits, labels, 1)
+        further["accuracy_tta"] = top_k_accuracy((logits + mirrored_logits) / 2, labels, 1)
+    if logits.shape[1] > 2:
+        further["top_2_accuracy"] = top_k_accuracy(logits, labels, 2)
+    return round_values(
+        {
+            "accuracy": accuracy,
+            "accuracy_interval": {"low": low, "high": high},
+            "brier_score": brier_score(probabilities, labels),
+            "ece": expected_calibration_error(after),
+            "ece_uncalibrated": expected_calibration_error(before),
+            "loss": mean_loss(logits, labels, temperature),
+            "loss_uncalibrated": mean_loss(logits, labels),
+            "num_images": len(labels),
+            "temperature": temperature,
+            "majority_accuracy": np.bincount(labels).max() / len(labels),
+            **further,
+        }
+    )
+
+
+def round_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with every fraction rounded."""
+    return {
+        str(key): round_values(value)
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, int)
+        else round(value, DECIMALS) + 0.0  # no -0.0
+        for key, value in values.items()
+    }
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV with its index, rounded."""
+    table.round(DECIMALS).to_csv(path, lineterminator="\n")

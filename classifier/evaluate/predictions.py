@@ -21,24 +21,17 @@ class Predictions:
     Attributes:
         rows: the table, with one more column, ``confidence``: the probability of the predicted class.
         class_names: of classes 0, 1, ...
-        labels, predicted: ``(N,) int``, classes by number.
-        probabilities: ``(N, classes) float``.
+        confusion: ``(classes, classes) int``, a row for each true class.
     """
 
     rows: pd.DataFrame
     class_names: list[str]
-    labels: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray
+    confusion: np.ndarray
 
     @property
     def correct(self) -> pd.Series:
         """Which predictions are correct, ``(N,) bool``."""
         return self.rows["label"] == self.rows["predicted"]
-
-    def confusion(self) -> np.ndarray:
-        """``(classes, classes) int``, a row for each true class."""
-        return metrics.confusion(self.labels, self.predicted, len(self.class_names))
 
     def most_confident_mistakes(self) -> pd.DataFrame:
         """All wrong predictions, the most confident first, then by name."""
@@ -71,4 +64,4 @@ def read(path: Path) -> Predictions:
     rows = rows[[*TEXT]].copy()
     rows["confidence"] = probabilities[np.arange(len(rows)), predicted]
     rows["probability of the label"] = probabilities[np.arange(len(rows)), labels]
-    return Predictions(rows, class_names, labels, predicted, probabilities)
+    return Predictions(rows, class_names, metrics.confusion(labels, predicted, len(class_names)))

@@ -112,11 +112,12 @@ def contract(model_config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Replace the metadata; each value is stored as JSON, since ONNX metadata values are strings.
+def write(path: Path, proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Write the file, in the oldest format that has its operators; its bytes depend only on model and metadata.
 
-    The keys that ONNX itself defines are added, whose values are plain text. Source of their names and values: the
-    ONNX repository, docs/MetadataProps.md.
+    Each value of the metadata is stored as JSON, since ONNX metadata values are strings. The keys that ONNX itself
+    defines are added, whose values are plain text. Source of their names and values: the ONNX repository,
+    docs/MetadataProps.md.
     """
     channels = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     standard = {
@@ -127,11 +128,6 @@ def set_metadata(proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     }
     own = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
     onnx.helper.set_model_props(proto, own | standard)
-
-
-def write(path: Path, proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Write the file, in the oldest format that has its operators; its bytes depend only on model and metadata."""
-    set_metadata(proto, metadata)
     proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)  # the exporter's own is always 10
     path.write_bytes(proto.SerializeToString(deterministic=True))
 

@@ -12,7 +12,7 @@ from typing import Any
 from classifier.config.schema import Annotate
 from classifier.data import info as dataset_info
 from classifier.errors import StageError, shorten
-from classifier.prepare import archive, file_tree, idx, tables
+from classifier.prepare import file_tree, idx, tables
 from classifier.prepare.file_tree import FileTree
 from classifier.prepare.splits import split_of
 
@@ -62,8 +62,8 @@ def read(path: Path, options: Annotate, problems: list[str], class_names: Sequen
     """
     if path.is_file() and tables.is_table(path.name):
         whole = FileTree(path, path.parent, [path.name])
-    elif path.exists() and not path.is_dir() and not archive.is_archive(path):
-        kinds = ", ".join((*archive.SUFFIXES, *tables.SUFFIXES))
+    elif path.exists() and not path.is_dir() and not file_tree.is_archive(path):
+        kinds = ", ".join((*file_tree.ARCHIVES, *tables.SUFFIXES))
         raise StageError(f"{path}: neither a folder nor a file that ends in {kinds}")
     else:
         whole = file_tree.open_tree(path)
@@ -163,7 +163,7 @@ def _not_images(tree: FileTree) -> list[str]:
     lines = []
     for path in map(PurePosixPath, tree.names):
         if not _is_image(path.name) and not tables.is_table(path.name) and path.suffix.lower() not in TEXT_SUFFIXES:
-            kind = "an archive in it; unpack it" if archive.is_archive(path) else "not the name of an image file"
+            kind = "an archive in it; unpack it" if file_tree.is_archive(path) else "not the name of an image file"
             lines.append(f"{tree.path}, {str(path)!r}: {kind}")
     return lines
 

@@ -1,16 +1,32 @@
-"""The files below a folder by name; an archive becomes a folder first."""
+"""The files below a folder by name.
+
+An archive is unpacked to a folder in scratch/ first, which goes with the process that made it.
+"""
 
 import os
 import re
+import tarfile
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from classifier import ROOT
 from classifier.errors import StageError
-from classifier.prepare import archive
+from classifier.runner import files
 from classifier.runner.files import is_left_behind
 
+import psutil
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_RATIO = 200  # unpacked to packed bytes; photographs have about 1, drawings 20; more is a bomb
+SMALL_BYTES = 1 << 26  # that may be unpacked whatever the ratio
+OUTSIDE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
+UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
+FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 UNUSABLE = {
     r"[\ud800-\udfff]": "the name is not UTF-8; rename it",
     r"\\": "the name has a backslash; rename it",
@@ -65,7 +81,7 @@ def open_tree(path: Path) -> FileTree:
     if not path.exists():
         raise StageError(f"{path} is missing; put your images there, or name another `dataset` in params.yaml")
     if not path.is_dir():
-        tree.kept = archive.unpack(path)
+        tree.kept = unpack(path)
         tree.root = Path(tree.kept.name)
     tree.names = list(_walk(tree, tree.root))
     return tree
@@ -96,3 +112,47 @@ def _unusable(entry: Path, name: str) -> str:
     if not entry.is_dir() and not entry.is_file():
         return "no regular file"
     return "" if entry.is_dir() else next((reason for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")
+
+
+def is_archive(path: PurePath) -> bool:
+    """Whether the name is that of an archive that ``unpack`` takes."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def unpack(path: Path) -> "tempfile.TemporaryDirectory[str]":
+    """A temporary folder with the archive's files.
+
+    Raises:
+        StageError: the archive is damaged or encrypted, leaves the folder, or unpacks to too much.
+    """
+    scratch = Path(ROOT, "scratch")
+    scratch.mkdir(exist_ok=True)
+    for left in scratch.glob(f"{FOLDER}*"):  # by a process that was killed
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            files.remove(left)
+    folder = tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-", dir=scratch)
+    try:
+        with _open_zip(path) if path.name.lower().endswith(".zip") else tarfile.open(path) as archive:
+            if isinstance(archive, zipfile.ZipFile):
+                sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            else:
+                sizes = {member.name: member.size for member in archive}
+            if outside := next(filter(OUTSIDE.search, sizes), ""):
+                raise StageError(f"{path}, {outside!r}: the name leaves the folder; unpack the archive yourself")
+            if sum(sizes.values()) > max(MAX_RATIO * path.stat().st_size, SMALL_BYTES):
+                raise StageError(f"{path}: unpacks to {MAX_RATIO} times its size or more; unpack it yourself")
+            if isinstance(archive, zipfile.ZipFile):
+                archive.extractall(folder.name)
+            else:
+                archive.extractall(folder.name, filter="data")
+    except UNREADABLE as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise StageError(f"{path}: not a readable archive: {why}") from None
+    return folder
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path, metadata_encoding="utf-8")  # of names without a mark of their encoding
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(path)

@@ -1,5 +1,6 @@
 """Writes the images of all splits, and collects on the way what is reported about them."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,27 +76,20 @@ def pack(
     """
     packed = Packed(np.zeros(len(rows), bool))
     names, labels, splits = (rows[column].tolist() for column in ("image", "label", "split"))
-    batch: list[np.ndarray] = []
-    places: list[int] = []
-
-    def flush() -> None:
-        if batch:
-            packed.add([*batch], [labels[place] for place in places], [splits[place] == "train" for place in places])
-            batch.clear()
-            places.clear()
-
+    images_in_order = iter(decoded)
     with images.ZipWriter(archives[True]) as test, images.ZipWriter(archives[False]) as other:
-        for place, pixels in decoded:
-            if isinstance(pixels, StageError):
-                packed.problems.append(str(pixels))
-                if not skip:
-                    raise pixels
-                continue
-            (test if splits[place] == "test" else other).add(names[place], pixels)
-            packed.kept[place] = True
-            batch.append(pixels)
-            places.append(place)
-            if len(batch) == BATCH:
-                flush()
-    flush()
+        while some := [*itertools.islice(images_in_order, BATCH)]:
+            written: dict[int, np.ndarray] = {}
+            for place, pixels in some:
+                if isinstance(pixels, StageError):
+                    packed.problems.append(str(pixels))
+                    if not skip:
+                        raise pixels
+                else:
+                    (test if splits[place] == "test" else other).add(names[place], pixels)
+                    written[place] = pixels
+            if written:
+                packed.kept[[*written]] = True
+                is_train = [splits[place] == "train" for place in written]
+                packed.add([*written.values()], [labels[place] for place in written], is_train)
     return packed

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifier.prepare.splits import cut_groups
-
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
@@ -48,7 +46,7 @@ class DataQuality:
         """The counts as metrics/annotate.json holds them, and the images that they count.
 
         Args:
-            rows: the annotations of all images that were added, with ``image``, ``label``, ``split``, maybe ``group``.
+            rows: the annotations of all images that were added, with ``image``, ``label``, ``split``, ``group``.
             lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
 
         Returns:
@@ -56,11 +54,13 @@ class DataQuality:
             image), ``labels_differ`` and ``splits_differ``.
         """
         blank = np.concatenate(self._blank).nonzero()[0]
-        pairs = {"identical": self._identical(), "nearly identical": self._nearly_identical(rows, lookup)}
-        counts: dict[str, Any] = {"blank": len(blank)}
-        if "group" in rows:
-            pairs["same group"] = _cut_groups(rows)
-            counts["groups_in_several_splits"] = cut_groups(rows)
+        pairs = {
+            "identical": self._identical(),
+            "nearly identical": self._nearly_identical(rows, lookup),
+            "same group": _cut_groups(rows),
+        }
+        cut = rows["group"].iloc[pairs["same group"][0]].nunique()
+        counts: dict[str, Any] = {"blank": len(blank), "groups_in_several_splits": cut}
         label, split, image = (rows[column].to_numpy() for column in ("label", "split", "image"))
         found = [pd.DataFrame({"finding": "blank", "image": image[blank], "other": ""})]
         for finding, (first, second) in pairs.items():

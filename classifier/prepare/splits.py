@@ -86,11 +86,3 @@ def complete(rows: pd.DataFrame, options: Annotate) -> list[str]:
                 "drawn; more images of a class are needed, or a larger annotate.test_fraction"
             )
     return notes
-
-
-def cut_groups(rows: pd.DataFrame) -> int:
-    """How many groups have images in more than one split."""
-    if "group" not in rows:
-        return 0
-    named = rows[rows["group"] != ""]
-    return int((named.groupby("group")["split"].nunique() > 1).sum())

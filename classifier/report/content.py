@@ -46,44 +46,36 @@ def draw_samples(rows: pd.DataFrame, pixels: np.ndarray) -> Figure:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-def headline_metrics(evaluation: dict[str, Any]) -> list[dict[str, str]]:
+def headline_metrics(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and explanation of each figure, in the order of the page."""
 
-    def fraction(name: str, key: str, note: str) -> dict[str, str]:
-        value = evaluation[key]
-        low, high = wilson_interval(value, evaluation["num_images"])
-        return {"name": name, "value": f"{value:.2%}", "note": f"{low:.2%} to {high:.2%}{note}"}
+    def fraction(name: str, key: str, note: str) -> tuple[str, str, str]:
+        low, high = wilson_interval(evaluation[key], evaluation["num_images"])
+        return name, f"{evaluation[key]:.2%}", f"{low:.2%} to {high:.2%}{note}"
 
     optional = [
         ("accuracy with TTA", "accuracy_tta", "; logits averaged over the image and its mirror image"),
         ("top-2 accuracy", "top_2_accuracy", "; the class is one of the two most probable"),
     ]
+    loss_before = f"cross entropy in nats; {evaluation['loss_uncalibrated']:.4f} before temperature scaling"
+    ece_before = f"{evaluation['ece_uncalibrated']:.2%} before temperature scaling"
     return [
         fraction("accuracy", "accuracy", f"; always the most frequent class: {evaluation['majority_accuracy']:.2%}"),
         *(fraction(*row) for row in optional if row[1] in evaluation),
-        {
-            "name": "balanced accuracy",
-            "value": f"{evaluation['balanced_accuracy']:.2%}",
-            "note": "mean recall of the classes",
-        },
-        {"name": "macro F1", "value": f"{evaluation['f1']:.4f}", "note": "mean over the classes; 1 is best"},
-        {
-            "name": "loss",
-            "value": f"{evaluation['loss']:.4f}",
-            "note": f"cross entropy in nats; {evaluation['loss_uncalibrated']:.4f} before temperature scaling",
-        },
-        {"name": "Brier score", "value": f"{evaluation['brier_score']:.4f}", "note": "0 is best, 2 is worst"},
-        {
-            "name": "calibration error",
-            "value": f"{evaluation['ece']:.2%}",
-            "note": "ECE, the mean gap between confidence and accuracy in 15 bins; "
-            f"{evaluation['ece_uncalibrated']:.2%} before temperature scaling",
-        },
-        {
-            "name": "temperature",
-            "value": f"{evaluation['temperature']:.3f}",
-            "note": "fitted on the validation images; below 1: without it the model is underconfident",
-        },
+        ("balanced accuracy", f"{evaluation['balanced_accuracy']:.2%}", "mean recall of the classes"),
+        ("macro F1", f"{evaluation['f1']:.4f}", "mean over the classes; 1 is best"),
+        ("loss", f"{evaluation['loss']:.4f}", loss_before),
+        ("Brier score", f"{evaluation['brier_score']:.4f}", "0 is best, 2 is worst"),
+        (
+            "calibration error",
+            f"{evaluation['ece']:.2%}",
+            f"ECE, the mean gap between confidence and accuracy in 15 bins; {ece_before}",
+        ),
+        (
+            "temperature",
+            f"{evaluation['temperature']:.3f}",
+            "fitted on the validation images; below 1: without it the model is underconfident",
+        ),
     ]
 
 

@@ -44,15 +44,9 @@ def run_stage(
     make_context: Callable[[str, Mapping[str, Any], Path], StageContext] = make_context,
     log: Callable[[logging.LogRecord], bool] = lambda record: True,
 ) -> int:
-    """Run one stage as a program.
+    """Run one stage as a program; ``--help`` prints the script's docstring.
 
-    Args:
-        name: of the stage, in dvc.yaml and in params.yaml.
-        work: the stage's work.
-        doc: the script's docstring, which ``--help`` prints.
-        argv: the command line; None: that of the process.
-        make_context: another kind of context, for a process that is not the only one.
-        log: whether such a process logs a message.
+    A process that is not the only one has another kind of context, and says which messages it logs.
 
     Returns:
         The exit status: 0, 1 for data and files, 2 for params, 3 for a training that diverged, 75 for one that was told

@@ -135,8 +135,8 @@ def test_difference_above_tolerance_fails_and_writes_nothing(finished: Project) 
         ("images.float()", "images.clamp(max=254).float()", "of 1 that are all 255"),
         ("logits / self.temperature", "logits * self.temperature", "the file's probabilities differ from the softmax"),
         ("return logits, calibrated", "return logits * float('nan'), calibrated", "differ"),
-        ('{0: torch.export.Dim("batch")}', "None", "('images', 2, ['batch', 1, 28, 28]) (name, type, axes), but has"),
-        ("input_names=[INPUT]", 'input_names=["pixels"]', "but has ('pixels', 2, ['batch', 1, 28, 28])"),
+        ('{0: torch.export.Dim("batch")}', "None", "(name, type, axes), but has [('images', 2, [2, 1, 28, 28])"),
+        ("input_names=[INPUT]", 'input_names=["pixels"]', "but has [('pixels', 2, ['batch', 1, 28, 28])"),
         ("opset_version=opset", "opset_version=opset + 1", "the exported file does not use export.opset 18"),
     ],
 )

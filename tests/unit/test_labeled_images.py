@@ -458,7 +458,7 @@ def test_archive_that_is_encrypted_or_damaged_is_refused(tmp_path: Path) -> None
 
 
 def test_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classifier.prepare.archive.SMALL_BYTES", 0)
+    monkeypatch.setattr("classifier.prepare.file_tree.SMALL_BYTES", 0)
     path = as_zip(tmp_path / "pets.zip", {"cat/1.png": bytes(1 << 20)})
     assert "pets.zip: unpacks to 200 times its size or more" in refusal(path)
 

@@ -14,6 +14,7 @@ def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: py
     pixels = random.integers(0, 256, (30, 1, 1)) + random.integers(-3, 4, (30, 9, 5))
     pixels = pixels.clip(0, 255).astype(np.uint8)
     rows = pd.DataFrame({"label": random.integers(0, 2, 30), "split": random.choice(["train", "test"], 30)})
+    rows["group"] = ""
     rows["image"] = [f"{number}.png" for number in range(30)]
     first, second = np.triu_indices(30, 1)
     distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
@@ -37,6 +38,7 @@ def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> Non
     one = np.random.default_rng(0).integers(0, 200, (1, 8, 8), dtype=np.uint8)
     pixels = np.stack([one, one, one + 1, one + 1, one + 50])
     rows = pd.DataFrame({"image": [*"abcde"], "label": 0, "split": ["train", "test", "train", "train", "train"]})
+    rows["group"] = ""
     quality = quality_module.DataQuality()
     quality.add(pixels)
     asked: list[int] = []
@@ -69,7 +71,7 @@ def test_nothing_odd_gives_an_empty_table() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
     quality = quality_module.DataQuality()
     quality.add(pixels)
-    rows = pd.DataFrame({"image": [*"abc"], "label": 0, "split": "train"})
+    rows = pd.DataFrame({"image": [*"abc"], "label": 0, "split": "train", "group": ""})
     _, findings = quality.findings(rows, lambda places: pixels[places])
     assert findings.empty
     assert [*findings] == ["finding", "image", "other", "labels_differ", "splits_differ"]
