@@ -51,14 +51,14 @@ class Conv2d(nn.Conv2d):
     def _accepts(self, images: Tensor) -> bool:
         """Whether these are images that the kernels can read; PyTorch refuses or computes all others."""
         return (
-            images.device.type == self.weight.device.type == "cpu"
+            not torch.compiler.is_compiling()  # first: to look at a symbolic size makes it a constant
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+            and images.device.type == self.weight.device.type == "cpu"
             and images.dtype == self.weight.dtype == torch.float32
             and images.dim() == 4
             and images.shape[1] == self.in_channels
             and len(images) > 0
             and min(images.shape[2:]) + 2 * int(self.padding[0]) >= self.kernel_size[0]
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         )
 
     def _is_chain(self, images: Tensor) -> bool:

@@ -17,13 +17,16 @@ from classifier import portability
 portability.pin_instruction_set(True)
 
 # isort: split
+from classifier.export import onnx_file  # noqa: E402
 from classifier.kernels import convolution  # noqa: E402
 from classifier.kernels.convolution import Conv2d  # noqa: E402
 from classifier.model import compute, zoo  # noqa: E402
+from classifier.model.serialization import ModelConfig  # noqa: E402
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+taken = 0  # layers that the kernels computed
 Results = list[Tensor | None]
 SIZES = (1, 2, 3, 6, 7, 8, 9, 12, 13, 16, 27, 40)
 CHANNELS = (1, 2, 3, 6, 8, 10, 16, 24, 33, 64, 96)
@@ -38,6 +41,8 @@ def results(layer: Conv2d, images: Tensor, portable: bool, needs_images: bool = 
     convolution.use(portable)
     images = images.detach().requires_grad_(needs_images)
     outputs = layer(images)
+    global taken
+    taken += type(outputs.grad_fn).__name__ == "_ConvolutionBackward"
     gradient = normal(*outputs.shape, seed=3)
     wanted = [images, *layer.parameters()] if needs_images else [*layer.parameters()]
     return [outputs.detach(), *torch.autograd.grad(outputs, wanted, gradient)]
@@ -134,7 +139,7 @@ def one_image() -> list[str]:
         beside = torch.cat([alone, torch.zeros_like(alone)])
         found = results(layer, alone, True, needs_images)
         convolution.use(False)
-        beside = beside.requires_grad_(needs_images)
+        beside.requires_grad_(needs_images)
         outputs = layer(beside)
         wanted = [beside, *layer.parameters()] if needs_images else [*layer.parameters()]
         gradient = torch.zeros_like(outputs)
@@ -159,8 +164,21 @@ def threads() -> list[str]:
     ]
 
 
+def exports() -> list[str]:
+    """The ONNX file and TensorBoard's graph of a portable run: no kernel is called for them."""
+    torch.manual_seed(0)
+    model = zoo.build_model("cnn", {"stem": 4, "widths": [6]}, 1, (12, 12), 3).eval()
+    about = ModelConfig("cnn", {"stem": 4, "widths": [6]}, ["a", "b", "c"], 1, 12, 12, [0.3], [0.3], {})
+    found = []
+    for portable in (True, False):
+        convolution.use(portable)
+        file = onnx_file.convert(model, about, 18).SerializeToString(deterministic=True)
+        found.append((file, str(torch.jit.trace(model, torch.zeros(2, 1, 12, 12)).graph)))
+    return [] if found[0] == found[1] else ["cnn"]
+
+
 def models() -> list[str]:
-    """Gradients of our own models in a training step, and predictions; which layers took the kernels is counted."""
+    """Outputs and gradients of our own models in a training step."""
     bad = []
     for name, options in (("lenet", {}), ("cnn", {"stem": 4, "widths": [6, 10]}), ("cnn", {"stem": 8, "widths": [16]})):
         torch.manual_seed(0)
@@ -180,5 +198,7 @@ if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     convolution.use(True)
-    checks = (drawn, layouts, not_finite, one_image, threads, models)
-    print(json.dumps({"kernels": convolution.in_use(), **{check.__name__: check() for check in checks}}))
+    found: dict[str, Any] = {"kernels": convolution.in_use()}
+    for check in (drawn, layouts, not_finite, one_image, threads, models, exports):
+        found[check.__name__] = check()
+    print(json.dumps({**found, "taken": taken}))
