@@ -82,6 +82,7 @@ setup:        ## create .venv from requirements.lock, or update it if the lock c
 	  $(PYTHON) -c "$$MOVED" && \
 	  "$$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
 	  printf '%s\n' "$$ROOT" > .venv/installed.folder; }
+	@"$$BIN/python" -m classifier.kernels.build
 
 clean:        ## remove the environment and the checkpoints of interrupted runs; data, models and metrics stay
 	@[ ! -x "$$BIN/python" ] || "$$BIN/python" -m tools.checkpoints prune --all

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from classifier import portability
 from classifier.config.schema import Compute
 from classifier.errors import StageError
+from classifier.kernels import convolution
 from classifier.threads import count_cores
 
 import torch
@@ -71,6 +72,7 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
             reasons.append("compute.portable holds for train.world_size 1, so results may differ between machines")
         for reason in reasons:
             logger.warning(reason)
+    convolution.use(backend.portable)
     _keep_memory()
     torch.set_num_threads(1 if backend.portable else number)
     # On other devices some operations have no deterministic version: PyTorch runs them and names them in a warning.
@@ -136,6 +138,7 @@ def environment(backend: Backend) -> dict[str, str | int | bool]:
         "machine": platform.machine(),
         "system": platform.system(),
         "threads": backend.threads,
+        "kernels": convolution.in_use(),
         "variables": portability.variables(),
     }
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, Literal
 
+from classifier.kernels.convolution import Conv2d
+
 import numpy as np
 import torch
 from torch import nn
@@ -37,8 +39,8 @@ class LeNet(nn.Sequential):
     def __init__(self, channels: int, size: tuple[int, int], classes: int):
         height, width = (((side - 4) // 2 - 4) // 2 for side in size)
         super().__init__(
-            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(16 * height * width, 120), nn.ReLU(),
             nn.Linear(120, 84), nn.ReLU(),
@@ -82,13 +84,13 @@ class Cnn(nn.Sequential):
     ):
         self.has_whitening_stem = stem == "whiten"
         inputs = 2 * channels * STEM_SIDE**2 if stem == "whiten" else stem
-        layers: list[nn.Module] = [nn.Conv2d(channels, inputs, STEM_SIDE, bias=not self.has_whitening_stem), nn.ReLU()]
+        layers: list[nn.Module] = [Conv2d(channels, inputs, STEM_SIDE, bias=not self.has_whitening_stem), nn.ReLU()]
         side = min(size) - STEM_SIDE + 1
         for width in widths:
-            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+            layers += [Conv2d(inputs, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
             layers += [nn.BatchNorm2d(width), nn.ReLU()]
             inputs, side = width, side // 2
-        layers += [nn.Conv2d(inputs, inputs, 3, padding=0 if side >= 3 else 1, bias=False)]
+        layers += [Conv2d(inputs, inputs, 3, padding=0 if side >= 3 else 1, bias=False)]
         layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
         super().__init__(*layers, GlobalMaxPool(), nn.Flatten(), nn.Linear(inputs, classes))
         if self.has_whitening_stem:

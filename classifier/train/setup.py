@@ -8,6 +8,7 @@ from classifier.config.schema import Train
 from classifier.data import images
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import ParamsError, StageError, shorten
+from classifier.kernels import convolution
 from classifier.model import compute, zoo
 from classifier.model.compute import Backend
 from classifier.model.serialization import ModelConfig, Normalize
@@ -92,6 +93,13 @@ def log_summary(config: Train, model: nn.Module, model_config: ModelConfig, num_
         f"{num_images:,} images, {config.epochs} epochs, {backend.device.type}"
         f"{f', {config.world_size} processes' if config.world_size > 1 else ''}"
     )
+    if (
+        backend.portable
+        and convolution.in_use() == "none"
+        and any(isinstance(module, convolution.Conv2d) for module in model.modules())
+    ):
+        promise = "the same bytes, but slower" if backend.is_same_everywhere else "slower, and the bytes may differ"
+        logger.info(f"convolutions without compiled kernels: {promise}; `make setup` compiles them with a C compiler")
     flags = portability.cpu_flags()
     if config.precision == "bf16" and backend.device.type == "cpu" and flags and not flags & BF16_INSTRUCTIONS:
         logger.warning(

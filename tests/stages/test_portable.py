@@ -3,7 +3,10 @@
 import json
 
 from classifier.config.variants import NOT_PORTABLE
+from classifier.kernels import library
+from classifier.portability import cpu_flags
 from tests.project import Project
+from tests.support.browser import cannot_run
 from tests.support.forking import PINS
 
 import pytest
@@ -35,6 +38,28 @@ def test_portable_any_number_of_threads_writes_the_same_bytes(portable: Project)
         found.append(results(portable))
     for part, name in enumerate(OUTS):
         assert len({result[part] for result in found}) == 1, name
+
+
+def test_portable_with_any_kernels_or_none_writes_the_same_bytes(portable: Project) -> None:
+    """And says once that there are none; which instructions they use is recorded, and is no other environment."""
+    if not all(map(library.find, library.instruction_sets())):
+        cannot_run("the kernels are not compiled: `make setup`")
+    known = {"avx2", *(["avx512"] if "avx512f" in cpu_flags() else []), "none"}
+    found = []
+    for kernels in sorted(known):
+        portable.environment[library.VARIABLE] = kernels
+        done = portable.stage("train")
+        assert done.stderr == ""
+        assert done.stdout.count("convolutions without compiled kernels: the same bytes, but slower") == (
+            kernels == "none"
+        )
+        assert "not the environment" not in done.stdout
+        assert json.loads(portable.read("models/environment.json"))["kernels"] == kernels
+        done = portable.stage("evaluate")
+        assert "kernels" not in done.stdout
+        found.append(results(portable))
+    assert len(found) > 1
+    assert all(result == found[0] for result in found)
 
 
 def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_so(portable: Project) -> None:

@@ -1,0 +1,237 @@
+/* Convolutions whose bits depend on no vector width, no tile and no thread.
+ *
+ * The rule: every output is ONE chain  acc = fma(a_k, b_k, acc)  from 0, over k in a fixed order:
+ *
+ *   forward                   (ky, kx, input channel)
+ *   gradient of the inputs    (ky, kx, output channel) of the flipped weights
+ *   gradient of the weights   (image, y, x)
+ *
+ * Vectors and tiles go across outputs only, never along k. IEEE 754 defines fma to the last bit, so all processors
+ * agree, and oneDNN's kernels for AVX2 are the same chains. No -ffast-math: compilers must not change the order.
+ *
+ * Layout: images (n, y, x, channel), weights (output channel, ky, kx, input channel): PyTorch's channels_last. The
+ * stride is 1. build.py compiles this file once for each instruction set.
+ */
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define LANES 16
+#define FMA(s, v, acc) _mm512_fmadd_ps(_mm512_set1_ps(s), v, acc)
+#define SUPPORTED __builtin_cpu_supports("avx512f")
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define LANES 8
+#define FMA(s, v, acc) _mm256_fmadd_ps(_mm256_set1_ps(s), v, acc)
+#define SUPPORTED (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#elif defined(__ARM_NEON) && !defined(SCALAR)
+#include <arm_neon.h>
+#define LANES 4
+#define FMA(s, v, acc) vfmaq_n_f32(acc, v, s)
+#define SUPPORTED 1
+#else /* any processor: the C library's fma is exact even where it is no instruction */
+#define LANES 1
+#define FMA(s, v, acc) ((Vector){__builtin_fmaf(s, (v)[0], (acc)[0])})
+#define SUPPORTED 1
+#endif
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Speed alone depends on these. A tile's sums fit the registers. */
+#define VECTORS (LANES == 4 ? 4 : 2)     /* of a wide panel; a narrow one has one */
+#define WIDE_ROWS (LANES == 16 ? 12 : 6) /* of a tile on a wide panel, at most */
+#define NARROW_ROWS 12
+#define SMALL_MAP 8 /* columns; on smaller maps the rows of a product are images, on others pixels */
+#define IMAGES 36   /* rows of such a product, at most */
+
+typedef ptrdiff_t Size;
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef Vector Unaligned __attribute__((aligned(4), may_alias));
+
+typedef struct {
+  Size images, height, width, inputs, outputs, kernel, padding; /* inputs and outputs: channels; kernel: its side */
+} Shape;
+
+/* c[row][column] = sum over k of a[row][k] * b[k][column]. k is (outer, inner), b a panel: rows of `width` values. */
+typedef struct {
+  Size rows, columns, outer, inner;
+  const float *a;
+  Size a_row, a_outer, a_inner;
+  const float *b;
+  Size b_outer, width;
+  float *c;
+  Size c_row;
+  int goes_on; /* the chains start from the values of c */
+} Product;
+
+static Size least(Size a, Size b) { return a < b ? a : b; }
+static Size most(Size a, Size b) { return a > b ? a : b; }
+static Size bytes(Size floats) { return floats * (Size)sizeof(float); }
+static Size output_rows(const Shape *s) { return s->height + 2 * s->padding - s->kernel + 1; }
+static Size output_columns(const Shape *s) { return s->width + 2 * s->padding - s->kernel + 1; }
+static Size products(const Shape *s) { return s->kernel * s->kernel * s->inputs; }
+static Size panel_width(Size columns) { return columns % (VECTORS * LANES) ? LANES : VECTORS * LANES; }
+static Size in_panels(Size columns) { return (columns + LANES - 1) / LANES * LANES; }
+
+/* A matrix (rows, columns), or (columns, rows) if transposed, as panels; the last one is filled up with zeros. */
+static void pack(const float *in, Size rows, Size columns, int transposed, float *out) {
+  const Size width = panel_width(columns), next_row = transposed ? 1 : columns, next = transposed ? rows : 1;
+  for (Size first = 0; first < columns; first += width)
+    for (Size row = 0; row < rows; row++)
+      for (Size column = first; column < first + width; column++)
+        *out++ = column < columns ? in[row * next_row + column * next] : 0;
+}
+
+/* A product of few rows. Where this is inlined rows and vectors are constants, so that each sum has its register. */
+static inline __attribute__((always_inline)) void tile(const int rows, const int vectors, const Product *p) {
+  Vector sums[NARROW_ROWS][VECTORS], b[VECTORS];
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < vectors; j++)
+      if (p->goes_on) sums[i][j] = *(const Unaligned *)(p->c + i * p->c_row + j * LANES);
+      else sums[i][j] = (Vector){0};
+  for (Size outer = 0; outer < p->outer; outer++) {
+    const float *left = p->a + outer * p->a_outer, *right = p->b + outer * p->b_outer;
+    for (Size k = 0; k < p->inner; k++, left += p->a_inner, right += vectors * LANES) {
+      UNROLL for (int j = 0; j < vectors; j++) b[j] = *(const Unaligned *)(right + j * LANES);
+      UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int j = 0; j < vectors; j++) sums[i][j] = FMA(left[i * p->a_row], b[j], sums[i][j]);
+    }
+  }
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < vectors; j++) *(Unaligned *)(p->c + i * p->c_row + j * LANES) = sums[i][j];
+}
+
+#define NARROW(n) case n: tile(n, 1, p); break;
+#define WIDE(n) case n: tile(n < WIDE_ROWS ? n : WIDE_ROWS, VECTORS, p); break;
+#define EACH(TILE) TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+
+static void multiply_tile(const Product *p) {
+  if (p->width == LANES)
+    switch (p->rows) { EACH(NARROW) }
+  else
+    switch (p->rows) { EACH(WIDE) }
+}
+
+/* A product in tiles of about equal height. */
+static void multiply(Product p) {
+  const Size rows = p.rows, highest = p.width == LANES ? NARROW_ROWS : WIDE_ROWS;
+  const Size tiles = (rows + highest - 1) / highest;
+  if (p.inner == 1 && p.b_outer == p.width) p.inner = p.outer, p.a_inner = p.a_outer, p.outer = 1; /* one loop */
+  for (Size number = 0; number < tiles; number++, p.a += p.rows * p.a_row, p.c += p.rows * p.c_row) {
+    p.rows = rows / tiles + (number < rows % tiles);
+    if (p.columns == p.width) {
+      multiply_tile(&p);
+      continue;
+    }
+    float whole[NARROW_ROWS * LANES]; /* the panel, a narrow one, has more columns than c; these do not go on */
+    Product q = p;
+    q.c = whole, q.c_row = p.width;
+    multiply_tile(&q);
+    for (Size i = 0; i < p.rows; i++) memcpy(p.c + i * p.c_row, whole + i * p.width, bytes(p.columns));
+  }
+}
+
+/* The taps of the output at a place that lie inside of the map, up to end_tap; or the outputs of the tap at a place. */
+static Size first_tap(Size place, Size padding) { return most(0, padding - place); }
+static Size end_tap(Size place, Size padding, Size extent, Size taps) { return least(taps, extent + padding - place); }
+
+/* y = convolution of x, the weights as panels. The rows of a product are outputs with the same taps inside of the map:
+ * most pixels of a row, or of a column at the edge, or on small maps a pixel of many images. */
+static void convolve(const Shape *s, const float *x, const float *panels, float *y) {
+  const Size side = s->kernel, P = s->padding, C = s->inputs, O = s->outputs, rows = output_rows(s);
+  const Size columns = output_columns(s), width = panel_width(O), line = s->width * C, image = s->height * line;
+  const int small = least(rows, columns) < most(SMALL_MAP, 2 * P + 1);
+  const Size block = small ? IMAGES : 1;
+  for (Size n = 0; n < s->images; n += block, x += block * image, y += block * rows * columns * O)
+    for (Size o = 0; o < O; o += width)
+      for (Size row = 0; row < rows; row++)
+        for (Size column = 0, step = 1; column < columns; column += step) {
+          const int along_row = !small && column == P, along_column = !small && !along_row && row == P;
+          const Size top = first_tap(row, P), bottom = end_tap(row, P, s->height, side);
+          const Size left = first_tap(column, P), right = end_tap(column, P, s->width, side);
+          step = along_row ? columns - 2 * P : 1;
+          if (!small && !along_row && row > P && row < rows - P) continue; /* part of the product along its column */
+          multiply((Product){
+            .rows = small ? least(block, s->images - n) : along_column ? rows - 2 * P : step,
+            .columns = least(width, O - o), .outer = bottom - top, .inner = (right - left) * C,
+            .a = x + (row + top - P) * line + (column + left - P) * C,
+            .a_row = small ? image : along_row ? C : line, .a_outer = line, .a_inner = 1,
+            .b = panels + (o * side * side + (top * side + left) * width) * C, .b_outer = side * C * width,
+            .width = width, .c = y + (row * columns + column) * O + o,
+            .c_row = small ? rows * columns * O : along_row ? O : columns * O});
+        }
+}
+
+/* sums (ky, kx, input channel, output channel); the panels are room for dy. The sum of a product is over an image, or
+ * over many if each has one row of pixels. */
+static void correlate(const Shape *s, const float *x, const float *dy, float *sums, float *panels) {
+  const Size P = s->padding, C = s->inputs, O = s->outputs, rows = output_rows(s), columns = output_columns(s);
+  const Size width = panel_width(O), line = s->width * C, block = rows == 1 ? IMAGES : 1;
+  for (Size n = 0; n < s->images; n += block, x += block * s->height * line, dy += block * rows * columns * O) {
+    const Size count = least(block, s->images - n), pixels = count * rows * columns;
+    pack(dy, pixels, O, 0, panels);
+    for (Size o = 0; o < O; o += width)
+      for (Size tap = 0; tap < s->kernel * s->kernel; tap++) {
+        const Size ky = tap / s->kernel, top = first_tap(ky, P), bottom = end_tap(ky, P, s->height, rows);
+        const Size kx = tap % s->kernel, left = first_tap(kx, P), right = end_tap(kx, P, s->width, columns);
+        multiply((Product){
+          .rows = C, .columns = width, .outer = most(0, bottom - top) * count, .inner = right - left,
+          .a = x + (top + ky - P) * line + (left + kx - P) * C, .a_row = 1,
+          .a_outer = rows == 1 ? s->height * line : line, .a_inner = C,
+          .b = panels + o * pixels + (top * columns + left) * width, .b_outer = columns * width, .width = width,
+          .c = sums + tap * C * in_panels(O) + o, .c_row = in_panels(O), .goes_on = n > 0});
+      }
+  }
+}
+
+int supported(void) { return SUPPORTED; }
+
+/* y = convolution of x, and then plus bias, unless that is NULL. Returns 0, or 1 if memory ran out, as the others do. */
+int forward(const Shape *s, const float *x, const float *w, const float *bias, float *y) {
+  const Size pixels = s->images * output_rows(s) * output_columns(s);
+  float *panels = malloc(bytes(products(s) * in_panels(s->outputs)));
+  if (!panels) return 1;
+  pack(w, products(s), s->outputs, 1, panels);
+  convolve(s, x, panels, y);
+  for (Size k = 0; k < pixels && bias; k++)
+    for (Size o = 0; o < s->outputs; o++) y[k * s->outputs + o] += bias[o];
+  free(panels);
+  return 0;
+}
+
+/* dx = convolution of dy with the flipped weights. */
+int input_gradient(const Shape *s, const float *dy, const float *w, float *dx) {
+  const Shape back = {s->images, output_rows(s), output_columns(s), s->outputs, s->inputs, s->kernel,
+                      s->kernel - 1 - s->padding};
+  const Size taps = s->kernel * s->kernel, packed = products(&back) * in_panels(back.outputs);
+  float *panels = malloc(bytes(packed + products(&back) * back.outputs)), *flipped = panels + packed;
+  if (!panels) return 1;
+  for (Size tap = 0; tap < taps; tap++)
+    for (Size o = 0; o < s->outputs; o++, flipped += s->inputs)
+      memcpy(flipped, w + ((o + 1) * taps - 1 - tap) * s->inputs, bytes(s->inputs));
+  pack(panels + packed, products(&back), back.outputs, 0, panels);
+  convolve(&back, dy, panels, dx);
+  free(panels);
+  return 0;
+}
+
+/* The gradients of weights and bias. */
+int weight_gradient(const Shape *s, const float *x, const float *dy, float *dw, float *dbias) {
+  const Size all = in_panels(s->outputs), pixels = output_rows(s) * output_columns(s);
+  float *sums = malloc(bytes((products(s) + (output_rows(s) == 1 ? IMAGES : 1) * pixels) * all));
+  if (!sums) return 1;
+  correlate(s, x, dy, sums, sums + products(s) * all);
+  for (Size o = 0; o < s->outputs; o++)
+    for (Size k = 0; k < products(s); k++) *dw++ = sums[k * all + o];
+  memset(dbias, 0, bytes(s->outputs));
+  for (Size k = 0; k < s->images * pixels; k++)
+    for (Size o = 0; o < s->outputs; o++) dbias[o] += dy[k * s->outputs + o];
+  free(sums);
+  return 0;
+}

@@ -1,0 +1,192 @@
+"""The kernels in C: the bits of oneDNN pinned to AVX2, the same on all instruction sets, and how they are compiled."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from classifier import portability
+from classifier.kernels import build, convolution, library
+from tests.project import REPOSITORY
+from tests.support.browser import cannot_run, find_program
+
+import pytest
+import torch
+
+MAIN = REPOSITORY / "tests/support/kernels_main.c"
+STRICT = ["-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SETS = {"scalar": ["-mfma"], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f"]}
+
+x86 = pytest.mark.skipif("avx2" not in portability.cpu_flags(), reason="this processor has no AVX2")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the libraries of this commit's source."""
+    find_program(build.COMPILERS, "gcc")
+    folder = tmp_path_factory.mktemp("compiled")
+    for name, options in library.instruction_sets().items():
+        assert build.build(folder / library.file_name(name), options) is None
+    return folder
+
+
+@cache
+def against_pytorch(folder: Path, instructions: str) -> dict[str, Any]:
+    environment = {**os.environ, library.VARIABLE: instructions, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.kernels"], cwd=REPOSITORY, env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    if found.pop("kernels") != instructions:
+        cannot_run(f"this processor has no {instructions}")
+    return found
+
+
+@x86
+@pytest.mark.parametrize("instructions", ["avx2", "avx512", "none"])
+def test_kernels_have_the_bits_of_pytorch_pinned_to_avx2(compiled: Path, instructions: str) -> None:
+    found = dict(against_pytorch(compiled, instructions))
+    assert (found.pop("taken") > 100) == (instructions != "none")
+    assert len(found) == 7
+    assert not {name: cases for name, cases in found.items() if cases}
+
+
+def digests(folder: Path, compiler: str, *options: str, emulator: str = "") -> str:
+    """What the program prints that is made of the kernels and kernels_main.c."""
+    program = folder / "main"
+    words = [compiler, *STRICT, *options, str(library.SOURCE), str(MAIN), "-lm", "-o", str(program)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([*emulator.split(), program], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip(f"this processor cannot run {options}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") > 10
+    return done.stdout
+
+
+@x86
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("instructions", SETS)
+def test_every_instruction_set_and_compiler_gives_the_same_digests(
+    compiler: str, instructions: str, tmp_path: Path
+) -> None:
+    expected = digests(tmp_path, find_program(("gcc",), "gcc"), "-O2", *SETS["scalar"])
+    assert digests(tmp_path, find_program((compiler,), compiler), "-O3", *SETS[instructions]) == expected
+
+
+@x86
+@pytest.mark.parametrize("instructions", SETS)
+def test_sanitizers_find_no_access_beyond_an_array_and_nothing_undefined(instructions: str, tmp_path: Path) -> None:
+    gcc = find_program(("gcc",), "gcc")
+    expected = digests(tmp_path, gcc, "-O2", *SETS["scalar"])
+    assert digests(tmp_path, gcc, "-O1", "-g", *SANITIZERS, *SETS[instructions]) == expected
+
+
+@pytest.mark.emulated
+@x86
+@pytest.mark.parametrize("options", [(), ("-DSCALAR",)])
+def test_arm_gives_the_same_digests(options: tuple[str, ...], tmp_path: Path) -> None:
+    expected = digests(tmp_path, find_program(("gcc",), "gcc"), "-O2", *SETS["scalar"])
+    compiler = find_program(("aarch64-linux-gnu-gcc",), "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
+    emulator = find_program(("qemu-aarch64", "qemu-aarch64-static"), "qemu-user")
+    assert digests(tmp_path, compiler, "-O3", "-static", *options, emulator=emulator) == expected
+
+
+# --- compiled or not ----------------------------------------------------------------------------------------------
+
+
+def setup_prints(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], folder: Path) -> str:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder))
+    build.main()
+    out, err = capfd.readouterr()
+    assert not out
+    return err
+
+
+@x86
+def test_setup_compiles_what_is_missing_and_is_then_silent(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in compiled.iterdir()}
+    first, *_ = before
+    first.unlink()
+    assert setup_prints(monkeypatch, capfd, compiled) == ""
+    after = {path: path.stat().st_mtime_ns for path in compiled.iterdir()}
+    assert after.keys() == before.keys()
+    assert [path for path in before if before[path] != after[path]] == [first]
+
+
+@x86
+@pytest.mark.parametrize(
+    ("compiler", "line"),
+    [
+        ("no-such-compiler", "setup: no C compiler no-such-compiler was found; training will be slower\n"),
+        ("{0} -no-such-option", "setup: {0} -no-such-option cannot compile convolution.c ("),
+    ],
+)
+def test_setup_without_a_working_compiler_prints_a_line(
+    compiler: str, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    name = find_program(build.COMPILERS, "gcc")
+    monkeypatch.setenv("CC", compiler.format(name))
+    printed = setup_prints(monkeypatch, capfd, tmp_path)
+    assert printed.startswith(line.format(name))
+    assert printed.endswith("; training will be slower\n")
+    assert printed.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_setup_without_any_compiler_prints_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert setup_prints(monkeypatch, capfd, tmp_path) == "setup: no C compiler was found; training will be slower\n"
+
+
+@x86
+def test_library_of_another_source_or_of_other_options_is_not_found(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(compiled)])
+    assert library.find("avx2")
+    changed = tmp_path / "convolution.c"
+    changed.write_bytes(library.SOURCE.read_bytes() + b"\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "SOURCE", changed)
+        assert library.find("avx2") is None
+    monkeypatch.setattr(library, "OPTIONS", ["-O1"])
+    assert library.find("avx2") is None
+
+
+def test_layer_of_other_kernels_or_without_channels_is_refused() -> None:
+    for words in ((0, 4, 3), (4, 0, 3), (4, 4, 7), (4, 4, 2, 1)):
+        with pytest.raises(ValueError, match="no convolution from"):
+            convolution.Conv2d(*words)
+
+
+def test_layer_refuses_images_as_pytorch_does(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(compiled))
+    layer, own = torch.nn.Conv2d(3, 4, 3), convolution.Conv2d(3, 4, 3)
+    own.load_state_dict(layer.state_dict())
+    for shape, kind in (((2, 4, 9, 9), torch.float32), ((2, 3, 2, 9), torch.float32), ((2, 3, 9, 9), torch.float64)):
+        messages = []
+        for portable, module in ((False, layer), (True, own)):
+            monkeypatch.setattr(convolution, "_portable", portable)
+            with pytest.raises(RuntimeError) as error:
+                module(torch.zeros(shape, dtype=kind))
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+def test_kernels_are_not_used_unless_the_run_is_portable() -> None:
+    assert convolution.in_use() == "none"
+    assert type(convolution.Conv2d(3, 4, 3)(torch.zeros(2, 3, 9, 9)).grad_fn).__name__ == "ConvolutionBackward0"
