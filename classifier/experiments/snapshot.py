@@ -108,11 +108,16 @@ class Snapshot:
                         section, _, last = key.rpartition(".")
                         get_by_key(params, section)[last] = value
                 self._place_results(clone, run, stages)
-                repo.experiments.save(targets=stages, name=name, force=True)
-                (reference,) = experiment_references(clone, name)
+                for stage in stages:
+                    repo.commit(stage, force=True)
+                git(clone, "add", "--all")
+                message = f"dvc: commit experiment {name}"
+                commit = git(clone, "commit-tree", git(clone, "write-tree"), "-p", "HEAD", "-m", message)
+                head = git(clone, "rev-parse", "HEAD")
+                reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # where DVC keeps the experiments of a commit
                 # Nobody else writes it, so a lock on it is of a git that was killed.
                 (ROOT / git(ROOT, "rev-parse", "--git-path", f"{reference}.lock")).unlink(missing_ok=True)
-                git(clone, "push", "--quiet", "--force", "origin", f"{reference}:{reference}")
+                git(clone, "push", "--quiet", "--force", "origin", f"{commit}:{reference}")
         files.remove(clone)
 
     def _place_results(self, clone: Path, run: Run, stages: Sequence[str]) -> None:
