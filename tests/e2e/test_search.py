@@ -264,7 +264,6 @@ def test_dask_workers_share_a_search_and_one_is_killed_and_the_driver_too(
         wait_for(lambda: (records(project) > 1 and bool(trainings(project))) or driver.poll() is not None, PATIENCE)
         assert driver.poll() is None, driver.communicate()[0]
         kill_group(driver)
-        wait_for(lambda: not trainings(project) or driver.poll() is None)  # nobody waits for them any more
         driver = begin(project, "--scheduler", str(file))
         wait_for(lambda: bool(trainings(project)) or driver.poll() is not None, PATIENCE)
         dask.kill(first)
