@@ -75,7 +75,7 @@ def main(context: StageContext) -> None:
         classes=by_class.reset_index().sort_values("f1", kind="stable").to_dict("records"),
         pictures=pictures,
         mistakes=content.mistake_rows(mistakes[:listed], of_mistakes),
-        findings=content.finding_rows(findings.head(FINDINGS_SHOWN), [read, read_other]),
+        findings=content.finding_rows(findings.head(FINDINGS_SHOWN), read, read_other),
         num_mistakes=int((~predictions.correct).sum()),
         params=yaml_file.as_text(model.trained_with),
         versions={name: version(name) for name in LIBRARIES},

@@ -1,12 +1,10 @@
 """The content of the page: pictures with their captions, and rows of its tables."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from classifier.data import images
-from classifier.errors import StageError
 from classifier.evaluate.metrics import wilson_interval
 from classifier.report import figures, page
 
@@ -85,22 +83,22 @@ def mistake_rows(rows: pd.DataFrame, pixels: np.ndarray) -> list[dict[Any, Any]]
     return [{**row, "thumbnail": small} for row, small in zip(records, page.thumbnails(pixels), strict=False)]
 
 
-def finding_rows(table: pd.DataFrame, readers: list[Callable[[str], bytes]]) -> list[dict[str, Any]]:
+def finding_rows(
+    table: pd.DataFrame, read_test: Callable[[str], bytes], read_other: Callable[[str], bytes]
+) -> list[dict[str, Any]]:
     """The findings of `annotate` in words, with thumbnails of the one or two images."""
 
-    def thumbnail(name: str) -> str:
-        for read in readers[:-1]:
-            with contextlib.suppress(StageError):  # it is in another archive
-                return next(page.thumbnails(images.decode(read(name), name)[None]))
-        return next(page.thumbnails(images.decode(readers[-1](name), name)[None]))
+    def shown(name: str, label: str, split: str) -> tuple[str, str, str, str]:
+        content = read_test(name) if split == "test" else read_other(name)
+        return name, label, split, next(page.thumbnails(images.decode(content, name)[None]))
 
     rows = []
     for row in table.to_dict("records"):
-        shown = [(row["image"], row["label"], row["split"])]
+        pictures = [shown(row["image"], row["label"], row["split"])]
         words = [row["finding"]]
         if row["other"]:
-            shown.append((row["other"], row["other_label"], row["other_split"]))
+            pictures.append(shown(row["other"], row["other_label"], row["other_split"]))
             words += ["another label"] * (row["label"] != row["other_label"])
             words += ["another split"] * (row["split"] != row["other_split"])
-        rows.append({"finding": ", ".join(words), "images": [(*image, thumbnail(image[0])) for image in shown]})
+        rows.append({"finding": ", ".join(words), "images": pictures})
     return rows
