@@ -64,7 +64,7 @@ def test_predict_sees_the_pixels_of_the_training(colors: Project) -> None:
         if row in rows.index
     }
     assert len(files) == len(rows) > 10
-    answers = json.loads(colors.run("python", "-m", "tools.predict", "--json", *files).stdout)
+    answers = json.loads(colors.tool("predict", "--json", *files).stdout)
     for answer in answers:
         row = rows.loc[files[answer["image"]]]
         expected = {name: row[f"probability of {name}"] for name in answer["probabilities"]}
@@ -186,7 +186,7 @@ def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None
     assert "'red/notes.docx': not the name of an image file" in errors
     assert "1 more: python -m tools.check_images data/own/colors" in errors
     assert errors.count("\n") == 1
-    shown = colors.run("python", "-m", "tools.check_images", "data/own/colors", status=1).stdout
+    shown = colors.tool("check_images", "data/own/colors", status=1).stdout
     assert shown.count("problem: ") == 2
     colors.set(annotate__bad_files="skip")
     done = colors.stage("annotate")

@@ -10,7 +10,7 @@ import pytest
 
 
 def checkpoints_tool(project: Project, *words: str, status: int = 0) -> list[str]:
-    return project.run("python", "-m", "tools.checkpoints", *words, status=status).stdout.splitlines()
+    return project.tool("checkpoints", *words, status=status).stdout.splitlines()
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     names = []
     for change in ({}, {"train.seed": 7, "train.augment.translate_pixels": 2}):
         finished.set_all(change)
-        process = finished.start("python", "-m", "stages.train", forked=True)
+        process = finished.start("python", "-m", "stages.train")
         wait_for(lambda known=len(states(finished)): len(states(finished)) > known)  # type: ignore[misc] # noqa: B008
         kill_group(process)
         process.communicate(timeout=60)
@@ -60,7 +60,7 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
 def test_checkpoints_of_a_running_stage_are_not_pruned(endless: Project) -> None:
     process = endless.start("python", "-m", "stages.train")
     wait_for(lambda: bool(states(endless)))
-    failed = endless.run("python", "-m", "tools.checkpoints", "prune", "--all", status=1)
+    failed = endless.tool("checkpoints", "prune", "--all", status=1)
     assert failed.stderr == (
         f"checkpoints: error: another train is running here (process {process.pid}); wait for it or stop it\n"
     )

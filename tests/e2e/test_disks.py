@@ -127,7 +127,7 @@ def test_too_little_memory_is_one_line_that_says_so(tiny: Tiny, statement: str, 
 
 def test_too_little_memory_for_the_libraries_is_one_line_that_says_so(finished: Project) -> None:
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5 * 10**8, 5 * 10**8))  # noqa: E731
-    errors = finished.stage("evaluate", status=1, preexec_fn=limit).stderr
+    errors = finished.run("python", "-m", "stages.evaluate", status=1, preexec_fn=limit).stderr
     assert errors.startswith("error: a library cannot be loaded (")
     assert errors.endswith("; allow more memory, or `make setup` again\n")
     assert errors.count("\n") == 1

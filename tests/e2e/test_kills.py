@@ -77,7 +77,7 @@ def test_repro_killed_at_random_ends_with_the_same_bytes(
 @pytest.mark.kills
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status: int) -> None:
-    process = endless.start("python", "-m", "stages.train", forked=True)
+    process = endless.start("python", "-m", "stages.train")
     wait_for(lambda: bool(states(endless)))
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
@@ -85,7 +85,7 @@ def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status:
     stopped = re.fullmatch(rf"train: warning: stopped by {signal.Signals(signum).name}; {SAVED}", errors)
     assert stopped, errors
     assert not (endless.root / "models/classifier.safetensors").exists()
-    again = endless.start("python", "-m", "stages.train", forked=True)
+    again = endless.start("python", "-m", "stages.train")
     assert again.stdout
     lines = iter(again.stdout.readline, "")
     assert next(line for line in lines if "resuming" in line) == f"train: resuming at step {stopped[1]} of 9000000\n"
@@ -97,7 +97,7 @@ def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status:
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 255), (signal.SIGTERM, -signal.SIGTERM)])
 def test_group_signaled_saves_and_dvc_records_nothing(endless: Project, signum: int, status: int) -> None:
     lock = endless.read("dvc.lock")
-    process = endless.start("dvc", "repro", forked=True)
+    process = endless.start("dvc", "repro")
     wait_for(lambda: bool(states(endless)))
     kill_group(process, signum)
     _, errors = process.communicate(timeout=60)
@@ -179,14 +179,14 @@ def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
     assert {entry["pid"] for entry in locked["write"].values()} == {process.pid}
     tiny.go_on()
     assert tiny.repro() == ["tiny"]
-    assert tiny.run("python", "-m", "tools.repair").stdout == ""
+    assert tiny.tool("repair").stdout == ""
 
 
 @pytest.mark.kills
 def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, reference: Project) -> None:
     signals = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     for delay, signum in zip([0.0, 0.1, 0.3, 0.5], signals, strict=False):
-        process = longer.start("dvc", "repro", "train", forked=True)
+        process = longer.start("dvc", "repro", "train")
         before = {path: path.read_bytes() for path in checkpoints(longer)}
         wait_for(lambda before=before: newer(longer, before))  # type: ignore[misc]
         with pytest.raises(Exception, match="timed out"):
@@ -221,7 +221,7 @@ def test_train_whose_dvc_was_killed_stops_within_an_epoch(finished: Project) -> 
 
 @pytest.mark.kills
 def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, reference: Project) -> None:
-    process = longer.start("dvc", "repro", "train", forked=True)
+    process = longer.start("dvc", "repro", "train")
     wait_for(lambda: any(longer.root.glob("scratch/train-*/older.pt")))
     kill_group(process, signal.SIGTERM)  # SIGKILL could fall between renaming one state and writing the next
     process.communicate(timeout=60)  # until the trainer, too, has ended
@@ -238,7 +238,7 @@ def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, referenc
 @pytest.mark.kills
 def test_checkpoint_of_other_params_is_not_used(finished: Project) -> None:
     finished.set_all(LONG)
-    process = finished.start("python", "-m", "stages.train", forked=True)
+    process = finished.start("python", "-m", "stages.train")
     wait_for(lambda: bool(checkpoints(finished)))
     kill_group(process)
     process.communicate(timeout=60)
