@@ -109,6 +109,7 @@ def test_second_run_is_refused_and_names_the_first(tiny: Tiny) -> None:
     done = tiny.stage("tiny", status=1)
     message = f"tiny: error: another tiny is running here (process {first.pid}); wait for it or stop it\n"
     assert done.stderr == message
+    assert message in tiny.run("dvc", "repro", status=255).stderr
     tiny.go_on()
     first.communicate(timeout=60)
     assert first.returncode == 0
