@@ -13,13 +13,6 @@ def checkpoints_tool(project: Project, *words: str, status: int = 0) -> list[str
     return project.tool("checkpoints", *words, status=status).stdout.splitlines()
 
 
-@pytest.fixture
-def endless(finished: Project) -> Project:
-    """A training that only a signal ends."""
-    finished.set_all(ENDLESS)
-    return finished
-
-
 @pytest.mark.kills
 def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     finished.set_all({**ENDLESS, "runtime.checkpoint_seconds": 0})
@@ -57,14 +50,15 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
 
 
 @pytest.mark.kills
-def test_checkpoints_of_a_running_stage_are_not_pruned(endless: Project) -> None:
-    process = endless.start("python", "-m", "stages.train")
-    wait_for(lambda: bool(states(endless)))
-    failed = endless.tool("checkpoints", "prune", "--all", status=1)
+def test_checkpoints_of_a_running_stage_are_not_pruned(finished: Project) -> None:
+    finished.set_all(ENDLESS)
+    process = finished.start("python", "-m", "stages.train")
+    wait_for(lambda: bool(states(finished)))
+    failed = finished.tool("checkpoints", "prune", "--all", status=1)
     assert failed.stderr == (
         f"checkpoints: error: another train is running here (process {process.pid}); wait for it or stop it\n"
     )
-    assert states(endless)
+    assert states(finished)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert re.fullmatch(f"train: warning: stopped by SIGINT; {SAVED}", errors), errors

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from classifier.prepare import sources
 from classifier.prepare.registry import RAW_FILES
 from tests.project import Project
 
@@ -77,7 +78,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(raw: Path) -> Iterator[Server]:
+def server(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(sources, "MAX_BACKOFF_SECONDS", 0.01)  # between two tries
     with Server(raw) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -87,8 +89,8 @@ def server(raw: Path) -> Iterator[Server]:
         thread.join()
 
 
-def use(project: Project, *sources: str) -> None:
-    project.environment["FASHION_MNIST_SOURCES"] = " ".join(sources)
+def use(project: Project, *places: str) -> None:
+    project.environment["FASHION_MNIST_SOURCES"] = " ".join(places)
 
 
 def right(project: Project) -> bool:
