@@ -432,14 +432,6 @@ def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         labeled_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
 
 
-def test_linked_folder_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
-    (path / "cat/loop").symlink_to(path)
-    own = labeled_images.load(path, options())
-    (problem,) = own.problems
-    assert problem.endswith("cat/loop: a link to a folder, which DVC does not follow; copy the folder")
-
-
 def test_folder_that_dvc_add_would_leave_out_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", by_class("{name}/{number}.png") | {"cat/.dvc/config": b""})
     with pytest.raises(StageError, match=r"cat: is a DVC repository, whose files `dvc add` leaves out"):
