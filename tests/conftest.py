@@ -34,7 +34,7 @@ LONGEST = (
     *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_compare_seeds"),
     *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
     *("test_two_clones", "test_full_disk_keeps", "test_torchvision_model", "test_changed_param_reruns"),
-    *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair", "test_labeled_images_fit"),
+    *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair"),
 )
 
 

@@ -21,7 +21,6 @@ def refused(project: Project, *command: str) -> str:
 
 def of_another_size(project: Project) -> str:
     project.set(train__world_size=3)
-    (project.root / MODEL).unlink()
     return "train.world_size: is 3, but the launcher started 2 processes; they must be equal"
 
 
@@ -47,7 +46,7 @@ def test_launched_run_is_refused_with_one_line(
         assert line.startswith(f"train: error: {says}")
         assert errors.count("Traceback (most recent call last)") == 1, "torchrun has one of its own"
         assert 'stages/train.py", line' not in errors
-    assert (finished.root / MODEL).exists() == (prepare is not of_another_size)
+    assert (finished.root / MODEL).exists() == (prepare is of_bad_params)  # that of the run before
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,8 @@ def test_error_of_a_stage_is_raised_where_it_was_with_all_that_was_printed(fresh
 
 def test_process_is_as_before_after_stages_tools_and_dvc(finished: Project) -> None:
     before = state()
-    finished.set_all({"runtime.threads": 2, "compute.portable": False})
+    finished.set(evaluate__batch_size=7)
     assert "evaluate: wrote" in finished.stage("evaluate").stdout
     finished.tool("predict", "no such file", status=1)
-    finished.set(evaluate__batch_size=7)
     assert finished.repro("evaluate") == ["evaluate"]
     assert state() == before
