@@ -132,7 +132,7 @@ def _move(old: Path, new: Path) -> None:
 @contextlib.contextmanager
 def _process(argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Iterator[None]:
     """Command line, folder and environment of a program; what it changes in the process is taken back."""
-    handlers = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    handlers = {signum: signal.getsignal(signum) for signum in (*STOP_SIGNALS, signal.SIGPIPE)}
     loggers = [logging.getLogger(name) for name in OUR_LOGGERS]
     settings = [(each, [*each.handlers], each.level, each.propagate) for each in loggers]
     threads, mode, thresholds = torch.get_num_threads(), torch.get_deterministic_debug_mode(), gc.get_threshold()

@@ -33,6 +33,12 @@ import pytest
         ("source", "    kmnist:", "    kmnistt:", "download.sources.kmnistt: unknown key; did you mean kmnist?"),
         ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", 'line LINE: not valid YAML: found duplicate key "epochs"'),
         ("a section is missing", "runtime:", "run_time:", "run_time: unknown key; did you mean runtime?"),
+        (
+            "balance without shuffling",
+            "shuffle: true\n  class_balance: as_is",
+            "shuffle: false\n  class_balance: equal",
+            "train.class_balance: equal draws the images, so it needs train.shuffle: true",
+        ),
         ("no mapping", "download:", "- download:", "not valid YAML"),
     ],
 )

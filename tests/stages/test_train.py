@@ -81,11 +81,6 @@ def test_curves_have_one_row_per_epoch_and_end_in_the_metrics(finished: Project)
             2,
             "train.batch_size: leaves a last batch of 1, too few for batch normalization",
         ),
-        (
-            {"train.class_balance": "equal", "train.shuffle": False},
-            2,
-            "train.class_balance: equal draws the images, so it needs train.shuffle: true",
-        ),
         ({"annotate.validation_fraction": 0.0, "train.patience": 3}, 2, "train.patience: needs validation images"),
         ({"annotate.validation_fraction": 0.0, "train.keep": "best"}, 2, "train.keep: needs validation images"),
         (
