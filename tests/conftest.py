@@ -4,13 +4,12 @@ import os
 import re
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from classifier import portability
 from tests.project import STAGES, Project, make_project, make_raw
-from tests.support import forking
 from tests.support.browser import Browser, chromium
 from tests.support.tiny import Tiny, make_tiny
 
@@ -35,7 +34,7 @@ LONGEST = (
     *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_compare_seeds"),
     *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
     *("test_two_clones", "test_full_disk_keeps", "test_torchvision_model", "test_changed_param_reruns"),
-    *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair", "test_labeled_images_fit"),
+    *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair"),
 )
 
 
@@ -53,24 +52,15 @@ ONE_WORKER = (
 )
 
 
+# All stages of a test session share its process, and PyTorch reads these once.
+portability.pin_instruction_set(portable=True)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup: the programs of the tests are not
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the fork server, once for all workers."""
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup: the programs of the tests are not
-        signal.signal(signal.SIGHUP, lambda *_: None)
-    if hasattr(config, "workerinput") or config.option.collectonly:
-        return
     config.option.loadscopereorder = False  # of xdist: the order below is the one to keep
-    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))
-    server = forking.start_server(folder)
-
-    def stop() -> None:
-        if server:
-            os.killpg(server.pid, signal.SIGKILL)  # both servers
-            server.wait()
-        shutil.rmtree(folder)
-
-    config.add_cleanup(stop)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -182,8 +172,8 @@ def _no_stray_processes() -> Iterator[None]:
 
 
 def of_session(process: psutil.Process) -> bool:
-    """The window of a worker starts and ends processes as it likes, and the fork server one more."""
+    """The window of a worker starts and ends processes as it likes."""
     try:
-        return process.name().startswith("chrom") or any("fork_server" in word for word in process.cmdline())
+        return process.name().startswith("chrom")
     except psutil.Error:
         return True

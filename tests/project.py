@@ -1,20 +1,24 @@
 """A small learnable data set, and clones of this repository that run the real pipeline on it."""
 
 import compileall
+import dataclasses
+import functools
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from classifier import yaml_file
-from classifier.prepare.registry import DATASETS, RAW_FILES
+from classifier.prepare.registry import DATASETS, RAW_FILES, DatasetSpec
 from classifier.runner.declaration import stages_from
-from tests.support import forking, idx_files
+from tests.in_process import Programs
+from tests.support import idx_files
 
 import numpy as np
 
@@ -22,6 +26,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = stages_from("download", REPOSITORY / "dvc.yaml")
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
 SECONDS = 300  # that a command may take
+
+BIN = Path(sys.executable).parent
 
 # What the tests run with, whatever a person sets in params.yaml: small and quick, with every part of a recipe in use.
 PARAMS = REPOSITORY / "tests/data/params.yaml"
@@ -43,14 +49,29 @@ def make_raw(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+@functools.cache
+def registered(raw: Path) -> DatasetSpec:
+    """The entry of the registry for files of ``make_raw``: their digests instead of the published ones."""
+    entry = DATASETS["fashion-mnist"]
+    if not (raw / RAW_FILES[0]).exists():  # a project without
+        return entry
+    contents = [hashlib.md5((raw / name).read_bytes()).hexdigest() for name in RAW_FILES]
+    files = [dataclasses.replace(file, content_md5=md5) for file, md5 in zip(entry.files, contents, strict=True)]
+    return dataclasses.replace(entry, files=tuple(files))
+
+
 class Project:
-    """A clone of this repository, with its own git history, that runs on the small data set."""
+    """A clone of this repository, with its own git history, that runs on the small data set.
+
+    ``stage``, ``tool``, ``dvc`` and ``repro`` run in this process, on the code of this repository. ``run`` and
+    ``start`` start processes, on the code of the clone, for what is about processes.
+    """
 
     def __init__(self, root: Path, raw: Path):
         self.root, self.raw = root, raw
         self.environment = {
-            **forking.ENVIRONMENT,
-            "PATH": f"{forking.REAL}{os.pathsep}{os.environ['PATH']}",
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "FASHION_MNIST_SOURCES": str(raw),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -62,57 +83,39 @@ class Project:
         *command: str,
         status: int = 0,
         cwd: Path | None = None,
-        real: bool = False,
+        real: bool = True,
         preexec_fn: Callable[[], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone, as a person would, and expect an exit status.
-
-        Args:
-            command: programs and modules of the pipeline are forked from a process that has the libraries (see
-                ``tests/support/fork_server.py``), and so is what they start.
-            status: that must come.
-            cwd: if it is not the clone.
-            real: start the interpreter instead, where the test is about that.
-            preexec_fn: called in the new process, which is then a real one.
-        """
-        real = real or preexec_fn is not None or command[0] not in ("python", "dvc", "sh")
-        environment, folder = self.environment, cwd or self.root
-        programs = None if real else forking.programs()
-        if programs:
-            environment = {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
-        if programs and (arguments := forking.forked_arguments(command, environment)):
-            done = forking.run_forked(arguments, folder, environment, SECONDS)
-        else:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, preexec_fn=preexec_fn,
-                capture_output=True, text=True, timeout=SECONDS, check=False,
-            )  # fmt: skip
+        """Run a command as a person would, in the clone or in ``cwd``, and expect an exit status."""
+        done = subprocess.run(
+            command, cwd=cwd or self.root, env=self.environment, preexec_fn=preexec_fn,
+            capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
         assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def dvc(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("dvc", *words, **options)
+    def dvc(self, *words: str, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return self._in_process("dvc", *words, status=status, cwd=cwd)
 
-    def stage(self, name: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run("python", "-m", f"stages.{name}", *words, **options)
+    def stage(self, name: str, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        return self._in_process(f"stages.{name}", *words, status=status)
 
-    def start(self, *command: str, forked: bool = False) -> subprocess.Popen[str]:
-        """Start a command as the leader of a process group of its own.
+    def tool(self, name: str, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        return self._in_process(f"tools.{name}", *words, status=status)
 
-        With ``forked``, the stage that it is or starts is a fork (see ``run``): a process like another, that gets the
-        signals a moment later, and whose end only ``communicate`` awaits. ``dvc`` is always a real one.
-        """
-        pipe, environment = subprocess.PIPE, self.environment
-        if forked and (programs := forking.programs()):
-            environment = {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
-            command = (str(forking.REAL / "dvc"), *command[1:]) if command[0] == "dvc" else command
+    def _in_process(self, *words: str, status: int, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return Programs(self.root, self.environment, registered(self.raw)).run(words, status, cwd or self.root)
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command as the leader of a process group of its own."""
+        pipe = subprocess.PIPE
         return subprocess.Popen(
-            command, cwd=self.root, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+            command, cwd=self.root, env=self.environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
         )
 
-    def repro(self, *words: str, **options: Any) -> list[str]:
+    def repro(self, *words: str) -> list[str]:
         """Run ``dvc repro`` and return the stages whose command ran."""
-        return ran(self.dvc("repro", *words, **options).stdout)
+        return ran(self.dvc("repro", *words).stdout)
 
     def set(self, **values: Any) -> None:
         self.set_all({key.replace("__", "."): value for key, value in values.items()})
@@ -203,10 +206,8 @@ def make_project(root: Path, raw: Path) -> Project:
     """Clone the working tree, set it to the small data set, and commit; no stage has run."""
     copy_repository(root)
     project = Project(root, raw)
-    for entry, name in zip(DATASETS["fashion-mnist"].files, RAW_FILES, strict=True):
-        content = hashlib.md5((raw / name).read_bytes()).hexdigest()
-        assert entry.content_md5
-        project.edit("classifier/prepare/registry.py", entry.content_md5, content)
+    for published, small in zip(DATASETS["fashion-mnist"].files, registered(raw).files, strict=True):
+        project.edit("classifier/prepare/registry.py", str(published.content_md5), str(small.content_md5))
     shutil.copy(PARAMS, root / "params.yaml")
     shutil.copy(PARAMS.with_name("search.yaml"), root / "search.yaml")
     project.begin_history()

@@ -153,7 +153,8 @@ def launch(context: StageContext, world_size: int) -> Iterator[ProcessGroup]:
         StageError: the launcher started another number of processes, or one of them is gone.
     """
     group = ProcessGroup(context, world_size)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what `setup_module` needs
+    if world_size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would advise against what `setup_module` needs
     launched = int(os.environ["WORLD_SIZE"]) if _was_launched() else 0
     if launched not in (0, world_size):
         raise StageError(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 from classifier import yaml_file
 from tests.project import REPOSITORY, STAGES, Project, ran
@@ -17,6 +18,16 @@ def commands(mark: str) -> list[str]:
     return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
 
 
+def type_in(project: Project, line: str) -> str:
+    """Run a command that stands there, in this process if it is one of ours, and return what it prints."""
+    match shlex.split(line):
+        case ["dvc", *words]:
+            return project.dvc(*words).stdout
+        case ["python", "-m", module, *words] if module.startswith("tools."):
+            return project.tool(module.removeprefix("tools."), *words).stdout
+    return project.run("sh", "-c", line).stdout
+
+
 @pytest.mark.experiments
 def test_merge_conflict_is_solved_as_documented(finished: Project) -> None:
     for branch, change in (("theirs", {"evaluate.batch_size": 9}), ("mine", {"train.seed": 4})):
@@ -28,7 +39,7 @@ def test_merge_conflict_is_solved_as_documented(finished: Project) -> None:
     finished.run("git", "merge", "theirs", status=1)
     assert "UU dvc.lock" in finished.run("git", "status", "--porcelain").stdout
     for line in commands("merge"):
-        finished.run("sh", "-c", line)
+        type_in(finished, line)
     assert finished.run("git", "status", "--porcelain").stdout == ""
     assert finished.repro() == []
     params = yaml_file.load(finished.read("params.yaml").decode())
@@ -38,7 +49,7 @@ def test_merge_conflict_is_solved_as_documented(finished: Project) -> None:
 @pytest.mark.experiments
 def test_gpu_recipe_runs_with_one_epoch(finished: Project) -> None:
     (command,) = commands("cookbook: gpu")
-    finished.run("sh", "-c", f"{command} -S train.epochs=1 -S optimizers.sgd.lr=0.01")
+    type_in(finished, f"{command} -S train.epochs=1 -S optimizers.sgd.lr=0.01")
     params = yaml_file.load(finished.read("params.yaml").decode())
     assert params["train"]["model"] == "resnet18"
     assert params["train"]["augment"]["cutout_pixels"] == 10
@@ -47,17 +58,17 @@ def test_gpu_recipe_runs_with_one_epoch(finished: Project) -> None:
 
 @pytest.mark.experiments
 def test_cookbook_works_as_documented(finished: Project) -> None:
-    def type_in(part: str) -> dict[str, str]:
-        return {line: finished.run("sh", "-c", line).stdout for line in commands(f"cookbook: {part}")}
+    def follow(part: str) -> dict[str, str]:
+        return {line: type_in(finished, line) for line in commands(f"cookbook: {part}")}
 
-    changed = type_in("change")
+    changed = follow("change")
     assert "train.model" in changed["dvc params diff"]
     assert ran(changed["dvc repro"]) == STAGES[2:]
     assert "metrics/evaluate.json" in changed["dvc metrics diff"]
-    back = type_in("back")
+    back = follow("back")
     assert ran(back["dvc repro"]) == []
     assert finished.run("git", "status", "--porcelain").stdout == ""
-    experiments = type_in("experiments")
+    experiments = follow("experiments")
     assert "exact McNemar p = " in experiments["python -m tools.compare models lenet-0 lenet-1"]
     assert "(n = 2 seeds)" in experiments["python -m tools.compare seeds"]
     assert finished.run("git", "status", "--porcelain").stdout == ""

@@ -19,9 +19,9 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
 
     finished.dvc("exp", "run", "--queue", "-S", "train.seed=0,1")
     assert finished.run("git", "status", "--porcelain").stdout == ""
-    finished.dvc("queue", "start", "--jobs", "2")
+    finished.run("dvc", "queue", "start", "--jobs", "2")
     wait_for(lambda: finished.dvc("queue", "status").stdout.count("Success") == 2, seconds=240, pause=3)
-    finished.dvc("queue", "stop", "--kill")
+    finished.run("dvc", "queue", "stop", "--kill")
     assert finished.run("git", "status", "--porcelain").stdout == ""
 
     # The mean over the seeds, from what DVC recorded
@@ -32,9 +32,7 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
         by_seed[seed] = json.loads(finished.read("metrics/train.json"))["val_acc"]
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
-    shown = next(
-        line for line in finished.run("python", "-m", "tools.compare", "seeds").stdout.splitlines() if "mlp" in line
-    )
+    shown = next(line for line in finished.tool("compare", "seeds").stdout.splitlines() if "mlp" in line)
     values = pd.Series(by_seed)
     assert f"validation accuracy {values.mean():.2%} ± {values.std():.2%} (n = 2 seeds)" in shown
 
@@ -55,19 +53,19 @@ def test_compare_reads_revisions_experiments_and_workspace(finished: Project) ->
     finished.dvc("exp", "run", "--name", "worse", "-S", "train.epochs=1", "-S", "optimizers.sgd.lr=0.001")
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
-    result = json.loads(finished.run("python", "-m", "tools.compare", "models", "worse", "main", "--json").stdout)
+    result = json.loads(finished.tool("compare", "models", "worse", "main", "--json").stdout)
     recorded = json.loads(finished.read("metrics/evaluate.json"))["accuracy"]
     assert result["b"]["accuracy"] == recorded
     assert result["a"]["accuracy"] < recorded
-    shown = finished.run("python", "-m", "tools.compare", "models", "worse").stdout
+    shown = finished.tool("compare", "models", "worse").stdout
     assert "workspace is better than worse" in shown
-    failed = finished.run("python", "-m", "tools.compare", "models", "no-such-thing", status=1)
+    failed = finished.tool("compare", "models", "no-such-thing", status=1)
     assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed.stderr
     assert failed.stderr.count("\n") == 1
-    failed = finished.run("python", "-m", "tools.compare", "models", "", status=2)
+    failed = finished.tool("compare", "models", "", status=2)
     assert failed.stderr == "compare: error: an empty revision; name a commit, an experiment, or workspace\n"
     (finished.root / "metrics/predictions.csv").write_bytes(b"\xff\xfe no text")
-    failed = finished.run("python", "-m", "tools.compare", "models", "main", status=1)
+    failed = finished.tool("compare", "models", "main", status=1)
     assert (
         failed.stderr == "compare: error: workspace: metrics/predictions.csv is not what `dvc repro evaluate` writes\n"
     )
@@ -75,7 +73,7 @@ def test_compare_reads_revisions_experiments_and_workspace(finished: Project) ->
 
 def test_compare_refuses_predictions_of_other_params_or_code(finished: Project) -> None:
     def refused(*revisions: str) -> str:
-        done = finished.run("python", "-m", "tools.compare", "models", *revisions, status=1)
+        done = finished.tool("compare", "models", *revisions, status=1)
         again = " changed since; `dvc repro evaluate` makes metrics/predictions.csv anew\n"
         assert done.stderr.endswith(again)
         return done.stderr.removeprefix("compare: error: ").removesuffix(again)
@@ -92,4 +90,4 @@ def test_compare_refuses_predictions_of_other_params_or_code(finished: Project) 
     assert refused("main") == "main: params.yaml (train.seed)"
     finished.set(train__seed=0)
     (finished.root / "data/images.zip").unlink()  # as in a clone that has pulled the predictions only
-    assert "No significant difference" in finished.run("python", "-m", "tools.compare", "models", "main~1").stdout
+    assert "No significant difference" in finished.tool("compare", "models", "main~1").stdout

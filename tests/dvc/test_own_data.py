@@ -5,6 +5,7 @@ import http.server
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from classifier import yaml_file
@@ -64,7 +65,7 @@ def test_predict_sees_the_pixels_of_the_training(colors: Project) -> None:
         if row in rows.index
     }
     assert len(files) == len(rows) > 10
-    answers = json.loads(colors.run("python", "-m", "tools.predict", "--json", *files).stdout)
+    answers = json.loads(colors.tool("predict", "--json", *files).stdout)
     for answer in answers:
         row = rows.loc[files[answer["image"]]]
         expected = {name: row[f"probability of {name}"] for name in answer["probabilities"]}
@@ -87,6 +88,13 @@ def test_going_back_to_the_built_in_images_computes_nothing(colors: Project) -> 
     assert colors.repro() == []
     assert b"ashion" in colors.read("data/dataset_info.json")
     assert (colors.root / "data/own/colors/red").is_dir()
+    # No stage has an out at or above data/own/: a person's files are never written.
+    for stage in yaml_file.load(colors.read("dvc.yaml").decode())["stages"].values():
+        for kind in ("outs", "metrics", "plots"):
+            for out in stage.get(kind, []):
+                path = next(iter(out)) if isinstance(out, dict) else out
+                assert not path.startswith("data/own")
+                assert path not in ("data", ".")
 
 
 @pytest.mark.experiments
@@ -165,19 +173,6 @@ def test_bad_files_are_listed_before_the_reason_to_stop(tiny: Tiny, good: list[s
     assert says in lines[-1]
 
 
-def test_persons_files_are_never_written(colors: Project) -> None:
-    """No stage has an out at or above data/own/."""
-    import yaml
-
-    stages = yaml.safe_load(colors.read("dvc.yaml"))["stages"]
-    for stage in stages.values():
-        for kind in ("outs", "metrics", "plots"):
-            for out in stage.get(kind, []):
-                path = next(iter(out)) if isinstance(out, dict) else out
-                assert not path.startswith("data/own")
-                assert path not in ("data", ".")
-
-
 def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None:
     folder = colors.root / "data/own/colors/red"
     (folder / "broken.png").write_bytes(b"no image")
@@ -186,29 +181,47 @@ def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None
     assert "'red/notes.docx': not the name of an image file" in errors
     assert "1 more: python -m tools.check_images data/own/colors" in errors
     assert errors.count("\n") == 1
-    shown = colors.run("python", "-m", "tools.check_images", "data/own/colors", status=1).stdout
+    shown = colors.tool("check_images", "data/own/colors", status=1).stdout
     assert shown.count("problem: ") == 2
     colors.set(annotate__bad_files="skip")
     done = colors.stage("annotate")
     assert "left out: 2 files or rows, the first is " in done.stderr
     assert json.loads(colors.read("metrics/annotate.json"))["findings"]["left_out"] == 2
-
-
-def test_class_of_damaged_images_is_refused_by_annotate(fresh: Project) -> None:
-    for name in ("cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "dog/2.jpg", "dog/3.jpg"):
-        path = fresh.root / "data/own/pets" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = own.encode(own.picture((1, 2, 3), int(path.stem)), "JPEG")
-        path.write_bytes(content[: -60 if name.startswith("dog") else None])
-    fresh.set_all({"dataset": "pets", "annotate.bad_files": "skip"})
-    (fresh.root / "data/raw").mkdir(exist_ok=True)
-    assert "no training image of the class dog" in fresh.stage("annotate", status=1).stderr
-
-
-def test_missing_images_say_where_to_put_them(colors: Project) -> None:
     colors.set(dataset="elsewhere")
     errors = colors.stage("annotate", status=1).stderr
     assert errors.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
+
+
+def damaged_class(folder: Path) -> None:
+    for name in ("cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "dog/2.jpg", "dog/3.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        content = own.encode(own.picture((1, 2, 3), int(Path(name).stem)), "JPEG")
+        (folder / name).write_bytes(content[: -60 if name.startswith("dog") else None])
+
+
+def flags(folder: Path) -> None:
+    """Real flags, one for each class: there is nothing to test with."""
+    if not FLAGS.is_dir():
+        pytest.skip("Debian's package famfamfam-flag-png is not installed")
+    for path in sorted(FLAGS.glob("*.png")):
+        (folder / path.stem).mkdir(parents=True)
+        shutil.copy(path, folder / path.stem / "flag.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "bad_files", "says"),
+    [(damaged_class, "skip", "no training image of the class dog"), (flags, "stop", "no test image: of 2")],
+)
+def test_set_without_enough_images_is_refused(
+    fresh: Project, make: Callable[[Path], None], bad_files: str, says: str
+) -> None:
+    make(fresh.root / "data/own/pets")
+    fresh.set_all({"dataset": "pets", "annotate.bad_files": bad_files})
+    (fresh.root / "data/raw").mkdir(exist_ok=True)
+    errors = fresh.stage("annotate", status=1).stderr
+    assert says in errors
+    assert errors.count("\n") == 1
+    assert len(errors) < 400
 
 
 def test_table_of_digits_becomes_a_model(fresh: Project) -> None:
@@ -241,17 +254,3 @@ def test_folder_of_icons_becomes_a_model(fresh: Project) -> None:
     assert figures["accuracy"] > figures["majority_accuracy"]
     counts = json.loads(fresh.read("metrics/annotate.json"))["findings"]["identical"]
     assert counts["across_splits"] < counts["images"] / 10  # copies of a file stay in one split
-
-
-@pytest.mark.skipif(not FLAGS.is_dir(), reason="Debian's package famfamfam-flag-png is not installed")
-def test_flags_of_one_image_a_class_are_refused(fresh: Project) -> None:
-    """Real flags, one for each class: there is nothing to test with."""
-    for path in sorted(FLAGS.glob("*.png")):
-        (fresh.root / "data/own/flags" / path.stem).mkdir(parents=True)
-        shutil.copy(path, fresh.root / "data/own/flags" / path.stem / "flag.png")
-    fresh.set(dataset="flags")
-    (fresh.root / "data/raw").mkdir(exist_ok=True)
-    errors = fresh.stage("annotate", status=1).stderr
-    assert "no test image: of 2" in errors
-    assert errors.count("\n") == 1
-    assert len(errors) < 400

@@ -41,10 +41,10 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
 
 @pytest.mark.experiments
 def test_release_is_checked_and_fetched(finished: Project) -> None:
-    done = finished.run("python", "-m", "tools.release", "build", "v1.2.3", "--tag", "--without-demo")
+    done = finished.tool("release", "build", "v1.2.3", "--tag", "--without-demo")
     folder = finished.root / "scratch/release/v1.2.3"
     assert "scratch/release/v1.2.3: " in done.stdout
-    assert "all " in finished.run("python", "-m", "tools.release", "check", str(folder)).stdout
+    assert "all " in finished.tool("release", "check", str(folder)).stdout
     picture = folder / "picture.png"
     from PIL import Image
 
@@ -57,7 +57,7 @@ def test_release_is_checked_and_fetched(finished: Project) -> None:
     picture.rename(folder / "extra.png")
     (folder / "README.md").write_text("another card")
     (folder / "classifier.onnx").unlink()
-    told = finished.run("python", "-m", "tools.release", "check", str(folder), status=1).stdout
+    told = finished.tool("release", "check", str(folder), status=1).stdout
     assert told.splitlines() == ["README.md: changed", "classifier.onnx: missing", "extra.png: not in the manifest"]
     assert "classifier-onnx@v1.2.3" in finished.run("git", "tag", "--list").stdout
     other = finished.root.parent / "other"
@@ -68,8 +68,8 @@ def test_release_is_checked_and_fetched(finished: Project) -> None:
 
 def test_unfinished_state_is_no_release(finished: Project) -> None:
     finished.set(train__seed=7)
-    errors = finished.run("python", "-m", "tools.release", "build", "v1.0.0", status=1).stderr
+    errors = finished.tool("release", "build", "v1.0.0", status=1).stderr
     assert errors == "release: error: not committed: params.yaml; a release is a commit\n"
     finished.commit()
-    errors = finished.run("python", "-m", "tools.release", "build", "v1.0.0", status=1).stderr
+    errors = finished.tool("release", "build", "v1.0.0", status=1).stderr
     assert "run `make repro` and commit" in errors

@@ -14,7 +14,7 @@ def repaired(project: Project) -> str:
     """What `python -m tools.repair` says when DVC cannot go on; afterwards it can."""
     failed = project.dvc("repro", status=255)
     assert DVC_CUT_OFF.search(failed.stderr + failed.stdout), failed.stderr
-    return project.run("python", "-m", "tools.repair").stdout
+    return project.tool("repair").stdout
 
 
 @pytest.mark.parametrize("kept", [0, 0.5, 0.8])
@@ -46,7 +46,7 @@ def test_truncated_rwlock_is_repaired(finished: Project) -> None:
     listed = finished.root / ".dvc/tmp/rwlock"
     listed.write_text("")
     with Lock(str(finished.root / ".dvc/tmp/lock")):  # a living DVC, which may be writing it just now
-        assert finished.run("python", "-m", "tools.repair").stdout == ""
+        assert finished.tool("repair").stdout == ""
     assert listed.exists()
     assert repaired(finished) == "repair: .dvc/tmp/rwlock was truncated; removed, DVC makes a new one\n"
     assert finished.repro("evaluate") == ["evaluate"]
@@ -74,11 +74,11 @@ def test_repair_leaves_good_files_and_conflicts_alone(finished: Project) -> None
         batch_size = "        evaluate:\n          batch_size: "
         finished.edit("dvc.lock", f"{batch_size}200", f"{batch_size}{value}")
         finished.commit(branch)
-    assert finished.run("python", "-m", "tools.repair").stdout == ""
+    assert finished.tool("repair").stdout == ""
     finished.run("git", "merge", "theirs", status=1)
     conflict = finished.read("dvc.lock")
     assert b"<<<<<<<" in conflict
-    assert finished.run("python", "-m", "tools.repair").stdout == ""
+    assert finished.tool("repair").stdout == ""
     assert finished.read("dvc.lock") == conflict
 
 
@@ -86,12 +86,12 @@ def test_branch_that_a_killed_experiment_left_is_restored(tiny: Tiny, tmp_path: 
     clone = tiny.copy(tmp_path / "clone")
     branch = clone.run("git", "branch", "--show-current").stdout
     process = clone.start_waiting("dvc", "exp", "run")
-    assert clone.run("python", "-m", "tools.repair").stdout == "", "it is still running"
+    assert clone.tool("repair").stdout == "", "it is still running"
     kill_group(process)
     clone.go_on()
     assert clone.run("git", "branch", "--show-current").stdout == ""
     params = clone.read("params.yaml")
-    said = clone.run("python", "-m", "tools.repair").stdout
+    said = clone.tool("repair").stdout
     assert said == f"repair: a `dvc exp run` was killed and had left the branch; back on {branch}"
     assert clone.run("git", "branch", "--show-current").stdout == branch
     assert clone.run("git", "diff", "--name-only", "HEAD").stdout == "metrics/tiny.json\nparams.yaml\n"
@@ -101,7 +101,7 @@ def test_branch_that_a_killed_experiment_left_is_restored(tiny: Tiny, tmp_path: 
 
     # Whoever is off the branch by a wish of their own stays there.
     clone.run("git", "checkout", "--quiet", "--detach")
-    assert clone.run("python", "-m", "tools.repair").stdout == ""
+    assert clone.tool("repair").stdout == ""
     assert clone.run("git", "branch", "--show-current").stdout == ""
 
 

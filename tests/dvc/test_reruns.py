@@ -139,7 +139,7 @@ def test_dag_has_the_documented_edges(finished: Project) -> None:
     }
 
 
-def test_repro_writes_every_out(finished: Project) -> None:
+def test_repro_writes_every_out_and_again_runs_nothing(finished: Project) -> None:
     for path in [
         *(f"data/raw/{name}" for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")),
         *("data/images.zip", "data/annotations.csv", "models/classifier.safetensors", "models/classifier.onnx"),
@@ -150,28 +150,17 @@ def test_repro_writes_every_out(finished: Project) -> None:
         assert (finished.root / path).stat().st_size > 0, path
     assert not (finished.root / "scratch").exists() or not list((finished.root / "scratch").glob("train-*"))
     assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.9  # ten classes: chance is 0.1
-
-
-def test_repro_again_runs_nothing(finished: Project) -> None:
     assert finished.repro() == []
     assert "up to date" in finished.dvc("status").stdout
-
-
-def test_repro_leaves_git_clean(finished: Project) -> None:
     assert finished.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_changed_param_reruns_its_stages(finished: Project) -> None:
+def test_changed_param_reruns_its_stages_and_going_back_none(finished: Project) -> None:
+    before = finished.read("models/classifier.safetensors")
     finished.set(evaluate__batch_size=7)
     assert finished.repro() == ["evaluate", "report"]
     finished.set(train__seed=1)
     assert finished.repro() == STAGES[2:]
-
-
-def test_going_back_restores_from_the_run_cache(finished: Project) -> None:
-    before = finished.read("models/classifier.safetensors")
-    finished.set(train__seed=1)
-    finished.repro("train")
     assert finished.read("models/classifier.safetensors") != before
     finished.run("git", "checkout", "params.yaml")
     assert finished.repro() == []

@@ -30,7 +30,7 @@ def changed(finished_template: Project, tmp_path_factory: pytest.TempPathFactory
 
 
 def shown(project: Project, *command: str) -> str:
-    done = project.run(*command)
+    done = project.dvc(*command[1:]) if command[0] == "dvc" else project.run(*command)
     assert done.stderr == ""
     return done.stdout
 

@@ -57,7 +57,7 @@ def test_submodule_runs_like_a_clone(tiny: Tiny, tmp_path: Path) -> None:
     inner.dvc("config", "--local", "cache.dir", str(tiny.root / ".dvc/cache"))
     inner.dvc("checkout")
     change_and_go_back(inner)
-    inner.run("python", "-m", "tools.repair")
+    inner.tool("repair")
 
 
 def test_detached_head_and_untracked_files_and_a_sub_folder(tiny: Tiny) -> None:
@@ -90,10 +90,10 @@ def test_folder_without_git_is_told_in_one_line(tiny: Tiny, no_scm: bool) -> Non
     shutil.rmtree(tiny.root / ".git")
     if no_scm:
         tiny.dvc("config", "core.no_scm", "true")
-    repaired = tiny.run("python", "-m", "tools.repair", status=0 if no_scm else 1)
+    repaired = tiny.tool("repair", status=0 if no_scm else 1)
     assert bool(repaired.stderr) != no_scm
     assert repaired.stderr.count("\n") == (not no_scm)
-    failed = tiny.run("python", "-m", "tools.compare", "seeds", status=1)
+    failed = tiny.tool("compare", "seeds", status=1)
     wanted = "compare: error: this needs a git repository with a commit: `git init`, `git add`, `git commit`\n"
     assert failed.stderr == wanted
     tiny.stage("tiny")
@@ -181,10 +181,10 @@ def test_clone_of_another_user_is_one_line_in_all_tools(finished: Project, tmp_p
     ):  # fmt: skip
         failed = finished.run("python", "-m", f"tools.{tool}", *words, status=1)
         assert failed.stderr == f"{tool}: error: {finished.root} is another user's; `{trust}` trusts it\n"
-    said = finished.run("python", "-m", "tools.repair").stderr  # DVC runs stages there all the same
+    said = finished.tool("repair").stderr  # DVC runs stages there all the same
     assert said == f"repair: warning: {finished.root} is another user's; `{trust}` trusts it\n"
     finished.run("sh", "-c", trust)
-    assert finished.run("python", "-m", "tools.repair").stderr == ""
+    assert finished.tool("repair").stderr == ""
 
 
 @contextmanager

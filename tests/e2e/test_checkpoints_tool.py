@@ -10,14 +10,7 @@ import pytest
 
 
 def checkpoints_tool(project: Project, *words: str, status: int = 0) -> list[str]:
-    return project.run("python", "-m", "tools.checkpoints", *words, status=status).stdout.splitlines()
-
-
-@pytest.fixture
-def endless(finished: Project) -> Project:
-    """A training that only a signal ends."""
-    finished.set_all(ENDLESS)
-    return finished
+    return project.tool("checkpoints", *words, status=status).stdout.splitlines()
 
 
 @pytest.mark.kills
@@ -26,7 +19,7 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     names = []
     for change in ({}, {"train.seed": 7, "train.augment.translate_pixels": 2}):
         finished.set_all(change)
-        process = finished.start("python", "-m", "stages.train", forked=True)
+        process = finished.start("python", "-m", "stages.train")
         wait_for(lambda known=len(states(finished)): len(states(finished)) > known)  # type: ignore[misc] # noqa: B008
         kill_group(process)
         process.communicate(timeout=60)
@@ -57,14 +50,15 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
 
 
 @pytest.mark.kills
-def test_checkpoints_of_a_running_stage_are_not_pruned(endless: Project) -> None:
-    process = endless.start("python", "-m", "stages.train")
-    wait_for(lambda: bool(states(endless)))
-    failed = endless.run("python", "-m", "tools.checkpoints", "prune", "--all", status=1)
+def test_checkpoints_of_a_running_stage_are_not_pruned(finished: Project) -> None:
+    finished.set_all(ENDLESS)
+    process = finished.start("python", "-m", "stages.train")
+    wait_for(lambda: bool(states(finished)))
+    failed = finished.tool("checkpoints", "prune", "--all", status=1)
     assert failed.stderr == (
         f"checkpoints: error: another train is running here (process {process.pid}); wait for it or stop it\n"
     )
-    assert states(endless)
+    assert states(finished)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert re.fullmatch(f"train: warning: stopped by SIGINT; {SAVED}", errors), errors

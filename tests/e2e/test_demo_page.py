@@ -113,7 +113,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def predict(project: Project, path: Path, *words: str) -> dict[str, float]:
-    (answer,) = json.loads(project.run("python", "-m", "tools.predict", "--json", str(path), *words).stdout)
+    (answer,) = json.loads(project.tool("predict", "--json", str(path), *words).stdout)
     return dict(answer["probabilities"])
 
 
@@ -156,7 +156,7 @@ def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None
     )
     assert len(samples) == 40
     assert rows.loc[samples, "label"].value_counts().eq(4).all()
-    answers = json.loads(demo.run("python", "-m", "tools.predict", "--json", "scratch/demo/site/samples").stdout)
+    answers = json.loads(demo.tool("predict", "--json", "scratch/demo/site/samples").stdout)
     for number, name in [*enumerate(samples)][::-1]:  # the first is chosen already
         page.choose(number)
         page.must_say(f"{name}, labeled {labels[name]}", answers[number]["probabilities"])
@@ -429,10 +429,10 @@ def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, 
 
 @pytest.mark.browser
 def test_release_has_the_page(demo: Project) -> None:
-    demo.run("python", "-m", "tools.release", "build", "v1.0.0")
+    demo.tool("release", "build", "v1.0.0")
     folder = demo.root / "scratch/release/v1.0.0"
     site = demo.root / "scratch/demo/site"
     assert {path.name for path in (folder / "demo").iterdir()} == {path.name for path in site.iterdir()}
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "demo/index.html" in manifest["files"]
-    assert "all " in demo.run("python", "-m", "tools.release", "check", str(folder)).stdout
+    assert "all " in demo.tool("release", "check", str(folder)).stdout

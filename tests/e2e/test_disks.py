@@ -27,17 +27,13 @@ RUN_AND_LIST = "{mount}; python -m stages.{stage} || status=$?; echo left: $(fin
 
 
 @needs_mounts
-def test_full_disk_is_one_line_and_leaves_nothing(tiny: Tiny) -> None:
-    check_full_disk(tiny, "tiny", TINY_OUTS)
-
-
-@needs_mounts
-def test_full_disk_under_the_weights_is_one_line_and_leaves_nothing(finished: Project) -> None:
-    """safetensors writes from Rust, whose error is another one."""
-    check_full_disk(finished, "train", TRAIN_OUTS)
-
-
-def check_full_disk(project: Project, stage: str, outs: tuple[str, ...], folder: str = "models") -> None:
+@pytest.mark.parametrize(("kind", "stage", "outs"), [("tiny", "tiny", TINY_OUTS), ("finished", "train", TRAIN_OUTS)])
+def test_full_disk_is_one_line_and_leaves_nothing(
+    request: pytest.FixtureRequest, kind: str, stage: str, outs: tuple[str, ...]
+) -> None:
+    """safetensors writes the weights of train from Rust, whose error is another one."""
+    project: Project = request.getfixturevalue(kind)
+    folder = "models"
     keep = f"cp -r {folder} before; mount -t tmpfs -o size=SIZE tmpfs {folder}; cp -r before/. {folder}"
     used = sum(-(-path.stat().st_size // 4096) + 1 for path in (project.root / folder).rglob("*")) * 4096
     # The stage's own outs go before it begins; fill up what they leave but for one page.
@@ -79,19 +75,18 @@ def test_full_disk_keeps_the_previous_checkpoint(finished: Project) -> None:
 
 @needs_mounts
 @pytest.mark.parametrize(
-    ("folder", "named"),
-    [("models", "models/first.bin"), ("scratch", "scratch/tiny.lock"), ("metrics", "metrics/tiny.json")],
+    ("kind", "stage", "folder", "named"),
+    [
+        ("tiny", "tiny", "models", "models/first.bin"),
+        ("tiny", "tiny", "scratch", "scratch/tiny.lock"),
+        ("tiny", "tiny", "metrics", "metrics/tiny.json"),
+        ("finished", "download", "data", "data/raw"),  # above a folder
+    ],
 )
-def test_read_only_folder_is_one_line_that_names_it(tiny: Tiny, folder: str, named: str) -> None:
-    check_read_only(tiny, "tiny", folder, named)
-
-
-@needs_mounts
-def test_read_only_folder_above_a_folder_is_one_line_that_names_it(finished: Project) -> None:
-    check_read_only(finished, "download", "data", "data/raw")
-
-
-def check_read_only(project: Project, stage: str, folder: str, named: str) -> None:
+def test_read_only_folder_is_one_line_that_names_it(
+    request: pytest.FixtureRequest, kind: str, stage: str, folder: str, named: str
+) -> None:
+    project: Project = request.getfixturevalue(kind)
     (project.root / folder).mkdir(exist_ok=True)
     script = f"mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}; python -m stages.{stage}"
     done = project.run(*OWN_MOUNTS, script, status=1)
@@ -122,20 +117,17 @@ def test_file_size_limit_is_one_line_and_leaves_nothing(tiny: Tiny, limit: int) 
 )
 def test_too_little_memory_is_one_line_that_says_so(tiny: Tiny, statement: str, reason: str) -> None:
     tiny.edit("stages/tiny.py", "def main(context):\n", f"def main(context):\n    {statement}\n")
-    check_memory_error(tiny.stage("tiny", status=1).stderr, "tiny", reason)
+    errors = tiny.stage("tiny", status=1).stderr
+    assert errors.startswith(f"tiny: error: memory ran out{reason}")
+    assert "; allow more of it, or lower train.batch_size, runtime.image_memory_mb or runtime.threads" in errors
+    assert errors.count("\n") == 1
 
 
 def test_too_little_memory_for_the_libraries_is_one_line_that_says_so(finished: Project) -> None:
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5 * 10**8, 5 * 10**8))  # noqa: E731
-    errors = finished.stage("evaluate", status=1, preexec_fn=limit).stderr
+    errors = finished.run("python", "-m", "stages.evaluate", status=1, preexec_fn=limit).stderr
     assert errors.startswith("error: a library cannot be loaded (")
     assert errors.endswith("; allow more memory, or `make setup` again\n")
-    assert errors.count("\n") == 1
-
-
-def check_memory_error(errors: str, stage: str, reason: str) -> None:
-    assert errors.startswith(f"{stage}: error: memory ran out{reason}")
-    assert "; allow more of it, or lower train.batch_size, runtime.image_memory_mb or runtime.threads" in errors
     assert errors.count("\n") == 1
 
 

@@ -52,7 +52,7 @@ def model(finished: Project, tmp_path: Path) -> Path:
 def expected(finished: Project, model: Path) -> list[tuple[str, float]]:
     """The class and its probability for each picture, from ``predict``."""
     pictures = [str(model.parent / name) for name in PICTURES]
-    found = json.loads(finished.run("python", "-m", "tools.predict", "--json", *pictures).stdout)
+    found = json.loads(finished.tool("predict", "--json", *pictures).stdout)
     return [(answer["class"], max(answer["probabilities"].values())) for answer in found]
 
 
@@ -151,7 +151,7 @@ def zoo(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[Path
 
 def predicted(finished: Project, model: Path, paths: list[Path]) -> list[tuple[str, float]]:
     words = ("--json", "--model", str(model), *map(str, paths))
-    found = json.loads(finished.run("python", "-m", "tools.predict", *words).stdout)
+    found = json.loads(finished.tool("predict", *words).stdout)
     return [(answer["class"], max(answer["probabilities"].values())) for answer in found]
 
 

@@ -77,7 +77,7 @@ def test_repro_killed_at_random_ends_with_the_same_bytes(
 @pytest.mark.kills
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status: int) -> None:
-    process = endless.start("python", "-m", "stages.train", forked=True)
+    process = endless.start("python", "-m", "stages.train")
     wait_for(lambda: bool(states(endless)))
     process.send_signal(signum)
     _, errors = process.communicate(timeout=60)
@@ -85,7 +85,7 @@ def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status:
     stopped = re.fullmatch(rf"train: warning: stopped by {signal.Signals(signum).name}; {SAVED}", errors)
     assert stopped, errors
     assert not (endless.root / "models/classifier.safetensors").exists()
-    again = endless.start("python", "-m", "stages.train", forked=True)
+    again = endless.start("python", "-m", "stages.train")
     assert again.stdout
     lines = iter(again.stdout.readline, "")
     assert next(line for line in lines if "resuming" in line) == f"train: resuming at step {stopped[1]} of 9000000\n"
@@ -97,7 +97,7 @@ def test_train_signaled_saves_and_resumes(endless: Project, signum: int, status:
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 255), (signal.SIGTERM, -signal.SIGTERM)])
 def test_group_signaled_saves_and_dvc_records_nothing(endless: Project, signum: int, status: int) -> None:
     lock = endless.read("dvc.lock")
-    process = endless.start("dvc", "repro", forked=True)
+    process = endless.start("dvc", "repro")
     wait_for(lambda: bool(states(endless)))
     kill_group(process, signum)
     _, errors = process.communicate(timeout=60)
@@ -134,14 +134,6 @@ def test_dvc_alone_defers_ctrl_c_until_its_stage_is_done(tiny: Tiny) -> None:
 
 
 @pytest.mark.kills
-def test_stage_stops_at_work_when_dvc_is_gone(tiny: Tiny) -> None:
-    process = tiny.start_waiting("dvc", "repro")  # its stage would wait for half a minute
-    process.kill()
-    _, errors = process.communicate(timeout=15)
-    assert "tiny: error: the `dvc` that started this stage is gone; nothing was published" in errors
-    tiny.nothing_is_left()
-
-
 def test_stage_started_after_dvc_died_does_nothing(tiny: Tiny) -> None:
     before = tiny.read(METRICS)
     orphan = "DVC_STAGE=tiny python -m stages.tiny & kill -9 $$"  # the shell that dies stands for dvc
@@ -152,17 +144,6 @@ def test_stage_started_after_dvc_died_does_nothing(tiny: Tiny) -> None:
 
 
 @pytest.mark.kills
-def test_second_train_is_refused_and_names_the_first(endless: Project) -> None:
-    first = endless.start("python", "-m", "stages.train")
-    wait_for(lambda: bool(states(endless)))
-    line = f"train: error: another train is running here (process {first.pid}); wait for it or stop it\n"
-    assert line in endless.dvc("repro", "train", status=255).stderr
-    first.send_signal(signal.SIGTERM)
-    _, errors = first.communicate(timeout=60)
-    assert re.fullmatch(rf"train: warning: stopped by SIGTERM; {SAVED}", errors), errors
-
-
-@pytest.mark.kills
 def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
     process = tiny.start_waiting("dvc", "repro")
     kill_group(process)
@@ -170,14 +151,14 @@ def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
     assert {entry["pid"] for entry in locked["write"].values()} == {process.pid}
     tiny.go_on()
     assert tiny.repro() == ["tiny"]
-    assert tiny.run("python", "-m", "tools.repair").stdout == ""
+    assert tiny.tool("repair").stdout == ""
 
 
 @pytest.mark.kills
 def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, reference: Project) -> None:
     signals = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     for delay, signum in zip([0.0, 0.1, 0.3, 0.5], signals, strict=False):
-        process = longer.start("dvc", "repro", "train", forked=True)
+        process = longer.start("dvc", "repro", "train")
         before = {path: path.read_bytes() for path in checkpoints(longer)}
         wait_for(lambda before=before: newer(longer, before))  # type: ignore[misc]
         with pytest.raises(Exception, match="timed out"):
@@ -197,22 +178,8 @@ def test_train_killed_and_interrupted_ends_with_the_same_bytes(longer: Project, 
 
 
 @pytest.mark.kills
-def test_train_whose_dvc_was_killed_stops_within_an_epoch(finished: Project) -> None:
-    # Many steps an epoch and no timed checkpoint: only the look at the parent can end it between two epochs.
-    finished.set_all({**LONG, "train.epochs": 100_000, "train.batch_size": 2, "runtime.checkpoint_seconds": 1000})
-    process = finished.start("dvc", "repro", "train")
-    wait_for(lambda: bool(checkpoints(finished)))
-    process.kill()  # dvc alone: its child runs on
-    process.wait(60)
-    _, errors = process.communicate(timeout=20)  # until the child, too, has closed its output
-    assert "train: error: the `dvc` that started this stage is gone; step" in errors
-    assert "is saved; the same command goes on from there" in errors
-    assert not (finished.root / "models/classifier.safetensors").exists()
-
-
-@pytest.mark.kills
 def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, reference: Project) -> None:
-    process = longer.start("dvc", "repro", "train", forked=True)
+    process = longer.start("dvc", "repro", "train")
     wait_for(lambda: any(longer.root.glob("scratch/train-*/older.pt")))
     kill_group(process, signal.SIGTERM)  # SIGKILL could fall between renaming one state and writing the next
     process.communicate(timeout=60)  # until the trainer, too, has ended
@@ -229,7 +196,7 @@ def test_corrupt_checkpoint_falls_back_to_the_previous(longer: Project, referenc
 @pytest.mark.kills
 def test_checkpoint_of_other_params_is_not_used(finished: Project) -> None:
     finished.set_all(LONG)
-    process = finished.start("python", "-m", "stages.train", forked=True)
+    process = finished.start("python", "-m", "stages.train")
     wait_for(lambda: bool(checkpoints(finished)))
     kill_group(process)
     process.communicate(timeout=60)
@@ -252,13 +219,15 @@ def test_dvc_records_no_interrupted_stage(tiny: Tiny, signum: int) -> None:
 
 
 @pytest.mark.kills
-def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny) -> None:
-    process = tiny.start_waiting("dvc", "repro")
+@pytest.mark.parametrize("at", ["work", "its end"])
+def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny, at: str) -> None:
+    process = tiny.start_waiting("dvc", "repro")  # its stage would wait for half a minute
     process.kill()  # dvc alone: its child runs on
     process.wait(60)
-    tiny.go_on()
-    _, errors = process.communicate(timeout=60)  # until the child, too, has closed its output
-    assert "the `dvc` that started this stage is gone" in errors
+    if at == "its end":
+        tiny.go_on()
+    _, errors = process.communicate(timeout=15)  # until the child, too, has closed its output
+    assert "tiny: error: the `dvc` that started this stage is gone; nothing was published" in errors
     tiny.nothing_is_left()
 
 

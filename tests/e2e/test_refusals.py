@@ -3,11 +3,20 @@
 from collections.abc import Callable
 
 from tests.project import Project
-from tests.support.refusals import LAUNCHED, refusals
 
 import pytest
 
+MODEL = "models/classifier.safetensors"
+LAUNCHED = ("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
 pytestmark = pytest.mark.distributed
+
+
+def refused(project: Project, *command: str) -> str:
+    """The errors of a run that must fail."""
+    process = project.start(*command)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    return errors
 
 
 def of_another_size(project: Project) -> str:
@@ -30,13 +39,14 @@ def of_a_missing_input(project: Project) -> str:
 def test_launched_run_is_refused_with_one_line(
     finished: Project, prepare: Callable[[Project], str], times: int
 ) -> None:
-    """Rank 0 speaks, whichever rank comes first. ``python -m tests.support.refusals 50`` does it more often."""
+    """Rank 0 speaks, whichever rank comes first."""
     says = prepare(finished)
-    for errors in refusals(finished, LAUNCHED, times):
+    for errors in (refused(finished, *LAUNCHED) for _ in range(times)):
         (line,) = [line for line in errors.splitlines() if "train: error" in line]
         assert line.startswith(f"train: error: {says}")
         assert errors.count("Traceback (most recent call last)") == 1, "torchrun has one of its own"
         assert 'stages/train.py", line' not in errors
+    assert (finished.root / MODEL).exists() == (prepare is of_bad_params)  # that of the run before
 
 
 @pytest.mark.parametrize("rank", ["1", ""])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from classifier.prepare import sources
 from classifier.prepare.registry import RAW_FILES
 from tests.project import Project
 
@@ -77,7 +78,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(raw: Path) -> Iterator[Server]:
+def server(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(sources, "MAX_BACKOFF_SECONDS", 0.01)  # between two tries
     with Server(raw) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -87,8 +89,8 @@ def server(raw: Path) -> Iterator[Server]:
         thread.join()
 
 
-def use(project: Project, *sources: str) -> None:
-    project.environment["FASHION_MNIST_SOURCES"] = " ".join(sources)
+def use(project: Project, *places: str) -> None:
+    project.environment["FASHION_MNIST_SOURCES"] = " ".join(places)
 
 
 def right(project: Project) -> bool:
@@ -104,11 +106,23 @@ def test_download_fetches_over_http(fresh: Project, server: Server, way: str) ->
     assert done.stderr == ""  # no progress bar where there is no terminal
 
 
-def test_download_fetches_from_folders_and_file_urls(fresh: Project) -> None:
-    for source in (str(fresh.raw), fresh.raw.as_uri()):
+def test_sources_are_those_of_the_environment_then_of_the_params(
+    fresh: Project, server: Server, tmp_path: Path
+) -> None:
+    """A folder, a URL of one, one with a space in its name."""
+    folder = tmp_path / "my own folder"
+    folder.symlink_to(fresh.raw)
+    fresh.set_all({"download.sources.fashion-mnist": [server.url("good")]})
+    for source in (str(fresh.raw), fresh.raw.as_uri(), str(folder), f"'{folder}' http://127.0.0.1:9/never-asked"):
         use(fresh, source)
         fresh.stage("download")
         assert right(fresh)
+    assert server.requests == []
+    fresh.environment.pop("FASHION_MNIST_SOURCES")
+    done = fresh.stage("download")
+    assert right(fresh)
+    assert "nothing usable" not in done.stdout + done.stderr
+    assert len(server.requests) >= len(RAW_FILES)
 
 
 @pytest.mark.parametrize(
@@ -135,31 +149,6 @@ def test_bad_source_is_named_and_next_one_tried(fresh: Project, server: Server, 
     use(fresh, server.url(way), server.url("good"))
     assert f"nothing usable from {server.url(way)}" in fresh.stage("download").stdout
     assert right(fresh)
-
-
-def test_environment_sources_come_before_params(fresh: Project, server: Server) -> None:
-    fresh.set_all({"download.sources.fashion-mnist": [server.url("good")]})
-    fresh.stage("download")
-    assert server.requests == []
-    use(fresh)
-    fresh.stage("download")
-    assert len(server.requests) >= len(RAW_FILES)
-
-
-@pytest.mark.parametrize("form", ["{}", "'{}' http://127.0.0.1:9/never-asked"])
-def test_folder_with_a_space_is_a_source(fresh: Project, tmp_path: Path, form: str) -> None:
-    folder = tmp_path / "my own folder"
-    folder.symlink_to(fresh.raw)
-    fresh.environment["FASHION_MNIST_SOURCES"] = form.format(folder)
-    fresh.stage("download")
-    assert fresh.read(f"data/raw/{RAW_FILES[0]}") == (fresh.raw / RAW_FILES[0]).read_bytes()
-
-
-def test_without_the_variable_only_params_name_sources(fresh: Project) -> None:
-    fresh.environment.pop("FASHION_MNIST_SOURCES")
-    fresh.set_all({"download.sources.fashion-mnist": [str(fresh.raw)]})
-    done = fresh.stage("download")
-    assert "nothing usable" not in done.stdout + done.stderr
 
 
 def test_quote_that_is_open_is_named(fresh: Project) -> None:

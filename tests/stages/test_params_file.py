@@ -33,6 +33,12 @@ import pytest
         ("source", "    kmnist:", "    kmnistt:", "download.sources.kmnistt: unknown key; did you mean kmnist?"),
         ("twice", "  epochs: 6", "  epochs: 6\n  epochs: 7", 'line LINE: not valid YAML: found duplicate key "epochs"'),
         ("a section is missing", "runtime:", "run_time:", "run_time: unknown key; did you mean runtime?"),
+        (
+            "balance without shuffling",
+            "shuffle: true\n  class_balance: as_is",
+            "shuffle: false\n  class_balance: equal",
+            "train.class_balance: equal draws the images, so it needs train.shuffle: true",
+        ),
         ("no mapping", "download:", "- download:", "not valid YAML"),
     ],
 )
@@ -53,17 +59,11 @@ def test_every_stage_validates_the_whole_file(finished: Project, name: str) -> N
     assert finished.read("models/classifier.onnx")  # refused before any work: what was there is there
 
 
-def test_missing_params_file_is_one_line(fresh: Project) -> None:
-    (fresh.root / "params.yaml").unlink()
-    assert "params.yaml is missing; `git checkout params.yaml`" in fresh.stage("train", status=2).stderr
-
-
-def test_exponent_without_a_point_is_a_number(fresh: Project) -> None:
-    fresh.edit("params.yaml", "tolerance: 0.0001", "tolerance: 1e-4")
+def test_exponent_is_a_number_debug_shows_the_traceback_and_a_missing_file_is_one_line(fresh: Project) -> None:
+    fresh.edit("params.yaml", "tolerance: 0.0001", "tolerance: 1e-4")  # YAML 1.1 has a text there
     fresh.stage("download")
-
-
-def test_debug_shows_the_traceback(fresh: Project) -> None:
     fresh.set(train__epochs=0)
     assert "Traceback" not in fresh.stage("download", status=2).stderr
     assert "Traceback" in fresh.stage("download", "--debug", status=2).stderr
+    (fresh.root / "params.yaml").unlink()
+    assert "params.yaml is missing; `git checkout params.yaml`" in fresh.stage("train", status=2).stderr

@@ -2,12 +2,12 @@
 
 import json
 
+from classifier import portability
 from classifier.config.variants import NOT_PORTABLE
 from classifier.kernels import library
 from classifier.portability import cpu_flags
 from tests.project import Project
 from tests.support.browser import cannot_run
-from tests.support.forking import PINS
 
 import pytest
 
@@ -63,22 +63,22 @@ def test_portable_with_any_kernels_or_none_writes_the_same_bytes(portable: Proje
 
 
 def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_so(portable: Project) -> None:
-    """In an interpreter of its own; the programs of other tests are forked from one that has the variables.
+    """In an interpreter of its own; the process of the tests has the variables.
 
     ``test_runner.py`` has the same for all stages, without convolutions.
     """
     portable.stage("train")
     expected = [portable.read(path) for path in OUTS[:2]]
-    for name in PINS:
+    for name in {**portability.NUMPY, **portability.TORCH}:
         portable.environment.pop(name)
     portable.environment |= {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "SSE4_2", "OMP_THREAD_LIMIT": "1"}
-    done = portable.stage("train", real=True)
+    done = portable.run("python", "-m", "stages.train")
     assert done.stderr.splitlines() == [
         "train: warning: OMP_THREAD_LIMIT in the environment is ignored",
         "train: warning: ONEDNN_MAX_CPU_ISA=SSE41 in the environment is overruled by AVX2",
         "train: warning: MKL_CBWR=SSE4_2 in the environment is overruled by COMPATIBLE",
     ]
-    assert portable.stage("evaluate", real=True).stderr == "", "once a `dvc repro` is enough"
+    assert portable.run("python", "-m", "stages.evaluate").stderr == "", "once a `dvc repro` is enough"
     assert [portable.read(path) for path in OUTS[:2]] == expected
     environment = json.loads(portable.read("models/environment.json"))
     assert environment["portable"] is True

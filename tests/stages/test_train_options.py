@@ -9,7 +9,7 @@ from typing import Any
 
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
-from classifier.model.serialization import ModelConfig, load
+from classifier.model.serialization import ModelConfig, Normalize, load
 from classifier.train import pretrained, setup
 from tests.project import STAGES, Project, kill_group, wait_for
 
@@ -35,14 +35,6 @@ def _file(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
 
     save_file(tensors, folder / "x.safetensors")
     return folder / "x.safetensors"
-
-
-@pytest.mark.parametrize("loss", ["nll", "mse"])
-def test_every_loss_learns(finished: Project, loss: str) -> None:
-    finished.set(train__loss=loss, train__optimizer="adam", train__epochs=10)
-    finished.set_all({"optimizers.adam.lr": 0.01})
-    finished.stage("train")
-    assert metrics(finished)["val_acc"] > 0.6  # chance is 0.1
 
 
 def test_torchvision_model_trains_by_name(finished: Project) -> None:
@@ -97,15 +89,10 @@ def test_frozen_statistics_do_not_change(finished: Project) -> None:
     assert same == {name for name in before if re.match(r"[0-3]\.", name)}
 
 
-def test_bad_initial_checkpoint_or_freeze_pattern_is_one_line(finished: Project) -> None:
+def test_bad_initial_checkpoint_is_one_line(finished: Project) -> None:
     finished.set(train__initial_checkpoint="none.safetensors")
-    assert "models/pretrained/none.safetensors is missing" in finished.stage("train", status=1).stderr
     (finished.root / "models/pretrained/none.safetensors").write_bytes(b"no weights")
     assert "not a readable safetensors file" in finished.stage("train", status=1).stderr
-    finished.set(train__initial_checkpoint="none", train__freeze=["9.*"])
-    assert "train.freeze: '9.*' matches no tensor; the model has 1.weight" in finished.stage("train", status=2).stderr
-    finished.set(train__freeze=["*"])
-    assert "train.freeze: leaves nothing to train" in finished.stage("train", status=2).stderr
     with pytest.raises(StageError, match="no tensor fits"):
         pretrained.load_pretrained(nn.Linear(3, 3), _file(finished.root, {"other": torch.zeros(1)}))
 
@@ -124,7 +111,6 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
     assert metrics(finished)["val_acc"] == best["val_acc"]
     # The weights are those of that epoch: their loss is its loss.
     model, model_config = load(finished.root / "models/classifier.safetensors")
-    from classifier.model.serialization import Normalize
 
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
     with torch.inference_mode():
@@ -132,22 +118,8 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
     assert nn.functional.cross_entropy(logits, data.labels).item() == pytest.approx(best["val_loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"train.patience": 3}, {"train.keep": "best"}])
-def test_early_stopping_without_validation_images_is_refused(finished: Project, change: dict[str, Any]) -> None:
-    finished.set_all({**change, "annotate.validation_fraction": 0.0})
-    finished.stage("annotate")
-    (key,) = change
-    assert f"train: error: {key}: needs validation images" in finished.stage("train", status=2).stderr
-
-
-def test_last_batch_too_small_for_batch_norm_is_refused(finished: Project) -> None:
-    finished.set_all({"train.model": "cnn", "models.cnn.widths": [4, 4, 4, 4], "train.batch_size": 359})
-    done = finished.stage("train", status=2)
-    assert "train.batch_size: leaves a last batch of 1, too few for batch normalization" in done.stderr
-
-
-def test_unnormalized_inputs_fail_at_the_first_step(finished: Project) -> None:
-    finished.edit("classifier/model/serialization.py", "mul_(self.scale)", "mul_(self.scale * 1000)")
+def test_unnormalized_inputs_fail_at_the_first_step(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Normalize, "forward", lambda self, pixels: pixels.float() * 1000)
     assert re.search(
         r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=3).stderr
     )
@@ -157,7 +129,7 @@ def test_curves_grow_while_training_runs(finished: Project) -> None:
     finished.set(train__epochs=10_000)
     path = finished.root / "metrics/train/curves.csv"
     path.unlink()  # of the run before
-    process = finished.start("python", "-m", "stages.train", forked=True)
+    process = finished.start("python", "-m", "stages.train")
     wait_for(lambda: path.exists() and len(path.read_text().splitlines()) > 3)
     rows = pd.read_csv(path)
     assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
@@ -209,22 +181,6 @@ def test_batches_are_equal_from_memory_and_disk(finished: Project) -> None:
     assert label == memory[3][1]
 
 
-def test_clipped_gradients_change_the_result(finished: Project) -> None:
-    before = weights(finished)["1.weight"]
-    finished.set(train__clip_grad_norm=0.01)
-    finished.stage("train")
-    after = weights(finished)["1.weight"]
-    assert not torch.equal(before, after)
-
-
-def test_class_balance_needs_shuffling(fresh: Project) -> None:
-    fresh.set(train__class_balance="equal", train__shuffle=False)
-    assert (
-        "train.class_balance: equal draws the images, so it needs train.shuffle: true"
-        in fresh.stage("train", status=2).stderr
-    )
-
-
 def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: Project) -> None:
     expected = finished.read("models/classifier.safetensors")
     for epoch in (2, 5):
@@ -237,11 +193,6 @@ def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: P
     finished.set(runtime__stop_after_epoch=0)
     assert "resuming at step 45 of 54" in finished.stage("train").stdout
     assert finished.read("models/classifier.safetensors") == expected
-
-
-def test_diverged_training_has_a_status_of_its_own(finished: Project) -> None:
-    finished.set_all({"optimizers.sgd.lr": 1e9})
-    assert "a smaller optimizers.*.lr would help" in finished.stage("train", status=3).stderr
 
 
 @pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])

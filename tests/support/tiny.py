@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from classifier.runner import files
 from tests.project import PARAMS, REPOSITORY, Project, copy_repository, wait_for
@@ -84,6 +85,10 @@ class Tiny(Project):
         for out in OUTS:
             assert not (self.root / out).exists(), out
             assert not files.temporary_path(self.root / out).exists(), out
+
+    def stage(self, name: str, *words: str, status: int = 0, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """A process: its only stage is not of this repository."""
+        return self.run("python", "-m", f"stages.{name}", *words, status=status, **options)
 
     def copy(self, root: Path) -> "Tiny":
         super().copy(root)

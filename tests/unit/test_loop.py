@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from classifier.config import params_file
+from classifier.config.variants import Losses
 from classifier.data import images
 from classifier.data.dataset import load_splits
 from classifier.errors import DivergedError
@@ -122,7 +123,7 @@ def results(state: TrainState) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize(
     "change",
-    [{"optimizer": name} for name in (*OPTIMIZERS, "muon")] + [{"loss": "nll"}, {"loss": "mse"}],
+    [{"optimizer": name} for name in (*OPTIMIZERS, "muon")] + [{"loss": name} for name in Losses.model_fields],
     ids=lambda change: "-".join(change.values()),
 )
 def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) -> None:

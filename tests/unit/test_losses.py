@@ -1,5 +1,6 @@
 """Losses against torch's."""
 
+from classifier.config.variants import Losses
 from classifier.train.losses import make_loss
 
 import pytest
@@ -24,7 +25,7 @@ def test_losses_equal_torch() -> None:
     torch.testing.assert_close(mse.training(logits, targets).mean(), (logits.softmax(1) - targets).square().mean())
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "nll", "mse"])
+@pytest.mark.parametrize("name", Losses.model_fields)
 def test_chance_loss_is_that_of_equal_probabilities(name: str) -> None:
     loss = make_loss(name, {}, 7)
     labels = torch.arange(7)
