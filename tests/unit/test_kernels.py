@@ -177,6 +177,7 @@ def test_layer_refuses_images_as_pytorch_does(compiled: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(str(compiled))
     layer, own = torch.nn.Conv2d(3, 4, 3), convolution.Conv2d(3, 4, 3)
     own.load_state_dict(layer.state_dict())
+    own.to(memory_format=torch.channels_last)  # then the kernels would take it
     for shape, kind in (((2, 4, 9, 9), torch.float32), ((2, 3, 2, 9), torch.float32), ((2, 3, 9, 9), torch.float64)):
         messages = []
         for portable, module in ((False, layer), (True, own)):
