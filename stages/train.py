@@ -86,7 +86,7 @@ def train(context: StageContext, group: processes.ProcessGroup) -> None:
         val_images=val_images,
         backend=backend,
     )
-    threads = backend.threads if backend.portable else 0
+    threads = backend.threads if backend.in_parts else 0
     optimizer = make_optimizer(config.optimizer, params.optimizers[config.optimizer].model_dump(), model, threads)
     state = TrainState.create(model, optimizer, order, config)
     checkpoint = Checkpoint(context.state, runtime.checkpoint_seconds)

@@ -93,7 +93,7 @@ def write(
     """
     (folder / "README.txt").write_text(ON.format(len(images)), encoding="utf-8")
     logger.info(f"quantizing to 8 bits, calibrated on {len(images):,} training images")
-    if backend.portable:
+    if backend.in_parts:
         logger.warning("onnxruntime calibrates with its own kernels: the file in 8 bits may differ between processors")
     path = folder / NAME
     proto = quantize(source, path, images)

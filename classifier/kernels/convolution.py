@@ -11,18 +11,18 @@ from torch.autograd.function import once_differentiable
 
 PROVEN = {(2, 0), (3, 0), (3, 1), (5, 0)}  # kernel and padding of our own models, which tests compare with oneDNN
 
-_portable = False
+_enabled = False
 
 
-def use(portable: bool) -> None:
+def use(enabled: bool) -> None:
     """Let the layers of this process use the kernels, where they are compiled, or PyTorch's convolution."""
-    global _portable
-    _portable = portable
+    global _enabled
+    _enabled = enabled
 
 
 def in_use() -> str:
     """The instructions that the kernels use, or none."""
-    return load()[0] if _portable else "none"
+    return load()[0] if _enabled else "none"
 
 
 class Conv2d(nn.Conv2d):
@@ -39,7 +39,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, outputs, rows, columns)``."""
-        if not _portable or not self._accepts(images):
+        if not _enabled or not self._accepts(images):
             return super().forward(images)
         if load()[1] and self._is_chain(images):
             outputs: Tensor = _Convolution.apply(images, self.weight, self.bias, self.padding[0])

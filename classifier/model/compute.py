@@ -25,18 +25,18 @@ class Backend:
     Attributes:
         device: of the model.
         threads: of this process.
-        portable: each operation runs on one thread, and the threads share the batches, or the parts of a batch. So the
+        in_parts: each operation runs on one thread, and the threads share the batches, or the parts of a batch. So the
             result does not depend on how many threads there are. Otherwise the threads share each operation.
     """
 
     device: torch.device
     threads: int
-    portable: bool
+    in_parts: bool
 
     @property
     def is_same_everywhere(self) -> bool:
         """Whether the result is the same on every x86-64 processor with AVX2 and the locked versions."""
-        return self.portable and not portability.unmet_conditions()
+        return self.in_parts and not portability.unmet_conditions()
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device. CUDA is asked not to wait for what was queued before; others have to."""
@@ -64,7 +64,7 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     backend = Backend(torch.device(name), number, compute.portable and name == "cpu" and world_size == 1)
     if compute.portable:
         reasons = portability.unmet_conditions()
-        if backend.portable and not reasons and torch.backends.cpu.get_cpu_capability() != "AVX2":
+        if backend.in_parts and not reasons and torch.backends.cpu.get_cpu_capability() != "AVX2":
             reasons.append("PyTorch had computed something before its instructions were pinned, so results may differ")
         if name != "cpu":
             reasons.append(f"compute.portable holds on CPUs only, so results on {name} may differ between machines")
@@ -72,9 +72,9 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
             reasons.append("compute.portable holds for train.world_size 1, so results may differ between machines")
         for reason in reasons:
             logger.warning(reason)
-    convolution.use(backend.portable)
+    convolution.use(backend.in_parts)
     _keep_memory()
-    torch.set_num_threads(1 if backend.portable else number)
+    torch.set_num_threads(1 if backend.in_parts else number)
     # On other devices some operations have no deterministic version: PyTorch runs them and names them in a warning.
     # (use_deterministic_algorithms also imports the compiler: 1 s)
     torch.set_deterministic_debug_mode("error" if name == "cpu" else "warn")
@@ -130,7 +130,7 @@ def environment(backend: Backend) -> dict[str, str | int | bool]:
     cpu = portability.cpu_info()
     is_gpu = backend.device.type == "cuda"
     return {
-        "portable": backend.is_same_everywhere,
+        "same_everywhere": backend.is_same_everywhere,
         "device": torch.cuda.get_device_name() if is_gpu else backend.device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_vendor": cpu.get("vendor_id", "unknown"),
@@ -145,4 +145,4 @@ def environment(backend: Backend) -> dict[str, str | int | bool]:
 
 def deciding(environment: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
     """The part of an environment that decides the last bits of a result: all of it, unless the result is portable."""
-    return {"portable": True} if environment["portable"] else environment
+    return {"same_everywhere": True} if environment["same_everywhere"] else environment

@@ -36,7 +36,7 @@ def predict_logits(
 ) -> Iterator[torch.Tensor]:
     """Logits ``(n, classes) float32`` for each batch ``(n, C, H, W) uint8``, on the backend's device.
 
-    They are not moved, so that no batch waits until an accelerator is done with the one before. A portable backend
+    They are not moved, so that no batch waits until an accelerator is done with the one before. A backend in parts
     computes several batches at a time, each on one thread.
     """
 
@@ -46,7 +46,7 @@ def predict_logits(
         logits: torch.Tensor = model(inputs)
         return logits.float()
 
-    if backend.portable and backend.threads > 1:
+    if backend.in_parts and backend.threads > 1:
         results = map_ahead(predict, batches, backend.threads, 2 * backend.threads, use_one_thread)
         yield from (logits for _, logits in results)
     else:

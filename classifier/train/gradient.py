@@ -43,7 +43,7 @@ def make_gradient(
         backend: where and how the model computes.
         eval_modules: modules with frozen statistics, which stay in evaluation mode.
     """
-    if backend.portable:
+    if backend.in_parts:
         return PartsGradient(model, loss, eval_modules, config.batch_size, backend.threads)
     return WholeBatchGradient(model, loss, eval_modules, autocast(config.precision, backend.device))
 

@@ -94,7 +94,7 @@ def log_summary(config: Train, model: nn.Module, model_config: ModelConfig, num_
         f"{f', {config.world_size} processes' if config.world_size > 1 else ''}"
     )
     if (
-        backend.portable
+        backend.in_parts
         and convolution.in_use() == "none"
         and any(isinstance(module, convolution.Conv2d) for module in model.modules())
     ):

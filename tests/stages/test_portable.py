@@ -81,7 +81,7 @@ def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_s
     assert portable.run("python", "-m", "stages.evaluate").stderr == "", "once a `dvc repro` is enough"
     assert [portable.read(path) for path in OUTS[:2]] == expected
     environment = json.loads(portable.read("models/environment.json"))
-    assert environment["portable"] is True
+    assert environment["same_everywhere"] is True
     assert environment["cpu_capability"] == "AVX2"
 
 

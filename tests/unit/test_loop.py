@@ -88,7 +88,7 @@ def start(tmp_path: Path) -> Start:
         values = {f"train.{name}": value for name, value in changes.items()}
         plain = params_file.replaced(plain, {**CHANGES, "train.model": "cnn", **values})
         train = params_file.validate(plain).train
-        backend = Backend(torch.device(device), 1, portable=False)
+        backend = Backend(torch.device(device), 1, in_parts=False)
         about = ModelConfig(
             train.model, plain["models"][train.model], list("0123456789"), 1, SIZE, SIZE, [0.5], [0.3], {}
         )
