@@ -15,6 +15,7 @@ from tests.support.tiny import Tiny, make_tiny
 
 import psutil
 import pytest
+import torch
 from filelock import FileLock
 
 # Longest first, so that all workers end together; the others follow in the order of their files.
@@ -157,6 +158,15 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def browser(window: Browser) -> Browser:
     window.reset()
     return window
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As ``compute.prepare`` sets it for a portable backend, whose own threads share the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,7 @@ from torch import nn
 MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "lenet": {}, "cnn": {"stem": 4, "widths": [8, 16]}}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    """As ``compute.prepare`` sets it for a portable backend."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

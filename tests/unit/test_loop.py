@@ -3,7 +3,7 @@
 PyTorch's device "meta" has shapes and no values. So what would wait for a value of an accelerator fails on it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,13 +48,7 @@ CHANGES = {
 Start = Callable[..., tuple[TrainState, Task]]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other at every small operation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Copies(TorchDispatchMode):

@@ -57,6 +57,7 @@ def test_muon_orthogonalizes_filters_only() -> None:
     assert shapes == [[(6, 4, 3, 3)], [(4, 1, 2, 2), (3, 6)], []]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_threads_that_share_the_parameters_change_no_bit() -> None:
     options = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"]["muon"]
     results = []
