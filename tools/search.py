@@ -29,7 +29,7 @@ from classifier.experiments import settings as search_settings
 from classifier.experiments.halving import Halving, Run
 from classifier.experiments.records import Record, Records
 from classifier.experiments.search_results import Results
-from classifier.experiments.settings import SEARCHED, Search
+from classifier.experiments.settings import Search
 from classifier.experiments.snapshot import Snapshot, input_files
 from classifier.experiments.stage_process import Task
 from classifier.runner import files
@@ -85,7 +85,7 @@ def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, An
     records = Records(folder / "records")
     machine = engine.decided_by_machine(input_files(["train"], content), content)
     decided_by = {
-        "params": {section: content[section] for section in ("compute", *SEARCHED)},
+        "params": engine.searched(content),
         "search": settings.model_dump(),
         **machine,
     }
@@ -102,7 +102,7 @@ def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, An
         return snapshot.train(run, content["train"]["epochs"])
 
     if arguments.scheduler:
-        workers = engine.dask(arguments.scheduler, folder, machine)
+        workers = engine.dask(arguments.scheduler, folder, machine | {"params": engine.searched(content)})
     else:
         workers = engine.processes(snapshot.project, arguments.jobs)
     with workers as submit:

@@ -24,6 +24,7 @@ from classifier.config import params_file
 from classifier.errors import DivergedError, ParamsError, PausedError, StageError, shorten
 from classifier.experiments.halving import Run
 from classifier.experiments.records import Record
+from classifier.experiments.settings import SEARCHED
 from classifier.experiments.stage_process import Answer, StageProcess, Task
 from classifier.runner import files, packages
 from classifier.runner.cli import ROOT
@@ -133,7 +134,7 @@ def dask(address: str, folder: Path, decided_by: dict[str, Any]) -> Iterator[Sub
     Args:
         address: ``tcp://host:8786``, or the file that ``dask scheduler --scheduler-file`` writes.
         folder: with the snapshot as ``project``. A worker on the same disk uses that, others their own clones.
-        decided_by: what must be the same in such a clone, see ``decided_by_machine``.
+        decided_by: what must be the same in such a clone: params, and see ``decided_by_machine``.
 
     Raises:
         StageError: the scheduler cannot be reached, or is gone.
@@ -195,12 +196,17 @@ def refuse_other_clone(decided_by: dict[str, Any]) -> None:
         StageError: it has other code, data, packages or another processor.
     """
     _, params = params_file.read(ROOT / "params.yaml")
-    here = flatten(decided_by_machine(decided_by["inputs"], params))
+    here = flatten({**decided_by_machine(decided_by["inputs"], params), "params": searched(params)})
     if changed := [key for key, value in flatten(decided_by).items() if here.get(key) != value]:
         raise StageError(
             f"the worker on {socket.gethostname()} in {ROOT} has another {shorten(changed)}; it needs the same commit,"
             " data and environment"
         )
+
+
+def searched(params: dict[str, Any]) -> dict[str, Any]:
+    """The sections of params.yaml that a training depends on."""
+    return {section: params[section] for section in ("compute", *SEARCHED)}
 
 
 def decided_by_machine(inputs: Iterable[str], params: dict[str, Any]) -> dict[str, Any]:

@@ -280,7 +280,7 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
     searchable: Project, undisturbed: Project, tmp_path: Path
 ) -> None:
     project, other = (searchable.copy(tmp_path / name / "project") for name in ("a", "b"))
-    other.set(train__epochs=2)  # params come with the task
+    other.set(train__epochs=2)
     other.edit("classifier/train/losses.py", '"""', '"""Other. ')
     other.environment["PYTHONPATH"] = str(other.root)
     with dask.scheduler(project, tmp_path / "scheduler.json") as file:
@@ -288,9 +288,11 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
         words = ("unshare", "--mount", "sh", "-c", f"{hidden} --local-directory {tmp_path}")
         with dask.program(other, *words):
             refused = project.run("python", "-m", "tools.search", "--scheduler", str(file), status=1)
-            assert f"in {other.root} has another inputs.classifier/train/losses.py; it needs the same" in refused.stderr
+            assert (
+                f"in {other.root} has another inputs.classifier/train/losses.py, params.train.epochs;" in refused.stderr
+            )
             assert refused.stderr.count("\n") == 1
-        other.run("git", "checkout", "--quiet", "classifier")
+        other.run("git", "checkout", "--quiet", "classifier", "params.yaml")
         with dask.program(other, *words):
             project.run("python", "-m", "tools.search", "--scheduler", str(file))
     check_same(project, undisturbed)

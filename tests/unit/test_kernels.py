@@ -181,7 +181,7 @@ def test_layer_refuses_images_as_pytorch_does(compiled: Path, monkeypatch: pytes
     for shape, kind in (((2, 4, 9, 9), torch.float32), ((2, 3, 2, 9), torch.float32), ((2, 3, 9, 9), torch.float64)):
         messages = []
         for portable, module in ((False, layer), (True, own)):
-            monkeypatch.setattr(convolution, "_portable", portable)
+            monkeypatch.setattr(convolution, "_enabled", portable)
             with pytest.raises(RuntimeError) as error:
                 module(torch.zeros(shape, dtype=kind))
             messages.append(str(error.value))
