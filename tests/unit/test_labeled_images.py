@@ -267,6 +267,11 @@ def test_empty_hidden_and_dangling_are_named(tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "empty"), "tar", path)
     assert "'ant': a folder of a class without images" in refusal(tmp_path / "empty.tar")
     (path / "ant").rmdir()
+    splits = write(
+        tmp_path / "splits", {f"{split}/{split}/{name}": PETS[name] for split in ("train", "test") for name in PETS}
+    )
+    (splits / "train/train/ant").mkdir()
+    assert refusal(splits) == f"{splits}, 'train/train/ant': a folder of a class without images"
     assert ".cow/, cat/.0" in labeled_images.load(path, options()).notes[1]
     (path / "cat/x.png").symlink_to("nowhere")
     assert "'cat/x.png': a link to a missing file, which stops `dvc add`; remove it" in refusal(path)
