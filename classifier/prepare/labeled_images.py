@@ -1,6 +1,7 @@
 """Images made ready, built-in ones or a person's own: which can be used, at what size, in which classes and splits."""
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -94,9 +95,9 @@ def load(
     drawn = splits.complete(rows, options)
     rows["group"] = groups
     rows["source"] = rows["image"]
-    rows["image"] = [name if name.lower().endswith(".png") else f"{name}.png" for name in rows["image"]]
-    doubles = rows["image"].duplicated(keep=False)
-    rows.loc[doubles, "image"] = rows.loc[doubles, "source"] + ".png"  # a.png beside a
+    stems = rows["source"].map(lambda name: os.path.splitext(name)[0])
+    doubled = stems.duplicated().groupby(stems.map(os.path.dirname)).transform("any")  # x.gif beside x.jpg
+    rows["image"] = stems.where(~doubled, rows["source"]) + ".png"
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
     return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
 

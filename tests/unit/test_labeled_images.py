@@ -382,6 +382,16 @@ def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
     assert labeled_images.load(path, options()).class_names == ["1", "2", "10"]
 
 
+def test_images_are_named_png_unless_two_of_a_folder_would_have_one_name(tmp_path: Path) -> None:
+    names = ("cat/a.b.jpg", "cat/2.PNG", "dog/1.jpg", "dog/1.png", "dog/1.jpg.jpg")
+    files = {name: png(0, number) for number, name in enumerate(names)}
+    own = labeled_images.load(write(tmp_path / "s", files), options())
+    assert dict(zip(own.rows["source"], own.rows["image"], strict=True)) == {
+        **{"cat/a.b.jpg": "cat/a.b.png", "cat/2.PNG": "cat/2.png"},
+        **{"dog/1.jpg": "dog/1.jpg.png", "dog/1.png": "dog/1.png.png", "dog/1.jpg.jpg": "dog/1.jpg.jpg.png"},
+    }
+
+
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': cannot identify image file"),
     "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': cannot identify image file"),
