@@ -332,6 +332,20 @@ def test_copies_in_several_classes_get_a_note(tmp_path: Path) -> None:
     assert check_images.contradictions(own.rows) == ["2 copies are in several classes, such as cat/1.png, dog/9.png"]
 
 
+def test_black_icons_on_black_get_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def icon(shown: int, alpha: int) -> bytes:
+        content, image = io.BytesIO(), Image.new("LA", (20, 16), (0, alpha))
+        image.paste((shown, 255), (4, 4, 12, 12))
+        image.save(content, "PNG")
+        return content.getvalue()
+
+    icons = {"cat/black.png": icon(30, 0), "dog/opaque.png": icon(0, 255), "dog/gray.png": icon(99, 0)}
+    check_images.main([str(write(tmp_path / "s", {**PETS, **icons}))])
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "background" in line]
+    says = "1 of 15 images cannot be seen on black, such as cat/black.png; set annotate.background: white"
+    assert note == f"note: {says}"
+
+
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
     for part, split in (("train", "train"), ("t10k", "test")):
         chosen = [each for each in samples() if (each[2] == "test") == (split == "test")]
