@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ OPTIONS: dict[str, Any] = {
     "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto",
     "image_column": "auto", "label_column": "auto",
     "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
-    "background": "black", "bad_files": "stop",
+    "background": "black", "max_megapixels": 250, "bad_files": "stop",
 }  # fmt: skip
 
 
@@ -448,10 +449,14 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
     assert error.startswith("cat/bad.jpg: not a readable image: ")
 
 
-def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classifier.data.images.MAX_PIXELS", 399)
-    with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
-        labeled_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
+def test_bomb_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
+    with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 0\.0003 megapixels are read"):
+        labeled_images.load(path, options(max_megapixels=0.0003))
+    how = labeled_images.load(path, options(max_megapixels=0.0004)).preprocessing
+    assert how(png(0, 0), "x").shape == (1, 20, 20)
+    with pytest.raises(StageError, match=r"20 x 20 pixels are too many"):
+        replace(how, max_megapixels=0.0003)(png(0, 0), "x")
 
 
 def test_linked_folder_is_refused(tmp_path: Path) -> None:
