@@ -61,6 +61,7 @@ def look(arguments: argparse.Namespace) -> int:
     counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).reindex(own.class_names, fill_value=0)
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     print(f"{len(own.rows):,} images in {len(own.class_names):,} classes: {shorten(own.class_names)}")
+    counts.index = [shorten([name]) for name in counts.index]
     print(counts.head(CLASSES_LISTED).to_string(index_names=False))
     if len(counts) > CLASSES_LISTED:
         print(f"... and {len(counts) - CLASSES_LISTED:,} more classes")

@@ -95,6 +95,18 @@ def test_many_classes_stay_readable() -> None:
             assert len(figure.axes[0].get_yticks()) == figures.MAX_CLASSES
 
 
+def test_class_without_a_test_image_has_no_bar_and_no_marker_is_on_a_name() -> None:
+    with pictures.style():
+        figure = figures.f1_bars(by_class(np.array([[3, 0, 0], [0, 0, 0], [0, 2, 0]]), ["cat", "untested", "dog"]))
+        figure.draw_without_rendering()
+    (axis,) = figure.axes
+    names = axis.get_yticklabels()
+    assert [text.get_text() for text in names] == ["dog", "cat"]
+    size = axis.lines[0].get_markersize()
+    zero = axis.transData.transform((0, 0))[0]
+    assert zero - size > max(text.get_window_extent().x1 for text in names)
+
+
 def test_names_that_the_font_cannot_draw_are_numbers(recwarn: pytest.WarningsRecorder) -> None:
     names = drawable_names(["Straße", "犬", "a$b$c", "x" * 60, "y" * 30 + "1", "y" * 30 + "2", "z" * 60, "z" * 61])
     assert names == [
