@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 LISTED = 5  # names that a message lists; the others are counted
+KEPT = 40  # characters that stay at each end of a longer name
 
 
 class StageError(Exception):
@@ -37,8 +38,8 @@ class PausedError(StageError):
         self.history = history
 
 
-def shorten(names: Iterable[str]) -> str:
-    """Names for a message: the first few, and how many more there are."""
-    listed = [*names]
-    more = len(listed) - LISTED
-    return ", ".join(listed) if more <= 1 else f"{', '.join(listed[:LISTED])} and {more:,} more"
+def shorten(names: Iterable[str], most: int = LISTED) -> str:
+    """Names for a message: the first few, without the middle of long ones, and how many more there are."""
+    listed = [name if len(name) <= 2 * KEPT + 1 else f"{name[:KEPT]}…{name[-KEPT:]}" for name in names]
+    more = len(listed) - most
+    return ", ".join(listed) if more <= 1 else f"{', '.join(listed[:most])} and {more:,} more"

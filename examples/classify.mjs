@@ -19,11 +19,25 @@ const how = read("preprocessing"); // of the training images
 const [, channels, height, width] = model.graph.input[0].type.tensorType.shape.dim.map(({ dimValue }) => Number(dimValue));
 
 // What the training did with its images: upright, on a background where transparent, to the size of the model.
-const fit = { stretch: "fill", pad: "contain", crop: "cover" }[how.fit];
+const refuse = (reason) => {
+  console.error(`${picture}: ${reason}`);
+  process.exit(1);
+};
+const { depth, autoOrient } = await sharp(picture).metadata().catch((error) => refuse(error.message));
+if (depth !== "uchar" && depth !== "ushort") refuse("has 32 bits a pixel; save it with 8 or 16");
+const rounded = (numerator, denominator) => Math.max(1, Math.floor((2 * numerator + denominator) / (2 * denominator)));
+const { width: w, height: h } = autoOrient;
+const isWide = w * height >= h * width;
+let [kept, inner] = [[w, h], [width, height]]; // what is cut out of the picture, and the size that it gets
+if (how.fit === "crop") kept = isWide ? [rounded(h * width, height), h] : [w, rounded(w * height, width)];
+if (how.fit === "pad") inner = isWide ? [width, rounded(h * width, w)] : [rounded(w * height, h), height];
+const [left, top] = [Math.floor((width - inner[0]) / 2), Math.floor((height - inner[1]) / 2)];
 const pixels = await sharp(picture) // interleaved: height, width, channels
-  .rotate()
+  .autoOrient()
   .flatten({ background: how.background })
-  .resize(width, height, { fit, background: how.background, kernel: "lanczos3" })
+  .extract({ left: Math.floor((w - kept[0]) / 2), top: Math.floor((h - kept[1]) / 2), width: kept[0], height: kept[1] })
+  .resize(inner[0], inner[1], { fit: "fill", kernel: "lanczos3" })
+  .extend({ left, top, right: width - inner[0] - left, bottom: height - inner[1] - top, background: how.background })
   .toColourspace(channels === 1 ? "b-w" : "srgb")
   .removeAlpha()
   .raw()

@@ -58,7 +58,7 @@ def main(context: StageContext) -> None:
         "confusion": lambda: figures.confusion(predictions.confusion, [*names.values()]),
         "f1": lambda: figures.f1_bars(by_class.rename(index=names)),
         "reliability": lambda: figures.reliability(bins, evaluation),
-        "mistakes": lambda: content.draw_mistakes(drawn_mistakes[:MISTAKES_DRAWN], of_mistakes[:MISTAKES_DRAWN]),
+        "mistakes": lambda: content.draw_mistakes(drawn_mistakes, of_mistakes, MISTAKES_DRAWN),
         "samples": lambda: content.draw_samples(drawn_samples, of_samples),
         "filters": lambda: figures.filters(model.filters),
     }

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from classifier import yaml_file
@@ -21,9 +22,11 @@ from classifier.prepare import labeled_images
 from classifier.prepare.labeled_images import LabeledImages
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
+import numpy as np
 import pandas as pd
 
 CLASSES_LISTED = 30
+FAINT = 40  # gray levels of 255, from the darkest to the brightest pixel: with less, an image is as good as blank
 # The learning rates are for batches of 256. Measured on sets of 12 to 432 training images: batches of 1 to 4 learned
 # nothing, batches of 16 too little if there are 35 classes, and so did 100 steps.
 MIN_BATCH, MIN_STEPS = 32, 350
@@ -42,7 +45,12 @@ def look(arguments: argparse.Namespace) -> int:
     problems: list[str] = []
     try:
         own = labeled_images.load(arguments.path, params.annotate, problems)
-        failed = {place: str(result) for place, result in own.decode() if isinstance(result, StageError)}
+        failed, blank = {}, []
+        for place, result in own.decode():
+            if isinstance(result, StageError):
+                failed[place] = str(result)
+            elif np.ptp(result) < FAINT:
+                blank.append(own.rows["source"][place])
         problems += failed.values()
         own.rows = own.rows.drop(index=[*failed])
     finally:  # before the reason why too little is left
@@ -53,10 +61,12 @@ def look(arguments: argparse.Namespace) -> int:
     counts = pd.crosstab(own.rows["class_name"], own.rows["split"]).reindex(own.class_names, fill_value=0)
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     print(f"{len(own.rows):,} images in {len(own.class_names):,} classes: {shorten(own.class_names)}")
+    counts.index = [shorten([name]) for name in counts.index]
     print(counts.head(CLASSES_LISTED).to_string(index_names=False))
     if len(counts) > CLASSES_LISTED:
         print(f"... and {len(counts) - CLASSES_LISTED:,} more classes")
-    for line in [*labeled_images.thin_classes(own.rows, own.class_names), *contradictions(own.rows)]:
+    thin = labeled_images.thin_classes(own.rows, own.class_names)
+    for line in [*thin, *contradictions(own.rows), *invisible(own, blank)]:
         print(f"note: {line}")
     print(lines_for_params(arguments.path, own, len(problems), params.train))
     return int(bool(problems))
@@ -67,6 +77,16 @@ def contradictions(rows: pd.DataFrame) -> list[str]:
     several = rows[rows.groupby("content")["class_name"].transform("nunique") > 1].sort_values(["content", "source"])
     first = several["source"][several["content"] == several["content"].max()]
     return [f"{len(several):,} copies are in several classes, such as {shorten(first)}"] * (not several.empty)
+
+
+def invisible(own: LabeledImages, blank: list[str]) -> list[str]:
+    """A line if some of the blank images, by their sources, are not blank on the other background."""
+    background = own.preprocessing.background
+    other = "white" if background == "black" else "black"
+    how = replace(own.preprocessing, background=other, fit="stretch")  # without padding: transparency alone matters
+    seen = [name for name in blank if np.ptp(how(own.collection.read(name), name)) >= FAINT]
+    line = f"{len(seen):,} of {len(own.rows):,} images cannot be seen on {background}, such as {shorten(seen)}"
+    return [f"{line}; set annotate.background: {other}"] * bool(seen)
 
 
 def advise(images: int, batch_size: int, epochs: int) -> tuple[int, int]:

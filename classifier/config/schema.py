@@ -49,6 +49,7 @@ class Annotate(Section):
     size: Literal["auto"] | Annotated[list[Side], Field(min_length=2, max_length=2)]
     fit: Literal["pad", "crop", "stretch"]
     background: Literal["black", "white"]
+    max_megapixels: Positive
     bad_files: Literal["stop", "skip"]
 
     @model_validator(mode="after")

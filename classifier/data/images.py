@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 MODES = {"L": 1, "RGB": 3}  # Pillow's mode: number of channels
-MAX_PIXELS = 1 << 28  # phones make 200 million; a file that unpacks to more may be a decompression bomb
+MAX_MEGAPIXELS = 250.0  # where no param says it, as in predict; phones make 200, and more may be a decompression bomb
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above it, and on the terminal; ``open_image`` refuses
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a ZIP can hold: a tracked file must not depend on the clock
 
@@ -47,7 +47,7 @@ def write_zip(path: Path, names: Iterable[str], images: Iterable[np.ndarray]) ->
             archive.add(name, pixels)
 
 
-def open_image(content: bytes | np.ndarray) -> Image.Image:
+def open_image(content: bytes | np.ndarray, max_megapixels: float) -> Image.Image:
     """Open an image file, whose pixels are decoded when they are needed, or an array of them.
 
     Raises:
@@ -56,8 +56,9 @@ def open_image(content: bytes | np.ndarray) -> Image.Image:
     if isinstance(content, np.ndarray):
         return Image.fromarray(content)
     image = Image.open(io.BytesIO(content))
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width:,} x {image.height:,} pixels are too many; at most {MAX_PIXELS:,} are read")
+    if image.width * image.height > max_megapixels * 1e6:
+        size = f"{image.width:,} x {image.height:,}"
+        raise ValueError(f"{size} pixels are too many; at most {max_megapixels:g} megapixels are read")
     return image
 
 
@@ -78,7 +79,7 @@ def decode(content: bytes, name: str) -> np.ndarray:
         StageError: the image is not readable, or neither grayscale nor RGB.
     """
     try:
-        with open_image(content) as image:
+        with open_image(content, MAX_MEGAPIXELS) as image:
             mode, pixels = image.mode, np.asarray(image)
     except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
         raise StageError(f"{name}: not a readable image: {reason(error)}") from None

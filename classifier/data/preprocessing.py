@@ -7,7 +7,7 @@ stated background, palette, CMYK and 1 bit converted, then brought to the size o
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from classifier.data.images import open_image, reason
+from classifier.data.images import MAX_MEGAPIXELS, open_image, reason
 from classifier.errors import StageError
 
 import numpy as np
@@ -27,6 +27,7 @@ class Preprocessing:
         fit: how an image of another shape gets that size: ``pad`` with the background, ``crop`` what sticks out, or
             ``stretch``.
         background: ``black`` or ``white``, behind transparency and padding.
+        max_megapixels: of an image; a larger one is refused.
     """
 
     channels: int
@@ -34,6 +35,7 @@ class Preprocessing:
     width: int
     fit: str = "stretch"
     background: str = "black"
+    max_megapixels: float = MAX_MEGAPIXELS
 
     def __call__(self, content: bytes | np.ndarray, name: str, invert: bool = False) -> np.ndarray:
         """The pixels of an image file in any format that Pillow reads, or of an array, ``(C, H, W) uint8``.
@@ -42,7 +44,7 @@ class Preprocessing:
             StageError: it is not a readable image.
         """
         try:
-            with open_image(content) as image:
+            with open_image(content, self.max_megapixels) as image:
                 pixels = np.asarray(self.convert(image, invert))
         except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
             raise StageError(f"{name}: not a readable image: {reason(error)}") from None

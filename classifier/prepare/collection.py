@@ -107,9 +107,10 @@ def _info(path: Path, tree: FileTree) -> dict[str, str]:
 def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
     images = [PurePosixPath(name).parts for name in tree.names if _is_image(name)]
     in_splits = _all_or_none(tree, {parts[0]: split_of(parts[0]) for parts in images if len(parts) > 1})
-    # Of each image, the folders below that of its split, which may be doubled: seg_train/seg_train.
-    depths = {parts: 0 if not in_splits else 2 if parts[:1] == parts[1:2] else 1 for parts in images}
-    placed = {parts: folders for parts, depth in depths.items() if (folders := parts[depth:-1])}
+    subfolders = [PurePosixPath(name).parts for name in tree.folders]
+    # Of each path, which part is the class: below the folder of a split, which may be doubled: seg_train/seg_train.
+    depths = {parts: 0 if not in_splits else 2 if parts[:1] == parts[1:2] else 1 for parts in [*images, *subfolders]}
+    placed = {parts: folders for parts in images if (folders := parts[depths[parts] : -1])}
     splits = {parts: split_of(parts[0] if in_splits else "".join(folders[1:2])) for parts, folders in placed.items()}
     in_classes = not in_splits and _all_or_none(tree, {"/".join(parts[:2]): split for parts, split in splits.items()})
     rows = [("/".join(parts), folders[0], splits[parts], "") for parts, folders in placed.items()]
@@ -128,13 +129,12 @@ def _from_folders(tree: FileTree, problems: list[str]) -> Collection:
         )
     problems += _not_images(tree)
     loose: dict[tuple[str, ...], list[str]] = {}
-    for parts in sorted(depths.keys() - placed.keys()):
+    for parts in sorted({*images} - placed.keys()):
         loose.setdefault(parts[:-1], []).append("/".join(parts))
     for names in loose.values():
         problems.append(f"{tree.path}, {shorten(map(repr, names))}: in no folder of a class")
-    class_depth = 1 + in_splits
-    empty = {PurePosixPath(name).parts for name in tree.folders} - {parts[:class_depth] for parts in images}
-    empty_names = sorted("/".join(parts) for parts in empty if len(parts) == class_depth)
+    empty = {*subfolders} - {parts[: depths[parts] + 1] for parts in images}
+    empty_names = sorted("/".join(parts) for parts in empty if len(parts) == depths[parts] + 1)
     problems += [f"{tree.path}, {name!r}: a folder of a class without images" for name in empty_names]
     if not rows:
         reason = f"{problems[0]}; " if problems else ""

@@ -1,6 +1,7 @@
 """Images made ready, built-in ones or a person's own: which can be used, at what size, in which classes and splits."""
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def load(
     """
     problems = [] if problems is None else problems
     found = collection.read(path, options, problems, class_names)
-    looks = _look(found, str(path))
+    looks = _look(found, str(path), options.max_megapixels)
     problems += [look for look in looks if isinstance(look, str)]
     usable = [look for look in looks if isinstance(look, _Look)]
     rows = found.rows[[isinstance(look, _Look) for look in looks]].reset_index(drop=True)
@@ -94,9 +95,9 @@ def load(
     drawn = splits.complete(rows, options)
     rows["group"] = groups
     rows["source"] = rows["image"]
-    rows["image"] = [name if name.lower().endswith(".png") else f"{name}.png" for name in rows["image"]]
-    doubles = rows["image"].duplicated(keep=False)
-    rows.loc[doubles, "image"] = rows.loc[doubles, "source"] + ".png"  # a.png beside a
+    stems = rows["source"].map(lambda name: os.path.splitext(name)[0])
+    doubled = stems.duplicated().groupby(stems.map(os.path.dirname)).transform("any")  # x.gif beside x.jpg
+    rows["image"] = stems.where(~doubled, rows["source"]) + ".png"
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
     return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
 
@@ -118,7 +119,7 @@ class _Look:
     digest: str
 
 
-def _look(found: Collection, where: str) -> list[_Look | str]:
+def _look(found: Collection, where: str, max_megapixels: float) -> list[_Look | str]:
     """Look at each image; a line for one that cannot be opened."""
 
     def one(name: str) -> _Look | str:
@@ -126,7 +127,7 @@ def _look(found: Collection, where: str) -> list[_Look | str]:
             content = found.read(name)
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
             digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-            image = images.open_image(content)
+            image = images.open_image(content, max_megapixels)
             return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {images.reason(error)}"
@@ -154,7 +155,8 @@ def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[
     note = f"{'grayscale' if channels == 1 else 'RGB'}, {width}x{height} pixels (the images are {they})"
     if {(width, height)} != sizes:
         note += f", fit: {options.fit}"
-    return Preprocessing(channels, height, width, options.fit, options.background), [note]
+    how = Preprocessing(channels, height, width, options.fit, options.background, options.max_megapixels)
+    return how, [note]
 
 
 def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:

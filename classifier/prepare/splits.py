@@ -45,6 +45,9 @@ def draw(rows: pd.DataFrame, fraction: float, seed: int, fold: int = 0) -> pd.In
         return drawn.append(rare.groupby(by).sample(1, random_state=seed).index) if len(rare) else drawn
 
     groups = rows["group"].where(rows["group"] != "", "row " + rows.index.astype(str))
+    only = groups[groups.groupby(rows[by]).transform("nunique") == 1]  # all of a class, which must be learned
+    rows = rows[~groups.isin(only)]
+    groups = groups[rows.index]
     folds = min(max(2, round(1 / fraction)), groups.nunique(), rows[by].value_counts().max())
     if folds < 2:
         return rows.index[:0]

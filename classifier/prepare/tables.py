@@ -170,7 +170,7 @@ def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], lis
     """The columns by what they are, and those of pixels in order."""
     if frame.empty:
         raise ValueError("has no rows")
-    known = ", ".join(map(str, frame.columns[:20])) + ", ..." * (len(frame.columns) > 20)
+    known = shorten(map(str, frame.columns), 20)
     named = {part: getattr(options, f"{part}_column") for part in COLUMNS}
     for part, name in named.items():
         if name not in ("auto", "none", *frame.columns):

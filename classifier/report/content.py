@@ -21,8 +21,10 @@ def read_table(path: Path, index: str) -> pd.DataFrame:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def draw_mistakes(rows: pd.DataFrame, pixels: np.ndarray) -> Figure:
-    """The most confident mistakes, each with its label and the prediction."""
+def draw_mistakes(rows: pd.DataFrame, pixels: np.ndarray, most: int) -> Figure:
+    """The most confident mistakes, each with its label and the prediction; of copies of one picture the first."""
+    first = ~pd.Index([image.tobytes() for image in pixels]).duplicated()
+    rows, pixels = rows[first][:most], pixels[first][:most]
     captions = [
         f"{row.label}\npredicted {row.predicted}\n({row.confidence:.1%})" for row in rows.itertuples(index=False)
     ]

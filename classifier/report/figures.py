@@ -100,7 +100,8 @@ def _top_confusions(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 def f1_bars(by_class: pd.DataFrame) -> Figure:
     """One bar per class, best on top, with markers for precision and recall; of many classes the lowest."""
-    rows = by_class.sort_values("f1", kind="stable")[:MAX_CLASSES]
+    tested = by_class[by_class["support"] > 0]  # nothing is known about other classes
+    rows = tested.sort_values("f1", kind="stable")[:MAX_CLASSES]
     figure = Figure(figsize=(7.5 + _excess(rows.index, 1), 1.2 + 0.36 * len(rows)), layout="constrained")
     axis = figure.subplots()
     places = list(range(len(rows)))
@@ -111,10 +112,11 @@ def f1_bars(by_class: pd.DataFrame) -> Figure:
     lowest = float(rows[["f1", "precision", "recall"]].min().min())
     left = max(0.0, np.floor(lowest * 10 - 1) / 10)  # zoom in: the bars of a good model differ only at their ends
     for place, value in enumerate(rows["f1"]):
-        axis.text(left + 0.006 * (1 - left), place, f"{value:.3f}", va="center", ha="left", fontsize=9, color="white")
+        text = f"{value:.3f}" if value - left > 0.08 * (1 - left) else ""  # if it fits into its bar
+        axis.text(left + 0.006 * (1 - left), place, text, va="center", ha="left", fontsize=9, color="white")
     axis.set_yticks(places, rows.index)
-    axis.set(xlim=(left, 1.0 + 0.01 * (1 - left)), ylim=(-0.6, len(rows) - 0.4), xlabel="fraction")
-    which = "by class" if len(rows) == len(by_class) else f"of the {len(rows)} lowest of {len(by_class)} classes"
+    axis.set(xlim=(left or -0.02, 1.0 + 0.01 * (1 - left)), ylim=(-0.6, len(rows) - 0.4), xlabel="fraction")
+    which = "by class" if len(rows) == len(tested) else f"of the {len(rows)} lowest of {len(tested)} classes"
     axis.set_title(f"F1, precision and recall {which}{'' if left == 0 else f' (the axis starts at {left:.1f})'}")
     axis.grid(axis="x", alpha=0.6)
     axis.tick_params(axis="y", length=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.data import pictures
+from classifier.errors import shorten
 from classifier.report import figures
 
 import jinja2
@@ -67,6 +68,7 @@ def write(path: Path, template: Path = TEMPLATE, **content: Any) -> int:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
+    environment.filters["short"] = lambda text: shorten([text])
     page = environment.from_string(template.read_text(encoding="utf-8")).render(**content).encode()
     path.write_bytes(page)
     return len(page)

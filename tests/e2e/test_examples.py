@@ -11,6 +11,7 @@ from tests.project import REPOSITORY, Project
 from tests.support import own
 from tests.support.browser import cannot_run, find_program
 from tests.support.linear import write_linear_model
+from tools.predict import Classifier
 
 import numpy as np
 import pytest
@@ -95,17 +96,24 @@ def test_javascript_example_equals_predict(
     check(answers(node, many, script, model, *(model.parent / name for name in PICTURES)), expected)
     check(answers(node, script, model, model.parent / PICTURES[0]), expected[:1])
 
-    # Of every kind of file; sharp's filter is not Pillow's to the last level, and it keeps no 16 bits
-    other = tmp_path / "other.onnx"
-    write_linear_model(other, ["a", "b", "c"], (3, 28, 24), np.random.default_rng(0), "pad", "white")
+    # Of every kind of file; sharp's filter is not Pillow's to the last level
     paths = []
     for name, content in own.zoo((200, 90, 40), 0).items():
-        if Path(name).suffix not in (".bmp", ".tif"):  # sharp reads no BMP, and CMYK by a color profile
-            paths.append(tmp_path / name)
-            paths[-1].write_bytes(content)
-    found = answers(node, many, script, other, *paths)
-    for path, (_, given), (_, probability) in zip(paths, found, predicted(finished, other, paths), strict=True):
-        assert given == pytest.approx(probability, abs=0.02), path.name
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(content)
+    readable = [path for path in paths if path.suffix not in (".bmp", ".tif")]  # no BMP, and CMYK by a color profile
+    for fit in ("pad", "crop"):
+        other = tmp_path / f"{fit}.onnx"
+        write_linear_model(other, ["a", "b", "c"], (3, 28, 24), np.random.default_rng(0), fit, "white")
+        found = answers(node, many, script, other, *readable)
+        for path, (_, given), (_, probability) in zip(
+            readable, found, predicted(finished, other, readable), strict=True
+        ):
+            assert given == pytest.approx(probability, abs=0.02), (fit, path.name)
+    bitmap = (node, script, other, tmp_path / "bitmap.bmp")
+    refused = subprocess.run(bitmap, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
 
 
 @pytest.mark.browser
@@ -158,3 +166,18 @@ def predicted(finished: Project, model: Path, paths: list[Path]) -> list[tuple[s
 def test_python_example_decodes_as_predict_does(finished: Project, zoo: tuple[Path, list[Path]]) -> None:
     model, paths = zoo
     check(python_answers(model, paths), predicted(finished, model, paths))
+
+
+def test_python_example_rounds_and_refuses_as_predict_does(tmp_path: Path) -> None:
+    model, pictures = tmp_path / "m.onnx", (tmp_path / "wide.png", tmp_path / "sixteen.pgm", tmp_path / "float.tif")
+    write_linear_model(model, ["a", "b", "c"], (3, 28, 24), np.random.default_rng(0), "pad")
+    pictures[0].write_bytes(own.encode(own.picture((200, 90, 40), 0, (176, 55)), "PNG"))  # 7.5 rows, rounded to 8
+    pictures[1].write_bytes(b"P5\n20 20\n65535\n" + bytes([0, 200, 150, 0] * 200))
+    pictures[2].write_bytes(own.encode(Image.fromarray(np.full((20, 20), 0.5, np.float32)), "TIFF"))
+    classifier = Classifier(model)
+    pixels = np.stack([classifier.preprocessing(path.read_bytes(), "") for path in pictures[:2]])
+    expected = [(each["class"], max(each["probabilities"].values())) for each in classifier.answers(["", ""], pixels)]
+    check(python_answers(model, [*pictures[:2]]), expected)
+    command = (sys.executable, "-I", EXAMPLES / "classify.py", model, pictures[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"{pictures[2]}: has 32 bits a pixel; save it with 8 or 16\n")

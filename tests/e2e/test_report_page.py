@@ -184,9 +184,9 @@ def test_page_and_pictures_are_small_and_name_no_machine(reported: Project) -> N
 
 def test_mistakes_are_drawn_with_both_names(reported: Project) -> None:
     worst = predictions.read(reported.root / "metrics/predictions.csv").most_confident_mistakes()[:3]
-    pixels = np.zeros((3, 1, 28, 28), np.uint8)
+    pixels = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
     with pictures.style():
-        texts = written(content.draw_mistakes(worst, pixels))
+        texts = written(content.draw_mistakes(worst, pixels, 3))
     for row in worst.itertuples():
         assert row.label in texts
         assert f"predicted {row.predicted}" in texts

@@ -144,8 +144,10 @@ def test_image_of_too_many_pixels_raises_one_line(folder: Path, monkeypatch: pyt
     with pytest.raises(StageError, match=r"^a/0\.png: not a readable image: "):
         AnnotatedImages(folder / "annotations.csv", folder / "images")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(images, "MAX_PIXELS", 29)
-    with pytest.raises(StageError, match=r"^a/0\.png: not a readable image: 5 x 6 pixels are too many; at most 29 are"):
+    monkeypatch.setattr(images, "MAX_MEGAPIXELS", 29e-6)
+    with pytest.raises(
+        StageError, match=r"^a/0\.png: not a readable image: 5 x 6 pixels are too many; at most 2.9e-05"
+    ):
         AnnotatedImages(folder / "annotations.csv", folder / "images")
 
 

@@ -9,10 +9,11 @@ from classifier.data import pictures
 from classifier.data.pictures import drawable_names
 from classifier.evaluate.metrics import by_class
 from classifier.prepare import plots
-from classifier.report import figures, model_summary, page
+from classifier.report import content, figures, model_summary, page
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 from sklearn.metrics import confusion_matrix
@@ -39,6 +40,16 @@ def test_picture_grid_draws_nothing_and_colors(channels: int) -> None:
         drawn = page.picture(partial(figures.picture_grid, "T", few, captions, wrong, 2, "none"))
         assert drawn.png.startswith(b"\x89PNG")
         assert drawn.svg.count("<image") == len(few)
+
+
+def test_copies_of_a_picture_are_one_of_the_confident_mistakes() -> None:
+    pixels = np.arange(4, dtype=np.uint8)[[1, 1, 2, 3]].reshape(4, 1, 1, 1).repeat(9, 2)
+    rows = pd.DataFrame({"label": [*"aabc"], "predicted": "d", "confidence": 0.5})
+    with pictures.style():
+        texts = written(content.draw_mistakes(rows, pixels, 2))
+        assert "No mistakes." in written(content.draw_mistakes(rows[:0], pixels[:0], 2))
+    assert [text for text in texts if len(text) == 1] == ["a", "b"]
+    assert "The 2 most confident mistakes" in texts
 
 
 @pytest.mark.parametrize(
@@ -82,6 +93,18 @@ def test_many_classes_stay_readable() -> None:
             assert width <= 10
             assert height <= 17
             assert len(figure.axes[0].get_yticks()) == figures.MAX_CLASSES
+
+
+def test_class_without_a_test_image_has_no_bar_and_no_marker_is_on_a_name() -> None:
+    with pictures.style():
+        figure = figures.f1_bars(by_class(np.array([[3, 0, 0], [0, 0, 0], [0, 2, 0]]), ["cat", "untested", "dog"]))
+        figure.draw_without_rendering()
+    (axis,) = figure.axes
+    names = axis.get_yticklabels()
+    assert [text.get_text() for text in names] == ["dog", "cat"]
+    size = axis.lines[0].get_markersize()
+    zero = axis.transData.transform((0, 0))[0]
+    assert zero - size > max(text.get_window_extent().x1 for text in names)
 
 
 def test_names_that_the_font_cannot_draw_are_numbers(recwarn: pytest.WarningsRecorder) -> None:

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ OPTIONS: dict[str, Any] = {
     "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto",
     "image_column": "auto", "label_column": "auto",
     "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
-    "background": "black", "bad_files": "stop",
+    "background": "black", "max_megapixels": 250, "bad_files": "stop",
 }  # fmt: skip
 
 
@@ -267,6 +268,11 @@ def test_empty_hidden_and_dangling_are_named(tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "empty"), "tar", path)
     assert "'ant': a folder of a class without images" in refusal(tmp_path / "empty.tar")
     (path / "ant").rmdir()
+    splits = write(
+        tmp_path / "splits", {f"{split}/{split}/{name}": PETS[name] for split in ("train", "test") for name in PETS}
+    )
+    (splits / "train/train/ant").mkdir()
+    assert refusal(splits) == f"{splits}, 'train/train/ant': a folder of a class without images"
     assert ".cow/, cat/.0" in labeled_images.load(path, options()).notes[1]
     (path / "cat/x.png").symlink_to("nowhere")
     assert "'cat/x.png': a link to a missing file, which stops `dvc add`; remove it" in refusal(path)
@@ -327,6 +333,20 @@ def test_copies_in_several_classes_get_a_note(tmp_path: Path) -> None:
     assert check_images.contradictions(own.rows) == ["2 copies are in several classes, such as cat/1.png, dog/9.png"]
 
 
+def test_black_icons_on_black_get_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def icon(shown: int, alpha: int) -> bytes:
+        content, image = io.BytesIO(), Image.new("LA", (20, 16), (0, alpha))
+        image.paste((shown, 255), (4, 4, 12, 12))
+        image.save(content, "PNG")
+        return content.getvalue()
+
+    icons = {"cat/black.png": icon(30, 0), "dog/opaque.png": icon(0, 255), "dog/gray.png": icon(99, 0)}
+    check_images.main([str(write(tmp_path / "s", {**PETS, **icons}))])
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "background" in line]
+    says = "1 of 15 images cannot be seen on black, such as cat/black.png; set annotate.background: white"
+    assert note == f"note: {says}"
+
+
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
     for part, split in (("train", "train"), ("t10k", "test")):
         chosen = [each for each in samples() if (each[2] == "test") == (split == "test")]
@@ -377,6 +397,16 @@ def test_names_of_classes_sort_as_people_count(tmp_path: Path) -> None:
     assert labeled_images.load(path, options()).class_names == ["1", "2", "10"]
 
 
+def test_images_are_named_png_unless_two_of_a_folder_would_have_one_name(tmp_path: Path) -> None:
+    names = ("cat/a.b.jpg", "cat/2.PNG", "dog/1.jpg", "dog/1.png", "dog/1.jpg.jpg")
+    files = {name: png(0, number) for number, name in enumerate(names)}
+    own = labeled_images.load(write(tmp_path / "s", files), options())
+    assert dict(zip(own.rows["source"], own.rows["image"], strict=True)) == {
+        **{"cat/a.b.jpg": "cat/a.b.png", "cat/2.PNG": "cat/2.png"},
+        **{"dog/1.jpg": "dog/1.jpg.png", "dog/1.png": "dog/1.png.png", "dog/1.jpg.jpg": "dog/1.jpg.jpg.png"},
+    }
+
+
 BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "empty file": ({"cat/bad.png": b""}, "'cat/bad.png': cannot identify image file"),
     "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': cannot identify image file"),
@@ -419,10 +449,14 @@ def test_truncated_image_is_found_when_it_is_decoded(tmp_path: Path) -> None:
     assert error.startswith("cat/bad.jpg: not a readable image: ")
 
 
-def test_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classifier.data.images.MAX_PIXELS", 399)
-    with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 399 are read"):
-        labeled_images.load(write(tmp_path / "pets", by_class("{name}/{number}.png")), options())
+def test_bomb_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
+    with pytest.raises(StageError, match=r"20 x 20 pixels are too many; at most 0\.0003 megapixels are read"):
+        labeled_images.load(path, options(max_megapixels=0.0003))
+    how = labeled_images.load(path, options(max_megapixels=0.0004)).preprocessing
+    assert how(png(0, 0), "x").shape == (1, 20, 20)
+    with pytest.raises(StageError, match=r"20 x 20 pixels are too many"):
+        replace(how, max_megapixels=0.0003)(png(0, 0), "x")
 
 
 def test_linked_folder_is_refused(tmp_path: Path) -> None:

@@ -46,3 +46,13 @@ def test_images_with_a_validation_split_have_no_folds() -> None:
     frame.loc[::5, "split"] = "val"
     with pytest.raises(StageError, match=r"annotate\.validation_fold: must be 0, since the images come with"):
         splits.complete(frame, options(validation_fold=1))
+
+
+def test_class_of_one_group_stays_in_training_with_all_of_the_group() -> None:
+    """Such as a class whose images are all copies of one; there are two of them."""
+    frame = rows(True)
+    frame.loc[:19, ["class_name", "group"]] = ["cow", "copies of one"]
+    frame.loc[[*range(20, 40), 119], "group"] = "copies of another"  # the last one is a dog
+    splits.complete(frame, options())
+    assert set(frame["split"]) == {"train", "val", "test"}
+    assert set(frame.loc[frame["group"].str.startswith("copies"), "split"]) == {"train"}

@@ -170,3 +170,10 @@ def test_refused_in_one_line(case: str, tmp_path: Path) -> None:
 def test_errors_of_a_table_without_pixels_do_not_speak_of_pixels(tmp_path: Path) -> None:
     said = refusal(write(tmp_path / "s", {"all.csv": b'image,label\n"0.png,a\n', **FILES}))
     assert "pixel" not in said
+
+
+def test_first_row_in_the_place_of_the_names_is_shortened(tmp_path: Path) -> None:
+    rows = ",".join(["70 80 " * 500, "3", "Training"])
+    says = refusal(write(tmp_path / "s", {"all.csv": csv(rows, rows, head=rows)}))
+    assert "its first row must name them" in says
+    assert "…" in says
