@@ -81,6 +81,12 @@ def test_thumbnails_never_fill_the_page() -> None:
     assert sum(map(len, made)) <= page.THUMBNAIL_BYTES
 
 
+def test_long_names_in_the_tables_of_a_page_are_cut(tmp_path: Path) -> None:
+    (tmp_path / "template").write_text("{{ name|short }}")
+    page.write(tmp_path / "page", tmp_path / "template", name="n" * 200)
+    assert (tmp_path / "page").read_text() == f"{'n' * 40}…{'n' * 40}"
+
+
 def test_many_classes_stay_readable() -> None:
     """316 classes: the most frequent confusions and the lowest F1, in pictures that fit a page."""
     random = np.random.default_rng(0)

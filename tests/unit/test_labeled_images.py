@@ -347,6 +347,14 @@ def test_black_icons_on_black_get_a_note(tmp_path: Path, capsys: pytest.CaptureF
     assert note == f"note: {says}"
 
 
+def test_long_names_leave_the_table_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "s", {**PETS, **{f"{'n' * 200}/{number}.png": png(2, number) for number in range(6)}})
+    check_images.main([str(path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{'n' * 40}…{'n' * 40}" in "\n".join(lines)
+    assert max(map(len, lines)) < 200
+
+
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
     for part, split in (("train", "train"), ("t10k", "test")):
         chosen = [each for each in samples() if (each[2] == "test") == (split == "test")]
