@@ -113,8 +113,8 @@ def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, An
             progress.log(run, records[run.key], halving)
             Results(halving).write()
     if halving.best is None:
-        reasons = {record["error"] for record in halving.records.values() if record.get("error")}
-        raise StageError(f"no trial came to a result: {shorten(sorted(reasons))}")
+        reasons = sorted({record["error"] for record in halving.records.values() if record.get("error")})
+        raise StageError(f"no trial came to a result: {reasons[0]}")
     publish(snapshot, halving)
     Results(halving).write()
     print("\n".join(Results(halving).summary()))

@@ -18,6 +18,7 @@ NEEDED = (
     ".dvcignore",
     ".gitattributes",
     ".gitignore",
+    "environment.toml",
 )
 
 STAGE = '''"""Copy the input.
