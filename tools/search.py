@@ -149,8 +149,9 @@ def publish(snapshot: Snapshot, halving: Halving) -> None:
     first, winner = halving.confirming("best", 0), halving.winner()
     runs = {halving.experiment(*place): halving.confirming(*place) for place in halving.places}
     runs = {f"{halving.prefix}-{halving.best:03}": winner} | runs
-    runs = {name: run for name, run in runs.items() if halving.records[run.key]["value"] is not None}
-    logger.info(f"making {len(runs)} DVC experiments")
+    runs = {name: run for name, run in runs.items() if (snapshot.runs / run.name / "metrics/train.json").exists()}
+    if runs:  # else they were made by an earlier call
+        logger.info(f"making {len(runs)} DVC experiments")
     if first in runs.values():
         with engine.processes(snapshot.project, jobs=1) as submit:
             for stage in after:

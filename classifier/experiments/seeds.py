@@ -8,7 +8,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 
-from classifier.errors import StageError, shorten
+from classifier.errors import StageError
 from classifier.experiments.git import WORKSPACE, git, recorded_run
 from classifier.runner.cli import ROOT
 
@@ -53,7 +53,8 @@ def recorded_runs(commits: int) -> pd.DataFrame:
         except StageError as error:
             left_out.append(str(error))
     if left_out:
-        logger.warning(f"left out: {shorten(left_out)}")
+        more = f" (and {len(left_out) - 1} more)" if left_out[1:] else ""
+        logger.warning(f"left out: {left_out[0]}{more}")
     return pd.DataFrame(rows)
 
 

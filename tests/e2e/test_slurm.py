@@ -120,7 +120,7 @@ def test_workers_in_an_array_of_jobs_share_a_search(finished: Project, cluster: 
     alone.run("python", "-m", "tools.search")
     jobs = Jobs(finished, cluster)
     with scheduler(finished, tmp_path / "scheduler.json") as file:
-        words = ["examples/slurm.sbatch", *worker(file), "--local-directory", str(tmp_path), "--death-timeout", "1"]
+        words = ["examples/slurm.sbatch", *worker(file), "--local-directory", str(tmp_path), "--death-timeout", "20"]
         job = jobs.submit("--array=0-1", "--output=slurm-%a.log", *words)
         wait_for(lambda: jobs.states(job) == {"RUNNING"}, PATIENCE)
         finished.run("python", "-m", "tools.search", "--scheduler", str(file))
