@@ -174,6 +174,8 @@ def launch(context: StageContext, world_size: int) -> Iterator[ProcessGroup]:
         for child in group.children:  # there is nothing left for them to do
             child.kill()
             child.wait()
+        if dist.is_initialized():  # another training may follow in this process
+            dist.destroy_process_group()
 
 
 def init_process_group(group: ProcessGroup, device: torch.device, fingerprint: str) -> None:

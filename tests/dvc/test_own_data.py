@@ -149,7 +149,7 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     assert set(tree.names) == listed
     assert {path.relative_to(folder).as_posix() for path in files.iter_files(folder)} == listed
     (problem,) = tree.problems
-    assert problem.endswith("odd/linked: a link to a folder, which DVC does not follow; copy the folder")
+    assert problem.endswith("odd, 'linked': a link to a folder, which DVC does not follow; copy the folder")
     assert {".hidden/", "old~/", "build/Thumbs.db", "build/deep/1.png~"} < set(tree.ignored)
 
 
