@@ -99,6 +99,7 @@ class Programs:
                 stream = sys.stderr if handler.level >= logging.WARNING else sys.stdout
                 stack.enter_context(patch.object(handler, "stream", stream))
             stack.enter_context(patch("dvc.stage.run._run", run_command))
+            stack.enter_context(patch("dvc.ui.disable_colorama", contextlib.nullcontext))  # it has streams of before
             stack.enter_context(_process(["dvc", *arguments], cwd, self.environment))
             return int(dvc.cli.main([*arguments]))
 

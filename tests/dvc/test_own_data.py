@@ -246,7 +246,15 @@ def test_table_of_digits_becomes_a_model(fresh: Project) -> None:
 def test_folder_of_icons_becomes_a_model(fresh: Project) -> None:
     """Real icons with transparency, in ten folders of 2 to 270, many of them links to others (public domain)."""
     shutil.copytree(TANGO, fresh.root / "data/own/icons")
-    fresh.set_all({"dataset": "icons", "train.batch_size": 16, "optimizers.sgd.lr": 0.01})
+    fresh.set_all(
+        {
+            "dataset": "icons",
+            "train.batch_size": 16,
+            "optimizers.sgd.lr": 0.01,
+            "train.model": "lenet",
+            "train.epochs": 12,
+        }
+    )
     assert fresh.repro() == STAGES
     rows = pd.read_csv(fresh.root / "data/annotations.csv")
     assert len(rows) > 800
