@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -141,6 +142,7 @@ def _process(argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Iter
         with (
             patch.object(sys, "argv", argv), patch.dict(os.environ, environment, clear=True), contextlib.chdir(cwd),
             torch.random.fork_rng(devices=[]), warnings.catch_warnings(),
+            patch.object(urllib.request, "_opener", None),  # it keeps the proxies of its first use
         ):  # fmt: skip
             _show_warnings()
             yield

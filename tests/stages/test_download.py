@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 from classifier.prepare import sources
 from classifier.prepare.registry import RAW_FILES
@@ -79,7 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(sources, "MAX_BACKOFF_SECONDS", 0.01)  # between two tries
+    monkeypatch.setattr(sources, "time", Mock())  # no pause between two tries
     with Server(raw) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -130,13 +130,9 @@ def test_difference_from_pytorch_or_evaluate_fails_and_writes_nothing(finished: 
     path = finished.root / "metrics/evaluate/details.json"
     content = json.loads(path.read_text())
     path.unlink()
-    for other, says in (
-        (content | {"accuracy": 0.5}, "but that of evaluate (metrics/evaluate/details.json) is 0.5"),
-        ({"loss": content["loss"]}, "metrics/evaluate/details.json: has no accuracy;"),
-    ):
-        path.write_text(json.dumps(other))
-        assert says in finished.stage("export", status=1).stderr
-        assert not (finished.root / "models/classifier.onnx").exists()
+    path.write_text(json.dumps(content | {"accuracy": 0.5}))
+    assert "but that of evaluate (metrics/evaluate/details.json) is 0.5" in finished.stage("export", status=1).stderr
+    assert not (finished.root / "models/classifier.onnx").exists()
 
 
 def forward(before: Any = lambda x: x, after: Any = lambda x: x, temperature: Any = operator.truediv) -> Any:
@@ -164,9 +160,9 @@ def exporter(**change: Any) -> Any:
         (
             "torch.onnx.export",
             exporter(dynamic_shapes=(None,)),
-            "('images', 2, ['batch', 1, 28, 28]) (name, type, axes), but has",
+            "(name, type, axes), but has [('images', 2, [2, 1, 28, 28])",
         ),
-        ("torch.onnx.export", exporter(input_names=["pixels"]), "but has ('pixels', 2, ['batch', 1, 28, 28])"),
+        ("torch.onnx.export", exporter(input_names=["pixels"]), "but has [('pixels', 2, ['batch', 1, 28, 28])"),
         ("torch.onnx.export", exporter(opset_version=19), "the exported file does not use export.opset 18"),
     ],
 )
