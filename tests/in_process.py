@@ -166,6 +166,7 @@ def _show_warnings() -> None:
     warnings.simplefilter("default")
     for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", hidden)
+    warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)  # a test may have imported a program
     warnings.showwarning = show  # type: ignore[assignment]
 
 

@@ -51,9 +51,9 @@ class Snapshot:
             return
         try:
             commit = git(ROOT, "rev-parse", "--verify", "HEAD")
-        except StageError:
+        except StageError as error:
             raise StageError(
-                "this needs git: experiments belong to a commit; `git init`, `git add`, `git commit`"
+                f"this needs git: experiments belong to a commit; `git init`, `git add`, `git commit` ({error})"
             ) from None
         tracked = [name for name in git(ROOT, "ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
         folders = {str(folder) for name in tracked for folder in Path(name).parents}
