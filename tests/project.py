@@ -83,7 +83,6 @@ class Project:
         *command: str,
         status: int = 0,
         cwd: Path | None = None,
-        real: bool = True,
         preexec_fn: Callable[[], None] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as a person would, in the clone or in ``cwd``, and expect an exit status."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,22 +14,18 @@ from classifier.yaml_file import flatten
 WORKSPACE = "workspace"  # instead of a revision
 
 
-def git(folder: Path, *words: str, index: Path | None = None) -> str:
+def git(folder: Path, *words: str) -> str:
     """The output of a git command, without the last newline.
 
     Args:
         folder: where it runs.
         words: of the command.
-        index: another file than git's own index.
 
     Raises:
         StageError: git is missing, or it failed; then the message is its own.
     """
-    environment = {**os.environ, "GIT_INDEX_FILE": str(index.resolve())} if index else None
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise StageError("git is not installed") from None
     if done.returncode:
