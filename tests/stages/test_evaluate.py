@@ -111,7 +111,7 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
         test = AnnotatedImages(annotations, folder / "test_images.zip", split="test")
         of_validation = model(normalize(validation.all_images()))
         both = model(normalize(test.all_images())) + model(normalize(test.all_images().flip(-1)))
-    temperature = fit_temperature(of_validation, validation.labels)
+    temperature = fit_temperature(of_validation.numpy(), validation.labels.numpy())
     assert figures["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert figures["temperature"] != 1
     mirrored = (both.argmax(1) == test.labels).double().mean().item()

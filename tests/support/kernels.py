@@ -11,6 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any
 
 from classifier import portability
@@ -19,16 +20,21 @@ portability.pin_instruction_set(True)
 
 # isort: split
 from classifier.export import onnx_file  # noqa: E402
-from classifier.kernels import convolution  # noqa: E402
+from classifier.kernels import calls  # noqa: E402
+from classifier.kernels.adam import Adam  # noqa: E402
+from classifier.kernels.batch_norm import BatchNorm2d  # noqa: E402
 from classifier.kernels.convolution import Conv2d  # noqa: E402
+from classifier.kernels.linear import Linear, norm, product  # noqa: E402
+from classifier.kernels.softmax import log_softmax, softmax  # noqa: E402
 from classifier.model import compute, zoo  # noqa: E402
 from classifier.model.serialization import ModelConfig  # noqa: E402
 
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 taken = 0  # layers that the kernels computed
 Results = list[Tensor | None]
+KERNELS = ((2, 0), (3, 0), (3, 1), (5, 0))  # side and padding, of our own models
 SIZES = (1, 2, 3, 6, 7, 8, 9, 12, 13, 16, 27, 40)
 CHANNELS = (1, 2, 3, 6, 8, 10, 16, 24, 33, 64, 96)
 
@@ -37,14 +43,14 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def results(layer: Conv2d, images: Tensor, portable: bool, needs_images: bool = True) -> Results:
+def results(layer: nn.Module, images: Tensor, portable: bool, needs_images: bool = True) -> Results:
     """Outputs, and the gradients of images, weights and bias, by the kernels or by PyTorch."""
-    convolution.use(portable)
+    calls.use(portable)
     images = images.detach().requires_grad_(needs_images)
     outputs = layer(images)
     global taken
     taken += type(outputs.grad_fn).__name__ == "_ConvolutionBackward"
-    gradient = normal(*outputs.shape, seed=3)
+    gradient = normal(*outputs.shape, seed=3).to(outputs.dtype)
     wanted = [images, *layer.parameters()] if needs_images else [*layer.parameters()]
     return [outputs.detach(), *torch.autograd.grad(outputs, wanted, gradient)]
 
@@ -67,7 +73,7 @@ def cases(count: int) -> Iterator[tuple[Conv2d, Tensor, bool]]:
     """Layers with images, drawn: and whether the gradient of the images is asked for."""
     draw = random.Random(0)
     for number in range(count):
-        kernel = draw.choice(sorted(convolution.PROVEN))
+        kernel = draw.choice(KERNELS)
         sizes = [size for size in SIZES if size + 2 * kernel[1] >= kernel[0]]
         layer = make(draw.choice(CHANNELS), draw.choice(CHANNELS), kernel, draw.random() < 0.5)
         batch = draw.choice((2, 2, 3, 10, 37, 60, 64, 75))
@@ -86,15 +92,24 @@ def describe(layer: Conv2d, images: Tensor, *more: Any) -> str:
 def drawn() -> list[str]:
     bad = []
     for layer, images, needs_images in cases(150):
+        if not is_chain(layer, images, needs_images):
+            continue
         found, expected = (results(layer, images, portable, needs_images) for portable in (True, False))
         with torch.inference_mode():
-            convolution.use(True)
+            calls.use(True)
             found.append(layer(images))
-            convolution.use(False)
+            calls.use(False)
             expected.append(layer(images))
         if not equal(found, expected):
             bad.append(describe(layer, images, needs_images))
     return bad
+
+
+def is_chain(layer: Conv2d, images: Tensor, needs_images: bool) -> bool:
+    """Whether oneDNN, too, makes each output and gradient of one chain."""
+    side, size = layer.kernel_size[0], images.shape[2:]
+    inputs = layer.in_channels > 1 and (layer.padding == (side // 2, side // 2) or size == layer.kernel_size)
+    return layer.weight.stride(1) == 1 and side <= min(size) and (inputs or not needs_images)
 
 
 def layouts() -> list[str]:
@@ -133,29 +148,110 @@ def not_finite() -> list[str]:
 
 
 def one_image() -> list[str]:
-    """An image alone has the outputs and gradients that it has beside another one; with PyTorch as with the kernels."""
+    """An image alone has the outputs that it has among others."""
     bad = []
-    for layer, images, needs_images in cases(60):
-        alone = images[:1]
-        beside = torch.cat([alone, torch.zeros_like(alone)])
-        found = results(layer, alone, True, needs_images)
-        convolution.use(False)
-        beside.requires_grad_(needs_images)
-        outputs = layer(beside)
-        wanted = [beside, *layer.parameters()] if needs_images else [*layer.parameters()]
-        gradient = torch.zeros_like(outputs)
-        gradient[:1] = normal(*outputs[:1].shape, seed=3)
-        expected = [outputs.detach()[:1], *torch.autograd.grad(outputs, wanted, gradient)]
-        expected[1] = expected[1][:1] if needs_images else expected[1]
-        if not equal(found, expected):
-            bad.append(describe(layer, alone, needs_images))
+    for layer, images, _ in cases(60):
+        calls.use(True)
+        with torch.inference_mode():
+            if not torch.equal(layer(images[:1]), layer(images)[:1]):
+                bad.append(describe(layer, images))
     return bad
+
+
+def several_sums() -> list[str]:
+    """Convolutions of which PyTorch may make several sums, against float64."""
+    return [
+        describe(layer, images)
+        for layer, images, needs_images in cases(150)
+        if not close(
+            results(layer, images, True, needs_images),
+            results(deepcopy(layer).double(), images.double(), False, needs_images),
+        )
+    ]
+
+
+def products() -> list[str]:
+    """Matrix products, norms and linear layers against float64."""
+    bad, draw = [], random.Random(1)
+    calls.use(True)
+    for number in range(150):
+        rows, inner, columns = (draw.choice((1, 2, 10, 16, 31, 32, 48, 64, 96, 130)) for _ in range(3))
+        a, b = normal(rows, 2 * inner, seed=number)[:, ::2], normal(columns, inner, seed=number + 1).T
+        layer = Linear(inner, columns)
+        found = [product(a, b), norm([a, b, a[0]]), *with_gradients(layer, a)]
+        total = torch.cat([a.flatten(), b.flatten(), a[0]]).double().norm()
+        if not close(found, [a.double() @ b.double(), total, *with_gradients(deepcopy(layer).double(), a.double())]):
+            bad.append(f"product of {rows} x {inner} x {columns}")
+    return bad
+
+
+def softmaxes() -> list[str]:
+    """Softmax and its logarithm against float64."""
+    calls.use(True)
+    return [
+        f"{mine.__name__} of {shape}"
+        for shape in ((1, 1), (2, 10), (300, 10), (7, 1000))
+        for mine in (softmax, log_softmax)
+        for logits in [9 * normal(*shape, seed=1)]
+        if not close(with_gradients(mine, logits), with_gradients(mine, logits.double()))
+    ]
+
+
+def batch_norms() -> list[str]:
+    """Batch normalization in training and afterwards, against float64."""
+    bad = []
+    calls.use(True)
+    for channels, batch, side in ((1, 2, 2), (6, 5, 13), (64, 64, 6), (100, 7, 1)):
+        layer, maps = BatchNorm2d(channels), 3 * normal(batch, channels, side, side, seed=channels) + 2
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+        found: list[Results] = []
+        for module, inputs in ((layer, maps), (deepcopy(layer).double(), maps.double())):
+            trained = with_gradients(module.train(), inputs)
+            with torch.inference_mode():
+                found.append([*trained, module.eval()(inputs), module.running_mean, module.running_var])
+        if not close(*found) or layer.num_batches_tracked != 1:
+            bad.append(f"batch norm of {tuple(maps.shape)}")
+    return bad
+
+
+def adams() -> list[str]:
+    """Twenty steps of Adam and AdamW against PyTorch's in float64."""
+    bad = []
+    for decoupled, other in ((False, torch.optim.Adam), (True, torch.optim.AdamW)):
+        parameters = [nn.Parameter(normal(1001, seed=0).to(kind)) for kind in (torch.float32, torch.float64)]
+        options: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
+        optimizers = Adam(parameters[:1], decoupled=decoupled, **options), other(parameters[1:], **options)
+        for step in range(20):
+            for parameter, optimizer in zip(parameters, optimizers, strict=True):
+                parameter.grad = normal(1001, seed=step).to(parameter.dtype)
+                optimizer.step()
+        if not close([*parameters[:1]], [*parameters[1:]]):
+            bad.append(other.__name__)
+    return bad
+
+
+def with_gradients(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Results:
+    """The outputs, the gradient of the inputs, and those of the parameters of a layer."""
+    inputs = inputs.detach().requires_grad_()
+    outputs = function(inputs)
+    parameters = [*function.parameters()] if isinstance(function, nn.Module) else []
+    gradient = normal(*outputs.shape, seed=4).to(outputs.dtype)
+    return [outputs.detach(), *torch.autograd.grad(outputs, [inputs, *parameters], gradient)]
+
+
+def close(some: Results, others: Results) -> bool:
+    """Within the rounding of float32, relative to the largest value."""
+    return all(
+        one is None or other is None or (one - other).abs().max() <= 1e-5 * (1 + other.abs().max())
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def threads() -> list[str]:
     """Many calls at a time."""
     some = [case for case, _ in zip(cases(1000), range(40), strict=False)]
-    convolution.use(True)
+    calls.use(True)
     with ThreadPoolExecutor(4, initializer=compute.use_one_thread) as pool:
         found = [*pool.map(lambda case: results(case[0], case[1], True, case[2]), some)]
     return [
@@ -172,35 +268,22 @@ def exports() -> list[str]:
     about = ModelConfig("cnn", {"stem": 4, "widths": [6]}, ["a", "b", "c"], 1, 12, 12, [0.3], [0.3], {})
     found = []
     for portable in (True, False):
-        convolution.use(portable)
+        calls.use(portable)
         file = onnx_file.convert(model, about, 18).SerializeToString(deterministic=True)
         graph = str(torch.jit.trace(model, torch.zeros(2, 1, 12, 12)).graph)
         found.append((file, re.sub(r"___torch_mangle_\d+\.", "", graph)))  # classes are counted
     return [] if found[0] == found[1] else ["cnn"]
 
 
-def models() -> list[str]:
-    """Outputs and gradients of our own models in a training step."""
-    bad = []
-    for name, options in (("lenet", {}), ("cnn", {"stem": 4, "widths": [6, 10]}), ("cnn", {"stem": 8, "widths": [16]})):
-        torch.manual_seed(0)
-        model = zoo.build_model(name, options, 1, (28, 28), 10).to(memory_format=torch.channels_last).train()
-        images = normal(10, 1, 28, 28, seed=2)
-        found: list[Results] = []
-        for portable in (True, False):
-            convolution.use(portable)
-            outputs = model(images)
-            found.append([outputs.detach(), *torch.autograd.grad(outputs.sum(), [*model.parameters()])])
-        if not equal(*found):
-            bad.append(name)
-    return bad
-
+CHECKS = (
+    drawn, layouts, not_finite, one_image, several_sums, products, softmaxes, batch_norms, adams, threads, exports
+)  # fmt: skip
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
-    convolution.use(True)
-    found: dict[str, Any] = {"kernels": convolution.in_use()}
-    for check in (drawn, layouts, not_finite, one_image, threads, models, exports):
+    calls.use(True)
+    found: dict[str, Any] = {"kernels": calls.in_use()}
+    for check in CHECKS:
         found[check.__name__] = check()
     print(json.dumps({**found, "taken": taken}))
