@@ -18,8 +18,6 @@ from classifier.threads import count_cores, map_ahead
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
@@ -68,7 +66,7 @@ def load(
     """Look at a folder, archive or table, and at the head of each image file.
 
     Whoever wants to know the problems even if too little is left hands in their list. Class names are those of a
-    built-in set, whose splits are those that everybody uses, copies or not.
+    built-in set.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
@@ -82,32 +80,20 @@ def load(
     rows["content"] = [look.digest for look in usable]
     if rows.empty:
         raise StageError(f"{path}: no usable image: {problems[0] if problems else 'it is empty'}")
-    built_in = bool(class_names)
     class_names = class_names or sorted(rows["class_name"].unique(), key=natural_key)
     if len(class_names) < 2:
         raise StageError(f"{path}: has one class only, {class_names[0]!r}; a classifier needs two")
     how, notes = _choose(usable, options)
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
-    groups = rows["group"]
-    if not built_in and (copies := int(rows["content"].duplicated().sum())):
-        rows["group"] = _joined(groups.where(groups != "", rows["content"]), rows["content"])
-        notes.append(f"{copies:,} copies of other files; they stay in one drawn split")
     drawn = splits.complete(rows, options)
-    rows["group"] = groups
+    if drawn and (copies := int(rows["content"].duplicated().sum())):
+        drawn.append(f"{copies:,} copies of other files; they stay in one drawn split")
     rows["source"] = rows["image"]
     stems = rows["source"].map(lambda name: os.path.splitext(name)[0])
     doubled = stems.duplicated().groupby(stems.map(os.path.dirname)).transform("any")  # x.gif beside x.jpg
     rows["image"] = stems.where(~doubled, rows["source"]) + ".png"
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
     return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
-
-
-def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
-    """Groups so that images of one group, and those of one content, are in one."""
-    first, second = (pd.factorize(each)[0] for each in (groups, contents))
-    size = max(first.max(), second.max()) + 1
-    edges = coo_array((np.ones(len(groups)), (first, second + size)), shape=(2 * size, 2 * size))
-    return contents.groupby(connected_components(edges, directed=False)[1][first]).transform("first")
 
 
 @dataclass(frozen=True)
