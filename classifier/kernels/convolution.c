@@ -59,19 +59,13 @@ typedef struct {
   Size images, height, width, inputs, outputs, kernel, padding; /* inputs and outputs: channels; kernel: its side */
 } Shape;
 
-typedef struct {
-  Size rows, inner, columns, a_row, a_inner, b_inner, b_column; /* of a (rows, inner) and b (inner, columns): strides */
-} Factors;
+typedef struct { Size rows, inner, columns, a_row, a_inner, b_inner, b_column; } Factors;
 
 /* c[row][column] = sum over k of a[row][k] * b[k][column]. k is (outer, inner), b a panel: rows of `width` values. */
 typedef struct {
-  Size rows, columns, outer, inner;
-  const float *a;
-  Size a_row, a_outer, a_inner;
-  const float *b;
-  Size b_outer, width;
+  Size rows, columns, outer, inner, a_row, a_outer, a_inner, b_outer, width, c_row;
+  const float *a, *b;
   float *c;
-  Size c_row;
   int goes_on; /* the chains start from the values of c */
 } Product;
 
@@ -197,17 +191,16 @@ static void correlate(const Shape *s, const float *x, const float *dy, float *su
 
 int supported(void) { return SUPPORTED; }
 
-/* c = a b, c without gaps. Returns 0, or 1 if memory ran out, as the others do. */
+/* c = a b: a (rows, inner), b (inner, columns). Returns 0, or 1 if memory ran out, as the others do. */
 int matrix_product(const Factors *f, const float *a, const float *b, float *c) {
   const Size width = panel_width(f->columns);
   float *panels = malloc(bytes(f->inner * in_panels(f->columns)));
   if (!panels) return 1;
   pack(b, f->inner, f->columns, f->b_inner, f->b_column, panels);
   for (Size first = 0; first < f->columns; first += width)
-    multiply((Product){
-      .rows = f->rows, .columns = least(width, f->columns - first), .outer = 1, .inner = f->inner, .a = a,
-      .a_row = f->a_row, .a_inner = f->a_inner, .b = panels + first * f->inner, .width = width, .c = c + first,
-      .c_row = f->columns});
+    multiply((Product){.rows = f->rows, .columns = least(width, f->columns - first), .outer = 1, .inner = f->inner,
+                       .a = a, .a_row = f->a_row, .a_inner = f->a_inner, .b = panels + first * f->inner,
+                       .width = width, .c = c + first, .c_row = f->columns});
   free(panels);
   return 0;
 }

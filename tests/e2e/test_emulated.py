@@ -5,10 +5,15 @@ import os
 import site
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from classifier.portability import cpu_flags
+from tests.e2e.test_operations import KNOWN
 from tests.project import REPOSITORY
+from tests.support import arm
+from tests.support.browser import find_program
 
 import pytest
 
@@ -21,21 +26,37 @@ pytestmark = [
 def run(*variables: str, processor: str = "", **environment: str) -> dict[str, str]:
     """Digests of small trainings without some of the variables, on this processor or an emulated one."""
     python = str(Path(sys.executable).resolve())  # qemu follows no link of a virtual environment
-    emulator = [find_qemu(), "-cpu", processor] if processor else []
+    emulator = [find_qemu("x86_64"), "-cpu", processor] if processor else []
     path = os.pathsep.join([str(REPOSITORY), *site.getsitepackages()])
-    done = subprocess.run(
-        [*emulator, python, "-m", "tests.support.portable_run", *variables], cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    digests: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    command = [*emulator, python, "-m", "tests.support.portable_run", *variables]
+    digests: dict[str, str] = printed(command, {**os.environ, "PYTHONPATH": path, **environment})
     return digests
 
 
-def find_qemu() -> str:
-    from tests.support.browser import find_program
+def printed(command: list[str], environment: dict[str, str]) -> Any:
+    """What a program prints in its last line, as JSON."""
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
-    return find_program(("qemu-x86_64", "qemu-x86_64-static"), "qemu-user")
+
+def find_qemu(machine: str) -> str:
+    return find_program((f"qemu-{machine}", f"qemu-{machine}-static"), "qemu-user")
+
+
+@pytest.fixture(scope="module")
+def on_arm() -> Callable[[str, str], Any]:
+    """Runs a program on an emulated ARM processor."""
+    if not arm.SITE.exists():
+        pytest.skip("no environment for ARM; make it: python -m tests.support.arm")
+    arm.compile_kernels()
+
+    def run(processor: str, module: str) -> Any:
+        return printed([*arm.python(find_qemu("aarch64"), processor), "-m", module], arm.environment())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +70,19 @@ def test_training_prediction_and_export_on_another_processor_give_the_same_bits(
 ) -> None:
     assert run(processor=processor) == here
     assert len(here) >= 16
+
+
+@pytest.mark.parametrize("processor", ["neoverse-n1", "max"])  # the latter has SVE
+def test_training_prediction_and_export_on_arm_give_the_same_bits(
+    here: dict[str, str], on_arm: Callable[[str, str], Any], processor: str
+) -> None:
+    assert on_arm(processor, "tests.support.portable_run") == here
+
+
+def test_operations_on_arm_have_the_known_digests(on_arm: Callable[[str, str], Any]) -> None:
+    found = on_arm("neoverse-n1", "tests.support.operations")["digests"]
+    everywhere = json.loads(KNOWN.read_text())["everywhere"]
+    assert {name: found[name] for name in everywhere} == everywhere
 
 
 @pytest.mark.skipif("avx512f" not in cpu_flags(), reason="only a processor with AVX-512 has other instructions to take")
