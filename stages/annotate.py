@@ -71,7 +71,8 @@ def main(context: StageContext) -> None:
             "training_pixels": {"mean": means[0] if gray else means, "std": stds[0] if gray else stds},
         },
     )
-    quality.write(context.out("metrics/annotate/findings.csv"), pairs, rows)
+    listed = pairs.head(quality.LISTED)[quality.COLUMNS]
+    listed.to_csv(context.out("metrics/annotate/findings.csv"), index=False, lineterminator="\n")
     by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[found.class_names]
     by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")
     names = drawable_names(found.class_names)
