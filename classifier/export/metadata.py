@@ -3,7 +3,6 @@
 import hashlib
 from typing import Any
 
-from classifier.data import info as dataset_info
 from classifier.data.dataset import AnnotatedImages
 from classifier.data.preprocessing import FILTER, Preprocessing
 from classifier.export import background
@@ -18,7 +17,7 @@ def make(
     context: StageContext, model_config: ModelConfig, test_images: AnnotatedImages, rows: pd.DataFrame
 ) -> dict[str, Any]:
     """Metadata by key. The background of the test images is that of the pictures that the model knows."""
-    info = dataset_info.read(context.dep("data/dataset_info.json"))
+    info = context.read_json("data/dataset_info.json")
     weights = context.dep("models/classifier.safetensors")
     num_images = {str(split): int(count) for split, count in rows["split"].value_counts().items()}
     fitted: dict[str, Any] = {key: info.pop(key) for key in ("fit", "background") if key in info}

@@ -10,7 +10,6 @@ import json
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -38,30 +37,18 @@ DELIMITERS = ",;\t|"
 WHOLE = "pixels must be whole numbers from 0 to 255"
 
 
-@dataclass
-class Table:
-    """The rows of a table.
-
-    Attributes:
-        rows: ``image`` (as written, or a unique name), ``class_name``, ``split``, ``group``, and ``line`` in an editor.
-        contents: of each row, the bytes of an image file or its pixels; empty if the rows name files.
-        note: which columns were taken for what.
-        problems: rows that cannot be used, a line each.
-    """
-
-    rows: pd.DataFrame
-    contents: list[bytes | np.ndarray]
-    note: str
-    problems: list[str]
-
-
 def is_table(name: str) -> bool:
     """Whether a file is a table, by its name."""
     return name.lower().endswith(SUFFIXES)
 
 
-def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
-    """Read a table from the bytes of a file of that name; ``where`` begins each message.
+def read(where: str, name: str, content: bytes, options: Annotate, problems: list[str]) -> tuple[pd.DataFrame, str]:
+    """Read a table from the bytes of a file of that name; ``where`` begins each message, and each of the problems.
+
+    Returns:
+        Rows of ``image`` (as written, or a unique name), ``class_name``, ``split``, ``group``, ``line`` (in an editor)
+        and ``content``: the bytes of an image file or its pixels, or None if the row names a file. And a note that says
+        which columns were taken for what.
 
     Raises:
         StageError: it is not a table, or a column is missing or holds something else.
@@ -77,7 +64,7 @@ def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
         begin = f"{where}: " + "not a table as UTF-8 text or Parquet: " * (type(error) is not ValueError)
         raise StageError(begin + str(error).strip().partition("\n")[0]) from None
     first = 2 if name.lower().endswith((".csv", ".tsv")) else 1  # a header is row 1
-    rows, contents, problems = [], [], []
+    rows = []
     columns = (cells.get(part, [None] * len(frame)) for part in ("label", "group", "image"))
     for line, split, label, group, image in zip(frame.index + first, splits, *columns, strict=True):
         try:
@@ -85,17 +72,17 @@ def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
             written = _text(image, "image") if picture is None else f"{PurePosixPath(name).stem}/{line:06d}"
             if not class_name or not written:
                 raise ValueError(f"{'image' if class_name else 'label'} is empty")
-            rows.append((written, class_name, split, _text(group, "group"), line))
-            contents += [] if picture is None else [picture]
+            rows.append((written, class_name, split, _text(group, "group"), line, picture))
         except ValueError as error:
             problems.append(f"{where}, row {line}: {error}")
-    if contents and len(contents) < len(rows):
+    found = pd.DataFrame(rows, columns=["image", "class_name", "split", "group", "line", "content"])
+    are_names = found["content"].isna()
+    if are_names.nunique() > 1:
         raise StageError(f"{where}: {chosen['image']!r} holds both images and names of files")
-    kind = "pixels" if pixels else "images" if contents else "file names"
+    kind = "pixels" if pixels else "file names" if are_names.all() else "images"
     unused = [column for column in frame.columns if column not in {*chosen.values(), *pixels}]
     note = ", ".join(f"{part}: {column}" for part, column in chosen.items()) + "; not used: " * bool(unused)
-    found = pd.DataFrame(rows, columns=["image", "class_name", "split", "group", "line"])
-    return Table(found, contents, f"a table of {kind} ({note}{shorten(unused)})", problems)
+    return found, f"a table of {kind} ({note}{shorten(unused)})"
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
