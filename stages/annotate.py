@@ -61,13 +61,13 @@ def main(context: StageContext) -> None:
     counts, pairs = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
     counts["left_out"] = len(problems)
     means, stds = ([round(value, DECIMALS) for value in values] for values in images.mean_and_std_of(packed.histogram))
-    num_images = rows["split"].value_counts().sort_index()
+    num_images = {str(split): int(count) for split, count in rows["split"].value_counts().sort_index().items()}
     gray = len(means) == 1
     context.write_json(
         "metrics/annotate.json",
         {
             "findings": counts,
-            "num_images": {str(split): int(count) for split, count in num_images.items()},
+            "num_images": num_images,
             "training_pixels": {"mean": means[0] if gray else means, "std": stds[0] if gray else stds},
         },
     )

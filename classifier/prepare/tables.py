@@ -9,6 +9,7 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
@@ -113,9 +114,9 @@ def _load_csv(text: str, delimiters: str) -> pd.DataFrame:
     )
     if twice := [column for column in names if names.count(column) > 1]:
         raise ValueError(f"{twice[0]!r} names several columns; its first row must name the columns")
-    pixels = {column for column in names if PIXEL.fullmatch(column)}
-    is_wide = len(pixels) >= MIN_PIXEL_COLUMNS
-    dtype: Any = {column: np.uint8 if is_wide and column in pixels else str for column in names}
+    pixels = _pixel_columns(names)
+    is_wide = bool(pixels)
+    dtype: Any = dict.fromkeys(names, str) | dict.fromkeys(pixels, np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # cells without a column
         try:
@@ -135,13 +136,9 @@ def _load_parquet(content: bytes) -> pd.DataFrame:
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     columns = table.to_pydict()
     # Hugging Face keeps the names of classes in the schema: a label is then their number, -1 if there is none.
-    try:
-        features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})["features"]
-        named = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
-    except KeyError:
-        named = {}
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError("the Hugging Face metadata are not JSON of a schema") from None
+    schema = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    features = schema.get("features", {}).items()
+    named = {name: each["names"] for name, each in features if each.get("_type") == "ClassLabel"}
     for column in named.keys() & columns.keys():
         names, labels = named[column], columns[column]
         if outside := [label for label in labels if label is not None and label not in range(-1, len(names))]:
@@ -165,7 +162,9 @@ def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], lis
     chosen = {part: name for part, name in named.items() if name in frame.columns}
     pixels: list[str] = []
     for part, keys in COLUMNS.items():
-        if named[part] != "auto" or (part == "image" and (pixels := _pixel_columns(frame, chosen))):
+        if part == "image" and named[part] == "auto":
+            pixels = _pixel_columns(name for name in frame.columns if name not in chosen.values())
+        if named[part] != "auto" or pixels:
             continue
         found = [each for each in frame.columns if re.sub(r"[^a-z0-9]", "", str(each).lower()) in keys]
         if len(found) == 1:
@@ -176,9 +175,9 @@ def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], lis
     return chosen, pixels
 
 
-def _pixel_columns(frame: pd.DataFrame, chosen: dict[str, str]) -> list[str]:
+def _pixel_columns(names: Iterable[str]) -> list[str]:
     """By the numbers in their names; those of 1x1, 1x2, ... are row and column."""
-    found = {name: PIXEL.fullmatch(str(name)) for name in frame.columns if name not in chosen.values()}
+    found = {name: PIXEL.fullmatch(str(name)) for name in names}
     numbers = {name: (int(match[1]), int(match[2] or 0)) for name, match in found.items() if match}
     return sorted(numbers, key=lambda name: numbers[name]) if len(numbers) >= MIN_PIXEL_COLUMNS else []
 

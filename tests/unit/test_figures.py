@@ -69,7 +69,7 @@ def test_filters_of_every_first_layer_are_drawn(
     weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     model_config = '{"architecture": "x", "trained_with": {}, "channels": 1, "height": 28, "width": 28}'
     save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": model_config})
-    kernels = model_summary.read(tmp_path / "model").filters
+    _, kernels = model_summary.read(tmp_path / "model")
     assert (None if kernels is None else kernels.shape) == expected
     assert page.picture(lambda: figures.filters(kernels)).png.startswith(b"\x89PNG")
 
