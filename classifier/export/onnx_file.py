@@ -29,8 +29,7 @@ class Deployed(nn.Module):
         super().__init__()
         normalize = Normalize(model_config)
         model = fold_batch_norm(_norm_before_pooling(model))
-        folded = _fold_normalization(model, normalize)
-        self.model = folded or nn.Sequential(normalize, model)
+        self.model = _fold_normalization(model, normalize) or nn.Sequential(normalize, model)
         self.temperature = model_config.temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,7 +78,7 @@ def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.Mod
 
     In models of torchvision PyTorch's exporter folds a BatchNorm into the convolution before it; others stay.
     """
-    images = torch.zeros(2, model_config.channels, model_config.height, model_config.width, dtype=torch.uint8)
+    images = torch.zeros(2, *model_config.shape, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's internals
@@ -94,8 +93,7 @@ def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.Mod
             dynamo=True,
             verbose=False,
         )
-    if program is None:
-        raise AssertionError("torch.onnx.export returned no program")
+    assert program
     return strip_provenance(program.model_proto)
 
 

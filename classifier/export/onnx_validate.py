@@ -1,6 +1,7 @@
 """Validation of an exported file, before it is published: its structure, and its outputs against PyTorch's."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def check_contract(path: Path, model_config: ModelConfig, opset: int) -> None:
         raise StageError(f"the exported file is not valid ONNX: {str(error).strip().splitlines()[0]}") from None
 
     proto, classes = onnx.load(path), len(model_config.class_names)
-    wanted = [(INPUT, UINT8, ["batch", model_config.channels, model_config.height, model_config.width])]
+    wanted = [(INPUT, UINT8, ["batch", *model_config.shape])]
     wanted += [(name, FLOAT, ["batch", classes]) for name in OUTPUTS]
     got = [_describe(value) for value in (*proto.graph.input, *proto.graph.output)]
     if got != wanted:
@@ -133,14 +134,9 @@ def check_extremes(compare: Callable[[torch.Tensor], Outputs], model_config: Mod
         StageError: as in ``check_outputs``.
     """
     largest = 0.0
-    for value in (0, 255):
-        for count in BATCH_SIZES:
-            images = torch.full(
-                (count, model_config.channels, model_config.height, model_config.width), value, dtype=torch.uint8
-            )
-            outputs = compare(images)
-            check_outputs(
-                outputs, model_config.temperature, tolerance, f"image {{}} of {count} that are all {value}".format
-            )
-            largest = max(largest, outputs.difference)
+    for value, count in itertools.product((0, 255), BATCH_SIZES):
+        outputs = compare(torch.full((count, *model_config.shape), value, dtype=torch.uint8))
+        name = f"image {{}} of {count} that are all {value}".format
+        check_outputs(outputs, model_config.temperature, tolerance, name)
+        largest = max(largest, outputs.difference)
     return largest

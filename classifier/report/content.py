@@ -53,15 +53,15 @@ def headline_metrics(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
         low, high = wilson_interval(evaluation[key], evaluation["num_images"])
         return name, f"{evaluation[key]:.2%}", f"{low:.2%} to {high:.2%}{note}"
 
-    optional = [
+    accuracies = [
+        ("accuracy", "accuracy", f"; always the most frequent class: {evaluation['majority_accuracy']:.2%}"),
         ("accuracy with TTA", "accuracy_tta", "; logits averaged over the image and its mirror image"),
         ("top-2 accuracy", "top_2_accuracy", "; the class is one of the two most probable"),
     ]
     loss_before = f"cross entropy in nats; {evaluation['loss_uncalibrated']:.4f} before temperature scaling"
     ece_before = f"{evaluation['ece_uncalibrated']:.2%} before temperature scaling"
     return [
-        fraction("accuracy", "accuracy", f"; always the most frequent class: {evaluation['majority_accuracy']:.2%}"),
-        *(fraction(*row) for row in optional if row[1] in evaluation),
+        *(fraction(*row) for row in accuracies if row[1] in evaluation),
         ("balanced accuracy", f"{evaluation['balanced_accuracy']:.2%}", "mean recall of the classes"),
         ("macro F1", f"{evaluation['f1']:.4f}", "mean over the classes; 1 is best"),
         ("loss", f"{evaluation['loss']:.4f}", loss_before),
