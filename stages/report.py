@@ -17,7 +17,7 @@ from classifier import yaml_file
 from classifier.data import images
 from classifier.data.pictures import drawable_names
 from classifier.evaluate import predictions as predictions_file
-from classifier.report import content, figures, model_summary, page
+from classifier.report import content, figures, page
 from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
 from classifier.seeds import derive_seed
@@ -43,7 +43,7 @@ def main(context: StageContext) -> None:
     findings = pd.read_csv(context.dep("metrics/annotate/findings.csv"), dtype="str", keep_default_na=False)
     read_other = images.reader(context.dep("data/images.zip"))
     curves = pd.read_csv(context.dep("metrics/train/curves.csv"))
-    model_config, filters = model_summary.read(context.dep("models/classifier.safetensors"))
+    model_config, filters = content.read_model(context.dep("models/classifier.safetensors"))
 
     listed = context.params.report.mistakes
     mistakes = predictions.most_confident_mistakes().head(max(listed, MISTAKES_DRAWN))
