@@ -22,7 +22,7 @@ DEBIAN = (
     "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libstdc++6 libgcc-s1 libgomp1 zlib1g libexpat1"
     " libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libcrypt1"
 )
-NOT_NEEDED = ("antlr4", "dvc", "hydra", "mypy", "omegaconf", "openvino", "ruff", "selenium")  # or there is no wheel for ARM
+NOT_NEEDED = ("antlr4", "dvc", "hydra", "mypy", "omegaconf", "openvino", "ruff", "selenium")
 CPUINFO = """processor\t: {0}
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs
 CPU implementer\t: 0x41

@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from classifier.data import info as dataset_info
 from classifier.errors import StageError
+from classifier.prepare import collection
+from classifier.prepare.file_tree import open_tree
 from classifier.prepare.registry import DATASETS, RAW_FILES
 
 import pytest
@@ -38,13 +39,13 @@ def test_registry_digests_equal_torchvision() -> None:
     ],
 )
 def test_incomplete_dataset_info_raises_one_line(tmp_path: Path, content: str, says: str) -> None:
-    path = tmp_path / "dataset_info.json"
-    path.write_text(content)
+    (tmp_path / "dataset_info.json").write_text(content)
     with pytest.raises(StageError, match=re.escape(says)):
-        dataset_info.read(path)
+        collection.read_info(tmp_path, open_tree(tmp_path))
 
 
 def test_registry_has_name_and_license_for_every_dataset(tmp_path: Path) -> None:
     for entry in DATASETS.values():
         (tmp_path / "dataset_info.json").write_text(json.dumps(entry.info))
-        assert dataset_info.read(tmp_path / "dataset_info.json") == entry.info
+        info = collection.read_info(tmp_path, open_tree(tmp_path))
+        assert info == {"model_author": "unknown", **entry.info}

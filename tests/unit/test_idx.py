@@ -14,14 +14,15 @@ def test_idx_files_are_read_in_the_published_format(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + bytes([1, 0]))
     tree = open_tree(tmp_path)
-    rows, pixels = idx.read(tree, tree.names, ["no", "yes"])
+    rows = idx.read(tree, tree.names, ["no", "yes"])
+    pixels = rows.pop("content")
     assert rows.to_dict("list") == {
         "image": ["test/00000", "test/00001"],
         "class_name": ["yes", "no"],
         "split": ["test", "test"],
         "group": ["", ""],
     }
-    assert [pixels[name].tolist() for name in rows["image"]] == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert [image.tolist() for image in pixels] == [[[0, 1, 2]], [[3, 4, 5]]]
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     tree = open_tree(tmp_path)
@@ -39,7 +40,7 @@ def test_parts_by_the_words_in_their_names_and_one_set_only(tmp_path: Path) -> N
     for part in ("train", "test"):
         write(tmp_path, f"emnist-balanced-{part}")
     tree = open_tree(tmp_path)
-    rows, _ = idx.read(tree, tree.names, [])
+    rows = idx.read(tree, tree.names, [])
     assert sorted(rows["split"]) == ["test", "test", "train", "train"]
     write(tmp_path, "emnist-letters-train")
     write(tmp_path / "copy", "emnist-balanced-train")

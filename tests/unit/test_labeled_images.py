@@ -419,7 +419,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "text": ({"cat/bad.jpg": b"hello"}, "'cat/bad.jpg': cannot identify image file"),
     "other file": ({"cat/bad.xyz": b"hello"}, "'cat/bad.xyz': not the name of an image file"),
     "no class": ({"bad.png": png(0, 0)}, "'bad.png': in no folder of a class"),
-    "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name has a character that cannot"),
+    "odd name": ({"cat/a\nb.png": png(0, 0)}, r"'cat/a\nb.png': the name has a backslash, a control character"),
 }
 
 

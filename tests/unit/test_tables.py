@@ -135,7 +135,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {"t.parquet": parquet(features("a", "b"), image=EIGHT, label=[*"ababa"])},
         "the label 'a' is none of the 2 class names",
     ),
-    "no JSON": ({"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])}, "metadata are not JSON"),
+    "no JSON": (
+        {"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])},
+        "not a table as UTF-8 text or Parquet: Expecting",
+    ),
     "list of bytes": ({"t.parquet": parquet(image=[[PNG]] * 2, label=[*"ab"])}, "row 1: holds neither"),
     "null image": ({"t.parquet": parquet(image=[None, *EIGHT], label=[*"ababab"])}, "row 1: image is empty"),
     "control": ({"t.jsonl": json_lines(image=["0.png"], label=["a\u0007b"]), **FILES}, r"row 1: the label 'a\x07b'"),
