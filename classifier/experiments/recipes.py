@@ -15,13 +15,13 @@ from classifier import yaml_file
 from classifier.config import params_file
 from classifier.errors import ParamsError, StageError
 from classifier.experiments import engine
-from classifier.experiments.git import experiment_references, git
+from classifier.experiments.git import git, resolve
 from classifier.experiments.halving import Run
 from classifier.experiments.records import Records
 from classifier.experiments.settings import SEARCHED
 from classifier.experiments.snapshot import Snapshot, input_files, link
 from classifier.experiments.stage_process import Task
-from classifier.experiments.statistics import paired_by_fold, paired_by_seed
+from classifier.experiments.statistics import paired
 from classifier.runner.cli import ROOT
 from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
@@ -98,7 +98,7 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
     """
     different: dict[str, Any] = {}
     if revision:
-        reference = next(iter(experiment_references(ROOT, revision)), revision)
+        reference = resolve(ROOT, revision)
         try:
             text = git(ROOT, "show", f"{reference}:params.yaml")
         except StageError:
@@ -150,10 +150,10 @@ def verdict(
         return [*lines, "too few pairs came to a result"]
     first, second = zip(*both, strict=True)
     if folds > 1:
-        result = paired_by_fold(first, second, content["annotate"]["validation_fraction"])
+        result = paired(first, second, content["annotate"]["validation_fraction"])
         how = "corrected for the overlap of the training images (Nadeau and Bengio, 2003)"
     else:
-        result = paired_by_seed(first, second)
+        result = paired(first, second)
         how = "for this validation split only; more folds say whether it holds for other images"
     lines.append(f"mean        {result.mean_a:.4f}  {result.mean_b:.4f}")
     return [*lines, f"difference: {result.describe('a', 'b')}", f"the interval is {how}"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from classifier.experiments import space
 from classifier.experiments.halving import SEED, Halving, confirm_key
-from classifier.experiments.statistics import PairedComparison, paired_by_seed
+from classifier.experiments.statistics import PairedComparison, paired
 from classifier.report import figures, page
 from classifier.runner import files
 
@@ -87,7 +87,7 @@ class Results:
         both = [place for place in best if place in base]
         if len(both) < 2:
             return None
-        return paired_by_seed([best[place] for place in both], [base[place] for place in both])
+        return paired([best[place] for place in both], [base[place] for place in both])
 
     def summary(self) -> Iterator[str]:
         """A few sentences: the best trial, how much of it was luck, and whether it is better than params.yaml."""
