@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from classifier.experiments import space
@@ -30,12 +29,14 @@ class Run:
         name: of its folder; the runs of a trial share one.
         params: other values than those of params.yaml, by dotted key.
         epochs: where it ends.
+        goes_on: whether the next run of its name continues from there.
     """
 
     key: str
     name: str
     params: dict[str, Any]
     epochs: int
+    goes_on: bool = False
 
 
 class Halving:
@@ -70,16 +71,11 @@ class Halving:
             numbers = range(first, min(first + per_round, trials))
             if all(self.record(number, 0) for number in numbers):
                 continue
-            known = [self._known(number) for number in range(first)]
-            drawn = space.draw(self.search, self.content, known, round_number)
+            drawn = space.draw(self.search, self.content, self.known_trials(first), round_number)
             yield [self._trial(number, params, 0) for number, params in zip(numbers, drawn, strict=True)]
         for rung in range(1, len(self.rungs)):
-            best = self.ranking(rung - 1)[: self.survivors(rung)]
-            yield [
-                self._trial(number, self.varied(number), rung)
-                for number in best
-                if self.value(number, rung - 1) is not None
-            ]
+            best = [number for number in self.ranking(rung - 1) if self.value(number, rung - 1) is not None]
+            yield [self._trial(number, self.varied(number), rung) for number in best[: self.survivors(rung)]]
         yield [self.confirming(which, place) for which, place in self.places if self.best is not None]
 
     def survivors(self, rung: int) -> int:
@@ -92,10 +88,11 @@ class Halving:
 
     def _trial(self, number: int, params: dict[str, Any], rung: int) -> Run:
         seed = derive_seed(self.search.seed, "trial", number) % 2**32
-        return Run(record_key(number, rung), f"trial-{number:03}", params | {SEED: seed}, self.rungs[rung])
+        key, name = record_key(number, rung), f"trial-{number:03}"
+        return Run(key, name, params | {SEED: seed}, self.rungs[rung], goes_on=rung < self.last)
 
     def winner(self) -> Run:
-        """The run of the best trial to its end."""
+        """The run of the best trial to its end; there must be one."""
         assert self.best is not None
         return self._trial(self.best, self.varied(self.best), self.last)
 
@@ -130,35 +127,34 @@ class Halving:
 
     def ranking(self, rung: int) -> list[int]:
         """The trials that reached a rung, the best first; diverged ones are the worst; the earlier wins a tie."""
-        there = [number for number in range(self.search.trials) if self.record(number, rung)]
 
-        def place(number: int) -> tuple[float, int]:
+        def loss(number: int) -> float:
             value = self.value(number, rung)
-            return (math.inf if value is None else self.sign * value), number
+            return math.inf if value is None else self.sign * value
 
-        return sorted(there, key=place)
+        return sorted((number for number in range(self.search.trials) if self.record(number, rung)), key=loss)
 
-    @cached_property
+    def leader(self, rung: int) -> int | None:
+        """The best trial at a rung so far; None as long as there is none."""
+        return next((number for number in self.ranking(rung) if self.value(number, rung) is not None), None)
+
+    @property
     def best(self) -> int | None:
         """The best trial of the last rung; None as long as there is none."""
-        leader = self.leader(self.last)
-        return leader and leader[0]
-
-    def leader(self, rung: int) -> tuple[int, float] | None:
-        """The best trial at a rung so far, and its objective."""
-        for number in self.ranking(rung)[:1]:
-            if (value := self.value(number, rung)) is not None:
-                return number, value
-        return None
+        return self.leader(self.last)
 
     def confirmed(self, which: str) -> dict[int, float]:
         """The objective with each fresh seed that has ended well, by its place."""
         records = {place: self.records.get(confirm_key(which, place)) for place in range(self.search.confirm_seeds)}
         return {place: record["value"] for place, record in records.items() if record and record["value"] is not None}
 
-    def known_trials(self) -> list[Any]:
-        """The trials for Optuna, by the objective at the first rung, which all of them reach."""
-        return [self._known(number) for number in range(self.search.trials) if self.record(number, 0)]
+    def known_trials(self, count: int) -> list[Any]:
+        """The first trials for Optuna, by the objective at the first rung, which all of them reach."""
+        return [
+            space.known_trial(self.search, self.varied(number), self.value(number, 0))
+            for number in range(count)
+            if self.record(number, 0)
+        ]
 
     def varied(self, number: int) -> dict[str, Any]:
         """The params that a trial varies, by dotted key."""
@@ -174,10 +170,6 @@ class Halving:
             suffixes = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
             names[key] = next(s for s in suffixes if sum(f".{k}".endswith(f".{s}") for k in self.search.space) == 1)
         return names
-
-    def _known(self, number: int) -> Any:
-        value = self.value(number, 0)
-        return space.known_trial(self.search, self.varied(number), {} if value is None else {self.rungs[0]: value})
 
 
 def record_key(number: int, rung: int) -> str:

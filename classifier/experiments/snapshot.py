@@ -12,6 +12,7 @@ from typing import Any
 
 from classifier import portability, yaml_file
 from classifier.errors import StageError
+from classifier.experiments.decided import inputs
 from classifier.experiments.git import commit_folder, git, resolve
 from classifier.experiments.halving import Run
 from classifier.experiments.stage_process import Answer, Task
@@ -70,9 +71,9 @@ class Snapshot:
         out = str(self.runs / name)
         return {"stage": stage, "overrides": overrides, "out": out, "log": f"{out}.log"}
 
-    def train(self, run: Run, last_epoch: int) -> Task:
+    def train(self, run: Run) -> Task:
         """The task of a run; it goes to its end, or stops after an epoch."""
-        until = {"runtime.stop_after_epoch": run.epochs if run.epochs < last_epoch else 0, "runtime.tensorboard": False}
+        until = {"runtime.stop_after_epoch": run.epochs if run.goes_on else 0, "runtime.tensorboard": False}
         return self.task("train", run.name, run.params | until)
 
     def keep(self, run: Run, answer: Answer) -> None:
@@ -139,26 +140,6 @@ def dvc_without_git(clone: Path) -> Repo:
         cache = own.config["cache"] | {"dir": os.path.abspath(own.cache.local_cache_dir)}
         core = own.config["core"] | {"no_scm": True, "site_cache_dir": str(clone / ".dvc/tmp/site-cache")}
         return Repo(str(clone), config={**own.config, "cache": cache, "core": core})
-
-
-def inputs(stages: Sequence[str], params: dict[str, Any]) -> list[str]:
-    """The files and folders that the stages read and none of them writes.
-
-    Raises:
-        StageError: one is missing.
-    """
-    declared = [read_declaration(stage, params, ROOT / "dvc.yaml") for stage in stages]
-    written = {path for stage in declared for path in stage.outs}
-    found = sorted({path for stage in declared for path in stage.deps} - written)
-    for path in found:
-        if not (ROOT / path).exists():
-            raise StageError(f"{path} is missing; `dvc repro {stages[0]}` makes what is needed")
-    return found
-
-
-def input_files(stages: Sequence[str], params: dict[str, Any]) -> list[str]:
-    """The same as files."""
-    return [file.as_posix() for path in inputs(stages, params) for file in files.iter_files(Path(path))]
 
 
 def link(names: Iterable[str], source: Path, target: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from classifier.config import params_file
 from classifier.errors import ParamsError
-from classifier.experiments import settings, space
+from classifier.experiments import search_results, settings
 from classifier.experiments.halving import Halving, Run, confirm_key, record_key
 from tests.project import PARAMS
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -149,14 +150,6 @@ def test_search_learns_from_earlier_rounds() -> None:
     assert sum(0.05 / 3 < rate < 0.05 * 3 for rate in rates) > 10  # a third of the range
 
 
-def test_key_that_no_trial_reads_is_refused() -> None:
-    unread = params_file.validate_as(settings.Axis, {"low": 0.1, "high": 0.2})
-    with pytest.raises(
-        ParamsError, match=r"no trial reads optimizers.adam.lr: train.optimizer is never adam, but muon"
-    ):
-        space.validate_space({"optimizers.adam.lr": unread}, content())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -182,11 +175,30 @@ def test_wrong_search_is_one_line(change: dict[str, Any], message: str, tmp_path
         ({"optimizers.muon.lrr": [1.0, 2.0]}, "space: optimizers.muon.lrr: no such key in params.yaml"),
         ({"optimizers.muon.momentum": {"low": 0.4, "high": 1.5}}, "optimizers.muon.momentum: must be less than 1"),
         ({"train.model": ["cnn", "lennet"]}, "train.model: must be one of mlp"),
+        ({"optimizers.adam.lr": [0.1, 0.2]}, "no trial reads optimizers.adam.lr: train.optimizer is never adam"),
     ],
 )
 def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message):
         read(tmp_path, space=axis)
+
+
+def test_table_and_page_rank_trials_and_show_choices_that_are_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records, _ = finish(lambda runs: runs[0])
+    done = halving(records)
+    search_results.write(done)
+    table = pd.read_csv(search_results.TABLE)
+    assert sorted(table["trial"]) == [*range(9)]
+    assert table["trial"][0] == done.best
+    assert table["outcome"][0] == "finished"
+    assert [*table["val_acc_9"].notna()] == [True] + [False] * 8
+    stopped = table["val_acc_3"][1:].dropna()
+    assert len(stopped)
+    assert [*stopped] == sorted(stopped, reverse=True)
+    assert "<td>[32, 64]</td>" in search_results.PAGE.read_text()
 
 
 def test_short_names_tell_keys_apart() -> None:
