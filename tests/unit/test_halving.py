@@ -187,11 +187,11 @@ def test_table_and_page_rank_trials_and_show_choices_that_are_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    records, _ = finish(lambda runs: runs[0], trials=20)
-    done = halving(records, trials=20)
+    records, _ = finish(lambda runs: runs[0], trials=30, trials_per_round=10)
+    done = halving(records, trials=30, trials_per_round=10)
     search_results.write(done)
     table = pd.read_csv(search_results.TABLE)
-    assert sorted(table["trial"]) == [*range(20)]
+    assert sorted(table["trial"]) == [*range(30)]
     assert table["trial"][0] == done.best
     for rung, reached in (("val_acc_9", "finished"), ("val_acc_3", "stopped at 3"), ("val_acc_1", "stopped at 1")):
         values = table[rung][table["outcome"] == reached].dropna()
