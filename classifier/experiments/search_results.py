@@ -33,15 +33,15 @@ def trials(halving: Halving) -> pd.DataFrame:
     rungs = range(len(halving.rungs))
     names = [f"{halving.search.objective}_{epochs}" for epochs in halving.rungs]
     rows = []
-    for number in halving.ranking(0):
+    by_rank = (number for rung in reversed(rungs) for number in halving.ranking(rung))
+    for number in dict.fromkeys(by_rank):
         reached = [(rung, record) for rung in rungs if (record := halving.record(number, rung))]
         rung, record = reached[-1]
         ended = "finished" if rung == halving.last else f"stopped at {halving.rungs[rung]}"
         values = {name: halving.value(number, rung) for name, rung in zip(names, rungs, strict=True)}
         rows.append({"trial": number, **record["params"], **values, "outcome": record.get("error") or ended})
     columns = ["trial", *halving.search.space, SEED, *names, "outcome"]
-    table = pd.DataFrame(rows, columns=columns, dtype=object)
-    return table.sort_values(names[::-1], ascending=halving.sign > 0, kind="stable")  # what is missing comes last
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def confirmed(halving: Halving) -> pd.DataFrame:
