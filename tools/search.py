@@ -146,11 +146,13 @@ class Progress:
         seconds = (time.monotonic() - self._since) / max(done, 1) * halving.epochs_left
         left = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
         result = record.get("error") or f"{halving.search.objective} {record['value']:.4f}"
-        rung, names = halving.rungs.index(run.epochs), halving.short_names()
+        rung = halving.rungs.index(run.epochs)
         if run.name.startswith("trial") and (best := halving.leader(rung)) is not None:
             result += f" (best {halving.value(best, rung):.4f}, trial {best})"
-        varied = " ".join(f"{names[key]}={value}" for key, value in run.params.items() if key in names)
-        logger.info(f"{run.name}, epoch {run.epochs}: {result}, {left} left; {varied}")
+        varied = [
+            f"{search_results.short_name(key)}={run.params[key]}" for key in halving.search.space if key in run.params
+        ]
+        logger.info(f"{run.name}, epoch {run.epochs}: {result}, {left} left; {' '.join(varied)}")
 
 
 if __name__ == "__main__":

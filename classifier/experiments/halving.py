@@ -162,15 +162,6 @@ class Halving:
         assert record
         return {key: value for key, value in record["params"].items() if key != SEED}
 
-    def short_names(self) -> dict[str, str]:
-        """The last parts of each dotted key, as few as tell it from the others: ``sgd.lr`` if there is another."""
-        names = {}
-        for key in self.search.space:
-            parts = key.split(".")
-            suffixes = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
-            names[key] = next(s for s in suffixes if sum(f".{k}".endswith(f".{s}") for k in self.search.space) == 1)
-        return names
-
 
 def record_key(number: int, rung: int) -> str:
     """The key of a trial's run to a rung."""

@@ -28,6 +28,11 @@ def write(halving: Halving) -> None:
     write_page(halving)
 
 
+def short_name(key: str) -> str:
+    """A dotted key without its section: ``muon.lr``, ``batch_size``."""
+    return key.partition(".")[2]
+
+
 def trials(halving: Halving) -> pd.DataFrame:
     """A row for each trial that has ended a run: what it varied, its objective at each rung, how it ended."""
     rungs = range(len(halving.rungs))
@@ -85,7 +90,7 @@ def summary(halving: Halving) -> Iterator[str]:
 
 def write_page(halving: Halving) -> None:
     """Write one self-contained page with the same as pictures and tables."""
-    table = trials(halving).rename(columns=halving.short_names()).fillna("")
+    table = trials(halving).rename(columns={key: short_name(key) for key in halving.search.space}).fillna("")
     shares = importances(halving)
     page.write(
         files.temporary_path(PAGE),
@@ -114,7 +119,7 @@ def importances(halving: Halving) -> dict[str, float]:
     study = space.new_study(halving.search, known, seed=0)
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=shared)
-    return {halving.short_names()[key]: float(value) for key, value in found.items()}
+    return {short_name(key): float(value) for key, value in found.items()}
 
 
 def draw_history(halving: Halving) -> Figure:

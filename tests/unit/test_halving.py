@@ -198,9 +198,3 @@ def test_table_and_page_rank_trials_and_show_choices_that_are_lists(
         assert len(values) > 1
         assert [*values] == sorted(values, reverse=True)
     assert "<td>[32, 64]</td>" in search_results.PAGE.read_text()
-
-
-def test_short_names_tell_keys_apart() -> None:
-    axis = {"low": 0.1, "high": 0.2}
-    space = {"optimizers.muon.lr": axis, "optimizers.sgd.lr": axis, "train.batch_size": [1, 2]}
-    assert [*halving({}, space=space).short_names().values()] == ["muon.lr", "sgd.lr", "batch_size"]
