@@ -117,9 +117,9 @@ def begin_or_go_on(now: dict[str, Any], records: Records) -> None:
 def publish(snapshot: Snapshot, halving: Halving) -> None:
     """Make DVC experiments of the best trial and of the runs with fresh seeds; the first model is evaluated, too."""
     train, *after = stages_from("train")
-    first, winner = halving.confirming("best", 0), halving.winner()
-    runs = {halving.experiment(*place): halving.confirming(*place) for place in halving.places}
-    runs = {f"{halving.prefix}-{halving.best:03}": winner} | runs
+    first = halving.confirming()[0]
+    runs = {f"{halving.prefix}-{run.name}": run for run in halving.confirming()}
+    runs[f"{halving.prefix}-{halving.best:03}"] = halving.winner()
     runs = {name: run for name, run in runs.items() if (snapshot.runs / run.name / "metrics/train.json").exists()}
     if runs:  # else they were made by an earlier call
         logger.info(f"making {len(runs)} DVC experiments")

@@ -125,7 +125,7 @@ def make_run(content: dict[str, Any], params: dict[str, Any], machine: dict[str,
     chosen = flatten({key: get_by_key(changed, key) for key in keys})
     decided_by = {key: value for key, value in chosen.items() if key not in (SEED, FOLD)} | machine
     name = f"recipe-{decided.digest(decided_by)[:6]}-f{params[FOLD]}-s{params[SEED]}"
-    return Run(name, name, params, changed["train"]["epochs"])
+    return Run(name, params, changed["train"]["epochs"])
 
 
 def verdict(table: pd.DataFrame, validation_share: float) -> Iterator[str]:
@@ -143,7 +143,7 @@ def verdict(table: pd.DataFrame, validation_share: float) -> Iterator[str]:
     if len(both) < 2:
         yield "too few pairs came to a result"
         return
-    result = paired(both["a"].tolist(), both["b"].tolist(), validation_share)
+    result = paired(both["a"], both["b"], validation_share)
     yield f"means: {result.mean_a:.4f} and {result.mean_b:.4f}"
     yield f"difference: {result.describe('a', 'b')}"
     if validation_share:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from classifier.experiments import space
-from classifier.experiments.halving import SEED, Halving, confirm_key, record_key
+from classifier.experiments.halving import SEED, Halving
 from classifier.experiments.statistics import paired
 from classifier.report import figures, page
 from classifier.runner import files
@@ -53,13 +53,13 @@ def confirmed(halving: Halving) -> pd.DataFrame:
     """A row for each run with a fresh seed."""
     rows = [
         {
-            "params": "best trial" if which == "best" else "params.yaml",
-            SEED: record["params"][SEED],
-            halving.search.objective: record["value"],
-            "experiment": halving.experiment(which, place),
+            "params": "best trial" if run.name.startswith("best") else "params.yaml",
+            SEED: run.params[SEED],
+            halving.search.objective: halving.records[run.key]["value"],
+            "experiment": f"{halving.prefix}-{run.name}",
         }
-        for which, place in halving.places
-        if (record := halving.records.get(confirm_key(which, place)))
+        for run in halving.confirming()
+        if run.key in halving.records
     ]
     return pd.DataFrame(rows, columns=["params", SEED, halving.search.objective, "experiment"])
 
@@ -67,24 +67,24 @@ def confirmed(halving: Halving) -> pd.DataFrame:
 def summary(halving: Halving) -> Iterator[str]:
     """A few sentences: the best trial, how much of it was luck, and whether it is better than params.yaml."""
     if (number := halving.best) is not None:
-        varied, found = halving.varied(number), halving.records[record_key(number, halving.last)]["value"]
+        varied, found = halving.varied(number), halving.records[halving.winner().key]["value"]
         yield f"best trial: {number}, {halving.search.objective} {found:.4f}"
         yield from (f"  {key}: {varied[key]}" for key in halving.search.space if key in varied)
     if number is None or halving.epochs_left:
         yield f"{halving.epochs_left} epochs left to train"
         return
-    best, base = halving.confirmed("best"), halving.confirmed("base")
-    both = [place for place in best if place in base]
-    if len(both) < 2:
+    pairs = confirmed(halving)[halving.search.objective].to_numpy(float).reshape(2, -1)  # by seed
+    best, base = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if len(best) < 2:
         yield "too few runs with fresh seeds came to a result; metrics/search_confirmed.csv"
         return
-    comparison = paired([best[place] for place in both], [base[place] for place in both])
+    comparison = paired(best, base)
     fall = (found - comparison.mean_a) * -halving.sign
     luck = f"so {fall:.4f} of it was luck" if fall > 0 else "no worse than it was in the search"
     yield f"with {comparison.count} fresh seeds: {comparison.mean_a:.4f} ± {comparison.deviation_a:.4f}, {luck}"
     yield f"params.yaml, same seeds: {comparison.mean_b:.4f} ± {comparison.deviation_b:.4f}"
     yield f"difference: {comparison.describe('the best trial', 'params.yaml', higher_is_better=halving.sign < 0)}"
-    yield f"its model: dvc exp apply {halving.experiment('best', 0)}"
+    yield f"its model: dvc exp apply {halving.prefix}-best-0"
     yield f"all trials: {TABLE} and {PAGE} (open it in a browser)"
 
 

@@ -1,10 +1,10 @@
 """Is one recipe better than another? Paired differences with an interval that does not promise too much."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
@@ -40,7 +40,7 @@ class PairedComparison:
         return f"{figures}: {better} is better than {worse}"
 
 
-def paired(a: Sequence[float], b: Sequence[float], validation_share: float = 0) -> PairedComparison:
+def paired(a: ArrayLike, b: ArrayLike, validation_share: float = 0) -> PairedComparison:
     """Compare runs that differ in the seed only, or in the fold too; the interval is that of a paired t.
 
     The training images of two folds overlap, so their results are not independent, and the plain t finds differences
