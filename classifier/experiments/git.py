@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,3 @@ def recorded_run(folder: Path, revision: str, stages: Sequence[str]) -> tuple[di
         return decided, json.loads(content)
     except (yaml_file.YAMLFileError, KeyError, TypeError):
         raise StageError(f"{name}: dvc.lock has no readable {stages[-1]}") from None
-
-
-def differing_params(decided: Mapping[str, Any], content: dict[str, Any]) -> list[str]:
-    """The keys that dvc.lock records with another value than params.yaml has."""
-    params = flatten(content)
-    return [key for key in decided if "/" not in key and params.get(key) != decided[key]]

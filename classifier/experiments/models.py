@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 
 from classifier import yaml_file
 from classifier.errors import ParamsError, StageError, shorten
-from classifier.experiments.git import WORKSPACE, differing_params, read_file, recorded_run, resolve
+from classifier.experiments.git import WORKSPACE, read_file, recorded_run, resolve
 from classifier.runner.cli import ROOT
+from classifier.yaml_file import flatten
 
 import dvc.api
 import pandas as pd
@@ -101,8 +102,8 @@ def changed_since(revision: str) -> list[str]:
         decided, _ = recorded_run(ROOT, reference, STAGES)
     except StageError as error:
         raise StageError(f"{error}; `dvc repro evaluate` makes {PREDICTIONS} anew") from None
-    content = yaml_file.load(read_file(ROOT, reference, "params.yaml"))
-    changed = [f"params.yaml ({key})" for key in differing_params(decided, content)]
+    params = flatten(yaml_file.load(read_file(ROOT, reference, "params.yaml")))
+    changed = [f"params.yaml ({key})" for key in decided if "/" not in key and params.get(key) != decided[key]]
     if revision == WORKSPACE:
         with Repo(str(ROOT)) as repo:
             stages = [stage for stage in repo.index.stages if getattr(stage, "name", "") in STAGES]

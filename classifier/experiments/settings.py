@@ -134,6 +134,4 @@ def read(params: Params, content: dict[str, Any], path: Path = SEARCH_FILE) -> S
         )
     if params.train.patience:
         raise ParamsError("params.yaml: train.patience: must be 0 for a search, whose rungs stop what falls behind")
-    if params.runtime.stop_after_epoch:
-        raise ParamsError("params.yaml: runtime.stop_after_epoch: must be 0 for a search, which sets it by itself")
     return search
