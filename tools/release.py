@@ -24,6 +24,7 @@ from classifier.errors import StageError
 from classifier.experiments.git import git
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
+from demo.build import build as build_demo
 
 from dvc.repo import Repo
 
@@ -81,8 +82,6 @@ def build(arguments: argparse.Namespace) -> int:
     shutil.rmtree(new, ignore_errors=True)
     content = dict(CONTENT)
     if not arguments.without_demo:
-        from demo.build import build as build_demo
-
         content[str(build_demo())] = "demo"
     for source, name in content.items():
         (new / name).parent.mkdir(parents=True, exist_ok=True)

@@ -73,14 +73,14 @@ def search(arguments: argparse.Namespace) -> int:
 def go_on(arguments: argparse.Namespace, settings: Search, content: dict[str, Any], folder: Path) -> int:
     """Run what is missing; see ``search``."""
     records = Records(folder / "records")
-    by_all = decided.by_all(content)
-    with_settings = flatten({"search": settings.model_dump()}) | by_all
+    everything = decided.everything(content)
+    with_settings = flatten({"search": settings.model_dump()}) | everything
     begin_or_go_on(with_settings, records)
     snapshot = Snapshot(folder, stages_from("train"), content)
     halving = Halving(settings, content, f"{settings.name}-{decided.digest(with_settings)[:4]}", records)
     progress = Progress(halving)
     if arguments.scheduler:
-        workers = engine.dask(arguments.scheduler, folder, by_all)
+        workers = engine.dask(arguments.scheduler, folder, everything)
     else:
         workers = engine.processes(snapshot.project, arguments.jobs)
     with workers as submit:

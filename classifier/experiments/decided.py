@@ -14,7 +14,7 @@ from classifier.runner.declaration import read_declaration
 from classifier.yaml_file import flatten
 
 
-def by_all(params: dict[str, Any]) -> dict[str, Any]:
+def everything(params: dict[str, Any]) -> dict[str, Any]:
     """All that decides the result of ``train`` with these params: by dotted key, path, or name."""
     chosen = {section: params[section] for section in ("compute", *SEARCHED)}
     return flatten(chosen) | beyond_params(["train"], params)

@@ -192,7 +192,7 @@ def refuse_other_clone(decided_by: dict[str, Any]) -> None:
     """
     try:
         _, params = params_file.read(ROOT / "params.yaml")
-        if changed := decided.differing(decided_by, decided.by_all(params)):
+        if changed := decided.differing(decided_by, decided.everything(params)):
             raise StageError(f"another {shorten(changed)}; the same commit, data and environment are needed")
     except StageError as error:
         raise StageError(f"the worker on {socket.gethostname()} in {ROOT}: {error}") from None

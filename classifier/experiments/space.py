@@ -80,7 +80,7 @@ def known_trial(search: Search, params: Params, value: float | None) -> optuna.t
     axes = search.space
     trial = optuna.trial.FixedTrial({key: json.dumps(it) if axes[key].choices else it for key, it in params.items()})
     for key in params:
-        _suggest(trial, key, axes[key])
+        _suggest(trial, key, axes[key])  # so that the trial has the distribution, too
     states = optuna.trial.TrialState
     return optuna.trial.create_trial(
         state=states.PRUNED if value is None else states.COMPLETE,
