@@ -288,9 +288,7 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
         words = ("unshare", "--mount", "sh", "-c", f"{hidden} --local-directory {tmp_path}")
         with dask.program(other, *words):
             refused = project.run("python", "-m", "tools.search", "--scheduler", str(file), status=1)
-            assert (
-                f"in {other.root} has another inputs.classifier/train/losses.py, params.train.epochs;" in refused.stderr
-            )
+            assert f"in {other.root}: another train.epochs, classifier/train/losses.py;" in refused.stderr
             assert refused.stderr.count("\n") == 1
         other.run("git", "checkout", "--quiet", "classifier", "params.yaml")
         with dask.program(other, *words):
@@ -315,8 +313,6 @@ def test_scheduler_that_is_gone_is_one_line_and_nothing_is_lost(searchable: Proj
     assert driver.returncode == 1
     assert output.startswith(f"search: error: the scheduler {file}: ")
     assert output.count("\n") == 1
-    refused = project.run("python", "-m", "tools.search", "--storage", "postgresql://me@db/search", status=2)
-    assert "workers meet at a Dask scheduler now" in refused.stderr
 
 
 @pytest.mark.experiments
