@@ -1,4 +1,4 @@
-"""An environment of 64-bit ARM for the emulator, in scratch/arm: 6 GB. As root, on Debian, once before a release:
+"""An environment of 64-bit ARM for the emulator, in scratch/arm: 6 GB. As root, on Debian, with uv, before a release:
 
     python -m tests.support.arm && pytest -m emulated tests/e2e/test_emulated.py
 
@@ -22,7 +22,6 @@ DEBIAN = (
     "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libstdc++6 libgcc-s1 libgomp1 zlib1g libexpat1"
     " libssl3 libffi8 libbz2-1.0 liblzma5 libsqlite3-0 libuuid1 libcrypt1"
 )
-NOT_NEEDED = ("antlr4", "dvc", "hydra", "mypy", "omegaconf", "openvino", "ruff", "selenium")
 CPUINFO = """processor\t: {0}
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp ssbs
 CPU implementer\t: 0x41
@@ -55,15 +54,12 @@ def make() -> None:
         (identification / "midr_el1").write_text("0x00000000413fd0c1\n")
     for name in ("online", "possible", "present"):
         (ROOT / "sys/devices/system/cpu" / name).write_text("0-1\n")
-    blocks = (REPOSITORY / "requirements.lock").read_text().replace(" \\\n", " ").splitlines()
-    wanted = [line for line in blocks if not line.startswith(NOT_NEEDED)]
+    lines = (REPOSITORY / "requirements.lock").read_text().replace(" \\\n", " ").splitlines()
+    wanted = [line for line in lines if not line.startswith("openvino")]
     (FOLDER / "requirements.txt").write_text("\n".join(wanted) + "\n")
-    platforms = [
-        word for name in ("2_28", "2_17", "2_34", "2_35") for word in ("--platform", f"manylinux_{name}_aarch64")
-    ]
     run(
-        sys.executable, "-m", "pip", "install", "--quiet", "--target", SITE, "--no-deps", "--only-binary", ":all:",
-        "--python-version", "3.11", *platforms, "--requirement", FOLDER / "requirements.txt",
+        "uv", "pip", "install", "--python", sys.executable, "--python-platform", "aarch64-manylinux_2_35",
+        "--target", SITE, "--no-deps", "--requirement", FOLDER / "requirements.txt",
     )  # fmt: skip
 
 
