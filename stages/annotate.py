@@ -4,7 +4,7 @@ reads   data/raw/, or data/own/NAME if `dataset` names one's own images; params.
 writes  data/images.zip (training and validation), data/test_images.zip, data/annotations.csv, data/dataset_info.json,
         metrics/annotate.json, and in metrics/annotate/: classes.csv, findings.csv, samples.png
 run     dvc repro annotate, or: python -m stages.annotate
-expect  70,000 images in about ten seconds; a validation split drawn from the training images, stratified by class;
+expect  70,000 images in about ten seconds; a validation split drawn from the training images;
         blank, identical and nearly identical images are counted and reported, and nothing is dropped
 
 Nothing after this stage knows where the images came from: class names, channels and size come from the files.
