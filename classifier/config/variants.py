@@ -11,7 +11,7 @@ from classifier.config.fields import Count, Fraction, NonNegative, Positive, Sec
 from pydantic import ConfigDict, Field, model_validator
 
 # MKL starts a square root from an approximation in hardware, which AMD and Intel make differently; the other optimizers
-# have one kernel of PyTorch, or none. A test trains each that is not here on emulated processors.
+# have one kernel of PyTorch, or of ours. A test trains each that is not here on emulated processors.
 NOT_PORTABLE = {"precision": {"bf16"}, "optimizer": {"rmsprop"}}
 
 
