@@ -136,9 +136,13 @@ def _load_parquet(content: bytes) -> pd.DataFrame:
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     columns = table.to_pydict()
     # Hugging Face keeps the names of classes in the schema: a label is then their number, -1 if there is none.
-    schema = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
-    features = schema.get("features", {}).items()
-    named = {name: each["names"] for name, each in features if each.get("_type") == "ClassLabel"}
+    text = (table.schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(text).get("info", {}).get("features", {}).items()
+        classes = [(name, each) for name, each in features if isinstance(each, dict)]
+        named = {name: each["names"] for name, each in classes if each.get("_type") == "ClassLabel"}
+    except (AttributeError, KeyError, ValueError):
+        raise ValueError("the Hugging Face metadata are not JSON of a schema") from None
     for column in named.keys() & columns.keys():
         names, labels = named[column], columns[column]
         if outside := [label for label in labels if label is not None and label not in range(-1, len(names))]:

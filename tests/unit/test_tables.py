@@ -137,7 +137,11 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "no JSON": (
         {"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])},
-        "not a table as UTF-8 text or Parquet: Expecting",
+        "the Hugging Face metadata are not JSON of a schema",
+    ),
+    "no schema": (
+        {"t.parquet": parquet({"huggingface": "[]"}, image=EIGHT, label=[*"ababa"])},
+        "the Hugging Face metadata are not JSON of a schema",
     ),
     "list of bytes": ({"t.parquet": parquet(image=[[PNG]] * 2, label=[*"ab"])}, "row 1: holds neither"),
     "null image": ({"t.parquet": parquet(image=[None, *EIGHT], label=[*"ababab"])}, "row 1: image is empty"),
