@@ -1,6 +1,5 @@
 """tools.compare seeds on real commits: recipes that differ in anything but the seed are kept apart."""
 
-import json
 import statistics
 from collections import defaultdict
 
@@ -22,7 +21,7 @@ def test_recipes_that_differ_in_loss_or_schedule_are_kept_apart(finished: Projec
                 finished.set_all({**recipe, "train.seed": seed})
                 finished.dvc("repro", "train")
                 finished.commit(f"recipe {number}, seed {seed}")
-            values[number].append(json.loads(finished.read("metrics/train.json"))["val_acc"])
+            values[number].append(finished.json("metrics/train.json")["val_acc"])
     lines = finished.run("python", "-m", "tools.compare", "seeds", "--commits", "9").stdout.splitlines()
     assert len(lines) == len(RECIPES), lines
     for number, words in enumerate(

@@ -1,6 +1,5 @@
 """The commands of README and docs, typed as they stand there."""
 
-import json
 import re
 import shlex
 
@@ -53,7 +52,7 @@ def test_gpu_recipe_runs_with_one_epoch(finished: Project) -> None:
     params = yaml_file.load(finished.read("params.yaml").decode())
     assert params["train"]["model"] == "resnet18"
     assert params["train"]["augment"]["cutout_pixels"] == 10
-    assert json.loads(finished.read("metrics/export/details.json"))["disagreeing_predictions"] == 0
+    assert finished.json("metrics/export/details.json")["disagreeing_predictions"] == 0
 
 
 @pytest.mark.experiments

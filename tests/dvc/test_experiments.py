@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.experiments
 def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     finished.dvc("exp", "run", "--name", "lenet-try", "-S", "train.model=lenet", "-S", "train.epochs=1")
-    assert json.loads(finished.read("metrics/evaluate/details.json"))["num_parameters"] == 44426
+    assert finished.json("metrics/evaluate/details.json")["num_parameters"] == 44426
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
     assert finished.run("git", "status", "--porcelain").stdout == ""
@@ -29,7 +29,7 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     for seed in range(2):
         finished.set(train__seed=seed)
         finished.repro()  # from the run cache of the experiments
-        by_seed[seed] = json.loads(finished.read("metrics/train.json"))["val_acc"]
+        by_seed[seed] = finished.json("metrics/train.json")["val_acc"]
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
     shown = next(line for line in finished.tool("compare", "seeds").stdout.splitlines() if "mlp" in line)
@@ -41,7 +41,7 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     assert "train.seed" in shown
     finished.dvc("exp", "branch", "lenet-try", "keep-lenet")
     finished.dvc("exp", "apply", "lenet-try")
-    assert json.loads(finished.read("metrics/evaluate/details.json"))["num_parameters"] == 44426
+    assert finished.json("metrics/evaluate/details.json")["num_parameters"] == 44426
     assert finished.repro() == []
     finished.run("git", "checkout", "--quiet", "--force", "keep-lenet")
     finished.dvc("checkout")
@@ -54,7 +54,7 @@ def test_compare_reads_revisions_experiments_and_workspace(finished: Project) ->
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
     result = json.loads(finished.tool("compare", "models", "worse", "main", "--json").stdout)
-    recorded = json.loads(finished.read("metrics/evaluate.json"))["accuracy"]
+    recorded = finished.json("metrics/evaluate.json")["accuracy"]
     assert result["b"]["accuracy"] == recorded
     assert result["a"]["accuracy"] < recorded
     shown = finished.tool("compare", "models", "worse").stdout

@@ -46,7 +46,7 @@ def test_labeled_images_become_a_model(colors: Project) -> None:
     _, model_config = load(colors.root / "models/classifier.safetensors")
     assert model_config.class_names == ["blue", "green", "red"]
     assert model_config.shape == (3, 40, 40)
-    assert json.loads(colors.read("data/dataset_info.json"))["name"] == "colors"
+    assert colors.json("data/dataset_info.json")["name"] == "colors"
     assert colors.dvc("status").stdout.strip() == "Data and pipelines are up to date."
     assert colors.run("git", "status", "--porcelain").stdout == ""
     page = colors.read("metrics/report.html").decode()
@@ -55,7 +55,7 @@ def test_labeled_images_become_a_model(colors: Project) -> None:
 
 def test_predict_sees_the_pixels_of_the_training(colors: Project) -> None:
     """The probabilities of each test image's own file are those that evaluate computed from what annotate decoded."""
-    rows = pd.read_csv(colors.root / "metrics/predictions.csv").set_index("image")
+    rows = colors.table("metrics/predictions.csv").set_index("image")
     folder = colors.root / "data/own/colors"
     files = {
         str(path): row
@@ -73,7 +73,7 @@ def test_predict_sees_the_pixels_of_the_training(colors: Project) -> None:
 
 
 def test_changed_test_image_trains_nothing(colors: Project) -> None:
-    name = pd.read_csv(colors.root / "metrics/predictions.csv")["image"][0]
+    name = colors.table("metrics/predictions.csv")["image"][0]
     path = colors.root / "data/own/colors" / name
     path = path.with_suffix("")
     color = path.parent.name
@@ -143,7 +143,7 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     (folder / "linked").symlink_to(folder / "build")
     tiny.dvc("add", "data/own/odd")
     md5 = yaml_file.load(tiny.read("data/own/odd.dvc").decode())["outs"][0]["md5"]
-    listed = {entry["relpath"] for entry in json.loads(tiny.read(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"))}
+    listed = {entry["relpath"] for entry in tiny.json(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}")}
     assert listed == {f"{name}/{file}" for name in kept for file in ("1.png", "deep/1.png")}
     tree = file_tree.open_tree(folder)
     assert set(tree.names) == listed
@@ -186,7 +186,7 @@ def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None
     colors.set(annotate__bad_files="skip")
     done = colors.stage("annotate")
     assert "left out: 2 files or rows, the first is " in done.stderr
-    assert json.loads(colors.read("metrics/annotate.json"))["findings"]["left_out"] == 2
+    assert colors.json("metrics/annotate.json")["findings"]["left_out"] == 2
     colors.set(dataset="elsewhere")
     errors = colors.stage("annotate", status=1).stderr
     assert errors.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
@@ -234,7 +234,7 @@ def test_table_of_digits_becomes_a_model(fresh: Project) -> None:
     frame.to_csv(fresh.root / "data/own/digits.csv", index=False)
     fresh.set_all({"dataset": "digits.csv", "train.batch_size": 32})
     assert fresh.repro() == STAGES
-    figures = json.loads(fresh.read("metrics/evaluate/details.json"))
+    figures = fresh.json("metrics/evaluate/details.json")
     assert figures["accuracy"] > 0.9
     assert figures["num_images"] == 359
     _, model_config = load(fresh.root / "models/classifier.safetensors")
@@ -256,9 +256,9 @@ def test_folder_of_icons_becomes_a_model(fresh: Project) -> None:
         }
     )
     assert fresh.repro() == STAGES
-    rows = pd.read_csv(fresh.root / "data/annotations.csv")
+    rows = fresh.table("data/annotations.csv")
     assert len(rows) > 800
-    figures = json.loads(fresh.read("metrics/evaluate/details.json"))
+    figures = fresh.json("metrics/evaluate/details.json")
     assert figures["accuracy"] > figures["majority_accuracy"]
-    counts = json.loads(fresh.read("metrics/annotate.json"))["findings"]["identical"]
+    counts = fresh.json("metrics/annotate.json")["findings"]["identical"]
     assert counts["across_splits"] < counts["images"] / 10  # copies of a file stay in one split

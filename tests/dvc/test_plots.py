@@ -5,8 +5,6 @@ from pathlib import Path
 
 from tests.project import Project
 
-import pandas as pd
-
 PICTURES = ("confusion", "f1", "reliability", "mistakes", "samples", "filters")
 
 
@@ -14,7 +12,7 @@ def test_metrics_and_plots_show_the_content_of_the_files(finished: Project) -> N
     page = Path(finished.dvc("plots", "show").stdout.strip().removeprefix("file://")).read_text()
     for title in ("Loss by epoch", "Accuracy by epoch", "Recall by class", "Confusion matrix"):
         assert title in page
-    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    curve = finished.table("metrics/train/curves.csv")
     for column in ("train_loss", "val_loss", "train_acc", "val_acc"):
         for value in curve[column]:
             assert f'"{value}"' in page or f"{value}" in page, (column, value)
@@ -22,7 +20,7 @@ def test_metrics_and_plots_show_the_content_of_the_files(finished: Project) -> N
     for name in PICTURES:
         assert f"{name}.png" in page
     shown = json.loads(finished.dvc("metrics", "show", "--json").stdout)[""]["data"]
-    assert shown["metrics/evaluate.json"]["data"] == json.loads(finished.read("metrics/evaluate.json"))
+    assert shown["metrics/evaluate.json"]["data"] == finished.json("metrics/evaluate.json")
     finished.set(train__seed=5)
     finished.repro("evaluate")
     compared = Path(finished.dvc("plots", "diff").stdout.strip().removeprefix("file://")).read_text()

@@ -1,13 +1,11 @@
 """What is handed on: the model card, the manifest, and what another project fetches."""
 
-import json
 import re
 import subprocess
 import sys
 
 from tests.project import Project
 
-import pandas as pd
 import pytest
 import yaml
 
@@ -16,7 +14,7 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
     card = finished.read("models/README.md").decode()
     _, front, body = card.split("---\n", 2)
     about = yaml.safe_load(front)
-    details = json.loads(finished.read("metrics/evaluate/details.json"))
+    details = finished.json("metrics/evaluate/details.json")
     figures = {each["type"]: each["value"] for each in about["model-index"][0]["results"][0]["metrics"]}
     assert figures == {"accuracy": details["accuracy"], "f1": details["f1"]}
     assert (about["license"], about["library_name"]) == ("mit", "onnx")
@@ -26,10 +24,10 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
         assert f" {details[key]} |" in body, key
     assert f"is {details['ece']}: the" in body
     assert f"Without it, it is {details['ece_uncalibrated']}." in body
-    counts = json.loads(finished.read("metrics/annotate.json"))["num_images"]
+    counts = finished.json("metrics/annotate.json")["num_images"]
     assert f"temperature {details['temperature']}, which was fitted on the {counts['val']} images" in body
     assert f"{details['num_parameters']:,} parameters" in body
-    classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv")
+    classes = finished.table("metrics/evaluate/classes.csv")
     for row in classes.to_dict("records"):
         line = next(line for line in body.splitlines() if line.startswith(f"| {row['class']} |"))
         numbers = [float(text) for text in re.findall(r"(?<![\w-])[0-9]+(?:\.[0-9]+)?", line.split("|", 2)[2])]

@@ -149,7 +149,7 @@ def test_repro_writes_every_out_and_again_runs_nothing(finished: Project) -> Non
     ]:
         assert (finished.root / path).stat().st_size > 0, path
     assert not (finished.root / "scratch").exists() or not list((finished.root / "scratch").glob("train-*"))
-    assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.9  # ten classes: chance is 0.1
+    assert finished.json("metrics/evaluate.json")["accuracy"] > 0.9  # ten classes: chance is 0.1
     assert finished.repro() == []
     assert "up to date" in finished.dvc("status").stdout
     assert finished.run("git", "status", "--porcelain").stdout == ""

@@ -52,7 +52,7 @@ def test_metrics_diff_fits_and_tells_the_change(changed: Project) -> None:
     text = shown(changed, "dvc", "metrics", "diff")
     fits(text)
     before = json.loads(changed.run("git", "show", "HEAD:metrics/evaluate.json").stdout)
-    after = json.loads(changed.read("metrics/evaluate.json"))
+    after = changed.json("metrics/evaluate.json")
     (row,) = re.findall(r"metrics/evaluate\.json +loss +(\S+) +(\S+) +(\S+)", text)
     assert [float(value) for value in row[:2]] == pytest.approx([before["loss"], after["loss"]], abs=1e-5)
     assert float(row[2]) == pytest.approx(after["loss"] - before["loss"], abs=2e-5)

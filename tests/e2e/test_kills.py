@@ -1,7 +1,6 @@
 """Kill it anywhere: a real ``dvc repro``, stopped at any point of every stage, ends with the same bytes."""
 
 import itertools
-import json
 import os
 import random
 import re
@@ -147,7 +146,7 @@ def test_stage_started_after_dvc_died_does_nothing(tiny: Tiny) -> None:
 def test_locks_of_a_killed_dvc_stop_nobody(tiny: Tiny) -> None:
     process = tiny.start_waiting("dvc", "repro")
     kill_group(process)
-    locked = json.loads(tiny.read(".dvc/tmp/rwlock"))
+    locked = tiny.json(".dvc/tmp/rwlock")
     assert {entry["pid"] for entry in locked["write"].values()} == {process.pid}
     tiny.go_on()
     assert tiny.repro() == ["tiny"]

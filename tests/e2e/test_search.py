@@ -15,7 +15,6 @@ from classifier import yaml_file
 from tests.project import Project, kill_group, wait_for
 from tests.support import dask
 
-import pandas as pd
 import psutil
 import pytest
 from PIL import Image
@@ -130,13 +129,13 @@ def check_same(project: Project, undisturbed: Project) -> None:
 def test_search_leaves_experiments_tables_and_the_workspace_as_it_was(
     searchable: Project, undisturbed: Project
 ) -> None:
-    table = pd.read_csv(undisturbed.root / TABLES[0], dtype=str)
+    table = undisturbed.table(TABLES[0], dtype=str)
     assert len(table) == 4
     finished = table[table["outcome"] == "finished"]
     assert len(finished) == 2
     assert set(table["outcome"]) == {"finished", "stopped at 1"}
     best = f"{int(finished['trial'].iloc[0]):03}"
-    prefix = pd.read_csv(undisturbed.root / TABLES[1])["experiment"].iloc[0].removesuffix("-best-0")
+    prefix = undisturbed.table(TABLES[1])["experiment"].iloc[0].removesuffix("-best-0")
     assert set(references(undisturbed)) == {
         f"{prefix}-{name}" for name in (best, "best-0", "best-1", "base-0", "base-1")
     }
@@ -195,13 +194,13 @@ def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
     project.run("git", "checkout", "--quiet", "params.yaml")
     project.dvc("exp", "apply", f"{prefix}-best-0")
     assert project.repro() == []
-    accuracy = json.loads(project.read("metrics/train.json"))["val_acc"]
-    confirmed = pd.read_csv(project.root / TABLES[1], dtype={"val_acc": float})
+    accuracy = project.json("metrics/train.json")["val_acc"]
+    confirmed = project.table(TABLES[1], dtype={"val_acc": float})
     assert accuracy == confirmed["val_acc"].iloc[0]
 
     # Of a trial that was only trained, the other stages run after all.
-    project.dvc("exp", "apply", f"{prefix}-{pd.read_csv(project.root / TABLES[0])['trial'].iloc[0]:03}")
-    assert json.loads(project.read("metrics/evaluate.json")) == {}
+    project.dvc("exp", "apply", f"{prefix}-{project.table(TABLES[0])['trial'].iloc[0]:03}")
+    assert project.json("metrics/evaluate.json") == {}
     assert project.repro() == ["evaluate", "export", "report"]
 
     # Another search is refused; --restart begins it.

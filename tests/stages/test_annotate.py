@@ -1,6 +1,5 @@
 """annotate on good and bad raw files."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project
 from tests.support import idx_files
 
 import numpy as np
-import pandas as pd
 import pytest
 
 
@@ -27,7 +25,7 @@ def test_annotations_have_one_row_per_raw_image_and_metrics_describe_them(finish
         read = images.reader(finished.root / "data" / archive)
         assert (images.stack(mine["image"], len(mine), read)[:, 0] == raw).all()
         assert (mine["label"] == labels).all()
-    metrics = json.loads(finished.read("metrics/annotate.json"))
+    metrics = finished.json("metrics/annotate.json")
     assert metrics["num_images"]["train"] == (rows["split"] == "train").sum()
     names = rows[rows["split"] == "train"]["image"]
     used = images.stack(names, len(names), images.reader(finished.root / "data/images.zip")) / 255
@@ -37,7 +35,7 @@ def test_annotations_have_one_row_per_raw_image_and_metrics_describe_them(finish
 
 def test_params_of_annotate_are_obeyed_or_refused(finished: Project) -> None:
     def drawn() -> set[str]:
-        rows = pd.read_csv(finished.root / "data/annotations.csv")
+        rows = finished.table("data/annotations.csv")
         assert not rows[rows["split"] == "val"]["image"].str.startswith("test/").any()
         by_class = rows[rows["split"] == "val"].groupby("class_name").size()
         assert (by_class == TRAINING_IMAGES / 10 * 0.1).all()
@@ -61,13 +59,13 @@ def test_params_of_annotate_are_obeyed_or_refused(finished: Project) -> None:
 def test_zero_validation_fraction_makes_no_validation_split(finished: Project) -> None:
     finished.set(annotate__validation_fraction=0.0)
     finished.dvc("repro", "train")
-    assert set(pd.read_csv(finished.root / "data/annotations.csv")["split"]) == {"train", "test"}
-    assert "val_loss" not in json.loads(finished.read("metrics/train.json"))
-    assert json.loads(finished.read("metrics/annotate.json"))["num_images"].keys() == {"train", "test"}
+    assert set(finished.table("data/annotations.csv")["split"]) == {"train", "test"}
+    assert "val_loss" not in finished.json("metrics/train.json")
+    assert finished.json("metrics/annotate.json")["num_images"].keys() == {"train", "test"}
 
 
 def test_odd_images_are_counted_and_kept(finished: Project) -> None:
-    found = json.loads(finished.read("metrics/annotate.json"))["findings"]
+    found = finished.json("metrics/annotate.json")["findings"]
     assert found == {
         "blank": 0,
         "groups_in_several_splits": 0,
@@ -89,7 +87,7 @@ def test_odd_images_are_counted_and_kept(finished: Project) -> None:
         path.unlink()
         idx_files.write(path, pixels[part])
     done = finished.stage("annotate")
-    found = json.loads(finished.read("metrics/annotate.json"))["findings"]
+    found = finished.json("metrics/annotate.json")["findings"]
     assert found["blank"] == 1
     assert found["identical"] == {"across_splits": 3, "images": 3, "with_another_label": 3}
     assert (found["nearly_identical"]["across_splits"], found["nearly_identical"]["pairs"]) == (1, 1)
@@ -97,7 +95,7 @@ def test_odd_images_are_counted_and_kept(finished: Project) -> None:
     assert len(annotations.read(finished.root / "data/annotations.csv")) == TRAINING_IMAGES + TEST_IMAGES
 
     # The table and the report have all of them, the worst first.
-    rows = pd.read_csv(finished.root / "metrics/annotate/findings.csv", dtype=str, keep_default_na=False)
+    rows = finished.table("metrics/annotate/findings.csv", dtype=str, keep_default_na=False)
     assert sorted(rows["finding"][:3]) == ["identical", "identical", "nearly identical"]
     assert rows["finding"][3] == "blank"
     differ = {what: (rows[what] != rows[f"other_{what}"])[:3].tolist() for what in ("label", "split")}

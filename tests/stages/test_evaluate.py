@@ -24,7 +24,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 
 def details(project: Project) -> dict[str, Any]:
     """All figures of the test split."""
-    content: dict[str, Any] = json.loads(project.read("metrics/evaluate/details.json"))
+    content: dict[str, Any] = project.json("metrics/evaluate/details.json")
     return content
 
 
@@ -47,10 +47,10 @@ def test_model_as_good_as_chance_is_warned_about(finished: Project) -> None:
 
 def test_metrics_equal_scikit_learn(finished: Project) -> None:
     figures = details(finished)
-    compared = json.loads(finished.read("metrics/evaluate.json"))
+    compared = finished.json("metrics/evaluate.json")
     assert compared == {key: round(figures[key], 5) for key in ("accuracy", "ece", "f1", "loss")}
-    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
-    names = pd.read_csv(finished.root / "data/annotations.csv").sort_values("label")["class_name"].unique().tolist()
+    rows = finished.table("metrics/predictions.csv")
+    names = finished.table("data/annotations.csv").sort_values("label")["class_name"].unique().tolist()
     assert len(rows) == figures["num_images"] == TEST_IMAGES
     assert rows.columns.tolist() == ["image", "label", "predicted", *(f"probability of {name}" for name in names)]
     assert figures["accuracy"] == accuracy_score(rows["label"], rows["predicted"])
@@ -60,7 +60,7 @@ def test_metrics_equal_scikit_learn(finished: Project) -> None:
     labels = [names.index(label) for label in rows["label"]]
     assert figures["loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(10)), abs=1e-4)
     by_class = recall_score(rows["label"], rows["predicted"], labels=names, average=None)
-    classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv", index_col="class")
+    classes = finished.table("metrics/evaluate/classes.csv", index_col="class")
     assert classes.loc[names, "recall"].tolist() == pytest.approx(by_class.tolist(), abs=1e-6)
     for _, row in classes.iterrows():
         interval = binomtest(round(row["recall"] * row["support"]), int(row["support"])).proportion_ci(method="wilson")
@@ -71,7 +71,7 @@ def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
     from torchmetrics.functional.classification import multiclass_calibration_error  # seconds, in one worker
 
     figures = details(finished)
-    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
+    rows = finished.table("metrics/predictions.csv")
     probabilities = rows.filter(like="probability of").to_numpy()
     names = [name.removeprefix("probability of ") for name in rows.filter(like="probability of").columns]
     labels = np.array([names.index(label) for label in rows["label"]])
@@ -91,7 +91,7 @@ def test_every_figure_follows_from_the_predictions(finished: Project) -> None:
         error = multiclass_calibration_error(*arguments, n_bins=15, norm="l1").item()
         assert figures[f"ece{suffix}"] == pytest.approx(error, abs=1e-4)
         assert figures[f"loss{suffix}"] == pytest.approx(log_loss(labels, values, labels=range(10)), abs=1e-4)
-    classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv", index_col="class")
+    classes = finished.table("metrics/evaluate/classes.csv", index_col="class")
     by_class = f1_score(rows["label"], rows["predicted"], labels=classes.index, average=None)
     assert classes["f1"].tolist() == pytest.approx(by_class.tolist(), abs=1e-6)
     assert classes["recall"].is_monotonic_increasing
@@ -171,14 +171,14 @@ def test_accuracy_below_minimum_fails_the_stage(finished: Project) -> None:
     for minimum in (0.1, 0.0):
         finished.set(evaluate__minimum_accuracy=minimum)
         finished.stage("evaluate")
-        assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] == 0.1
+        assert finished.json("metrics/evaluate.json")["accuracy"] == 0.1
 
 
 def test_batch_size_changes_no_prediction(finished: Project) -> None:
-    before = pd.read_csv(finished.root / "metrics/predictions.csv")
+    before = finished.table("metrics/predictions.csv")
     finished.set(evaluate__batch_size=7)
     finished.stage("evaluate")
-    after = pd.read_csv(finished.root / "metrics/predictions.csv")
+    after = finished.table("metrics/predictions.csv")
     pd.testing.assert_frame_equal(before, after, atol=1e-5)
 
 
@@ -240,7 +240,7 @@ def test_class_without_test_images_is_left_out_of_the_means(finished: Project) -
     path.unlink()
     path.write_text("".join(line for line in lines if not (",Bag," in line and line.endswith(",test\n"))))
     finished.stage("evaluate")
-    classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv", index_col="class")
+    classes = finished.table("metrics/evaluate/classes.csv", index_col="class")
     assert classes["support"]["Bag"] == 0
     figures = details(finished)
     assert figures["f1"] == pytest.approx(classes.drop("Bag")["f1"].mean(), abs=1e-5)

@@ -14,7 +14,6 @@ from tests.project import TEST_IMAGES, Project
 import numpy as np
 import onnx
 import onnxruntime
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -56,7 +55,7 @@ def test_onnx_file_has_the_contract(finished: Project) -> None:
 
 def test_metadata_have_contract_and_provenance(finished: Project) -> None:
     held = metadata(finished.root / "models/classifier.onnx")
-    evaluation = json.loads(finished.read("metrics/evaluate/details.json"))
+    evaluation = finished.json("metrics/evaluate/details.json")
     assert held == {
         "accuracy": evaluation["accuracy"],
         "architecture": "mlp",
@@ -80,7 +79,7 @@ def test_metadata_have_contract_and_provenance(finished: Project) -> None:
 
 
 def test_probabilities_are_calibrated(finished: Project) -> None:
-    temperature = json.loads(finished.read("metrics/evaluate/details.json"))["temperature"]
+    temperature = finished.json("metrics/evaluate/details.json")["temperature"]
     assert abs(temperature - 1) > 0.01  # or this would show nothing
     session = onnxruntime.InferenceSession(finished.root / "models/classifier.onnx")
     images = np.random.default_rng(0).integers(0, 256, (9, 1, 28, 28), dtype=np.uint8)
@@ -106,14 +105,14 @@ def test_onnx_file_is_equal_in_any_folder(finished: Project, tmp_path: Path) -> 
 
 def test_metrics_and_differences_are_written(finished: Project) -> None:
     size = (finished.root / "models/classifier.onnx").stat().st_size
-    assert json.loads(finished.read("metrics/export.json")) == {"size_mb": size / 1e6}
-    assert json.loads(finished.read("metrics/export/details.json")) == {
-        "accuracy": json.loads(finished.read("metrics/evaluate/details.json"))["accuracy"],
+    assert finished.json("metrics/export.json") == {"size_mb": size / 1e6}
+    assert finished.json("metrics/export/details.json") == {
+        "accuracy": finished.json("metrics/evaluate/details.json")["accuracy"],
         "disagreeing_predictions": 0,
         "num_images": TEST_IMAGES,
         "size_bytes": size,
     }
-    differences = json.loads(finished.read("models/export_differences.json"))
+    differences = finished.json("models/export_differences.json")
     assert sorted(differences) == ["logits", "logits_of_extremes", "probabilities"]
     assert all(0 <= value <= 1e-4 for value in differences.values())
     assert differences["logits"] > 0
@@ -206,9 +205,9 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
     ]
     assert any(scales[node.input[0]].dtype == np.int8 for node in by_channel)
     assert not any("Dynamic" in node.op_type for node in model.graph.node)
-    metrics = json.loads(finished.read("metrics/export/details.json"))["int8"]
+    metrics = finished.json("metrics/export/details.json")["int8"]
     assert metrics["size_bytes"] == path.stat().st_size
-    assert json.loads(finished.read("metrics/export.json"))["int8"] == {
+    assert finished.json("metrics/export.json")["int8"] == {
         "accuracy": metrics["accuracy"],
         "size_mb": metrics["size_bytes"] / 1e6,
     }
@@ -219,7 +218,7 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
     assert {key: held[key] for key in same if key != "accuracy"} == {
         key: value for key, value in same.items() if key != "accuracy"
     }
-    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
+    rows = finished.table("metrics/predictions.csv")
     with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
         images = np.stack([np.asarray(Image.open(archive.open(name)))[None] for name in rows["image"]])
     (logits,) = session.run(["logits"], {"images": images})

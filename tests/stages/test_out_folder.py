@@ -1,7 +1,5 @@
 """``-S KEY=VALUE --out FOLDER``: a stage with other params, in another place; the workspace stays as it is."""
 
-import json
-
 from tests.project import Project
 
 import pytest
@@ -59,4 +57,4 @@ def test_a_param_that_changes_meanwhile_stops_the_run_only_if_it_is_not_overridd
     finished.set_all({"train.epochs": 5})
     finished.stage("train", *OTHER)
     assert (finished.root / "scratch/mine" / MODEL).read_bytes() == model
-    assert json.loads((finished.root / "scratch/mine/metrics/train.json").read_text())
+    assert finished.json("scratch/mine/metrics/train.json")

@@ -1,7 +1,5 @@
 """compute.portable: the number of threads changes nothing, and what cannot be is refused or said."""
 
-import json
-
 from classifier import portability
 from classifier.config.variants import NOT_PORTABLE
 from classifier.kernels import library
@@ -55,7 +53,7 @@ def test_portable_with_any_kernels_or_none_writes_the_same_bytes(portable: Proje
             kernels == "none"
         )
         assert "not the environment" not in done.stdout
-        assert json.loads(portable.read("models/environment.json"))["kernels"] == kernels
+        assert portable.json("models/environment.json")["kernels"] == kernels
         done = portable.stage("evaluate")
         assert "kernels" not in done.stdout
         found.append(results(portable))
@@ -82,7 +80,7 @@ def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_s
     ]
     assert portable.run("python", "-m", "stages.evaluate").stderr == "", "once a `dvc repro` is enough"
     assert [portable.read(path) for path in OUTS[:2]] == expected
-    environment = json.loads(portable.read("models/environment.json"))
+    environment = portable.json("models/environment.json")
     assert environment["same_everywhere"] is True
     assert environment["cpu_capability"] == "AVX2"
 

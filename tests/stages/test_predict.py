@@ -28,7 +28,7 @@ def pictures(finished: Project, tmp_path: Path) -> Path:
 
 def test_predict_equals_evaluate(finished: Project, pictures: Path) -> None:
     answers = json.loads(finished.tool("predict", "--json", str(pictures)).stdout)
-    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
+    rows = finished.table("metrics/predictions.csv")
     assert [f"test/{Path(answer['image']).name}" for answer in answers] == rows["image"].tolist()
     assert [answer["class"] for answer in answers] == rows["predicted"].tolist()
     got = [[*answer["probabilities"].values()] for answer in answers]

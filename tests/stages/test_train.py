@@ -33,7 +33,7 @@ import pytest
 def test_every_optimizer_schedule_and_loss_learns(finished: Project, change: dict[str, Any]) -> None:
     finished.set_all(change)
     finished.stage("train")
-    assert json.loads(finished.read("metrics/train.json"))["val_acc"] > 0.6  # chance is 0.1
+    assert finished.json("metrics/train.json")["val_acc"] > 0.6  # chance is 0.1
 
 
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)
@@ -44,7 +44,7 @@ def test_every_model_learns(finished: Project, name: str, precision: str) -> Non
     finished.set_all({"models.cnn.widths": [8, 16, 16]})
     finished.stage("train")
     finished.stage("evaluate")
-    assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.8  # chance is 0.1
+    assert finished.json("metrics/evaluate.json")["accuracy"] > 0.8  # chance is 0.1
 
 
 def test_seed_and_clipped_gradients_change_the_model(finished: Project) -> None:
@@ -59,10 +59,10 @@ def test_seed_and_clipped_gradients_change_the_model(finished: Project) -> None:
 
 
 def test_curves_have_one_row_per_epoch_and_end_in_the_metrics(finished: Project) -> None:
-    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    curve = finished.table("metrics/train/curves.csv")
     assert curve["epoch"].tolist() == list(range(1, 7))
     assert curve["train_loss"].iloc[-1] < curve["train_loss"].iloc[0]
-    metrics = json.loads(finished.read("metrics/train.json"))
+    metrics = finished.json("metrics/train.json")
     for key in ("train_loss", "train_acc", "val_loss", "val_acc"):
         assert metrics[key] == curve[key].iloc[-1]
     assert metrics.keys() == {"train_acc", "train_loss", "val_acc", "val_loss"}
@@ -130,7 +130,7 @@ def test_environment_and_state_know_the_processor_and_the_variables_that_change_
     finished.run("python", "-m", "stages.train", status=75)
     decided = [json.loads((folder / "fingerprint.json").read_text())["environment"] for folder in states(finished)]
     assert sorted("ONEDNN_MAX_CPU_ISA=SSE41" in each["variables"] for each in decided) == [False, True]
-    environment = json.loads(finished.read("models/environment.json"))
+    environment = finished.json("models/environment.json")
     assert environment["cpu_vendor"]
     assert environment["cpu_model"]
     if Path("/proc/cpuinfo").exists():

@@ -1,6 +1,5 @@
 """train: losses, initial weights, early stopping, memory, and what a run shows while it goes on."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import nn
 
 
 def metrics(project: Project, name: str = "train") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(project.read(f"metrics/{name}.json"))
+    content: dict[str, Any] = project.json(f"metrics/{name}.json")
     return content
 
 
@@ -102,7 +101,7 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
     finished.set_all({"train.epochs": 40, "train.patience": 2, "train.keep": "best", "train.schedule": "constant"})
     finished.set_all({"optimizers.sgd.lr": 0.3, "train.warmup_fraction": 0.9})
     output = finished.stage("train").stdout
-    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    curve = finished.table("metrics/train/curves.csv")
     best = curve.sort_values("val_loss").iloc[0]
     assert len(curve) < 40
     assert len(curve) == best["epoch"] + 2
@@ -151,7 +150,7 @@ def test_tensorboard_files_hold_curves_and_graph(finished: Project) -> None:
     (folder,) = (finished.root / "logs").iterdir()
     events = EventAccumulator(str(folder))
     events.Reload()
-    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    curve = finished.table("metrics/train/curves.csv")
     scalars = events.Scalars("loss/val")
     assert [event.step for event in scalars] == curve["epoch"].tolist()
     np.testing.assert_allclose([event.value for event in scalars], curve["val_loss"], atol=1e-5)
