@@ -144,7 +144,6 @@ def test_ddp_more_processes_than_images_of_a_batch_is_one_line(project: Project)
     [
         (BY_PARAM, "rank 1", signal.SIGKILL, 1, "train: error: rank 1 of 2 was killed by SIGKILL; step "),
         (BY_PARAM, "rank 0", signal.SIGKILL, -9, ""),
-        (BY_PARAM, "group", signal.SIGINT, 130, "train: warning: stopped by SIGINT; step "),
         (BY_PARAM, "group", signal.SIGHUP, 129, "train: warning: stopped by SIGHUP; step "),
         (BY_PARAM, "rank 0", signal.SIGTERM, 143, "train: warning: stopped by SIGTERM; step "),
         (("dvc", "repro", "train"), "parent", signal.SIGKILL, -9, "`dvc` that started this stage is gone; step "),

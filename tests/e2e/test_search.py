@@ -52,7 +52,7 @@ def searchable(finished_template: Project, tmp_path_factory: pytest.TempPathFact
 def undisturbed(searchable: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """After a search that nobody disturbed; to look at only."""
     project = searchable.copy(tmp_path_factory.mktemp("undisturbed") / "project")
-    project.run("python", "-m", "tools.search")
+    project.tool("search")
     return project
 
 
@@ -165,7 +165,7 @@ def test_search_in_a_git_hook_leaves_stash_experiments_head_and_config(searchabl
 
     project.environment["GIT_DIR"] = str(project.root / ".git")
     for _ in range(2):
-        project.run("python", "-m", "tools.search")
+        project.tool("search")
     del project.environment["GIT_DIR"]
 
     assert project.read(".git/HEAD") == b"ref: refs/heads/main\n"
@@ -182,7 +182,7 @@ def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
     undisturbed: Project, tmp_path: Path
 ) -> None:
     project = undisturbed.copy(tmp_path / "project")
-    again = project.run("python", "-m", "tools.search")
+    again = project.tool("search")
     assert "; 0 epochs to train" in again.stdout
     assert "fresh seeds" in again.stdout
     check_same(project, undisturbed)
@@ -205,7 +205,7 @@ def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
 
     # Another search is refused; --restart begins it.
     project.set(train__batch_size=50)
-    refused = project.run("python", "-m", "tools.search", status=2)
+    refused = project.tool("search", status=2)
     assert "train.batch_size" in refused.stderr
     assert "changed since this search began" in refused.stderr
     assert refused.stderr.count("\n") == 1
@@ -241,7 +241,7 @@ def test_search_killed_at_random_ends_with_the_same_tables_and_models(
     process = begin(project, "--jobs", "2")
     wait_for(lambda: is_publishing(project) or process.poll() is not None, PATIENCE)
     kill_group(process)  # while DVC makes an experiment
-    done = project.run("python", "-m", "tools.search", "--jobs", "2")
+    done = project.tool("search", "--jobs", "2")
     assert "going on: " in done.stdout
     assert "; 0 epochs to train" in done.stdout
     check_same(project, undisturbed)
@@ -286,14 +286,14 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
         hidden = f"mount -t tmpfs none {project.root} && exec {shlex.join(dask.worker(file))}"
         words = ("unshare", "--mount", "sh", "-c", f"{hidden} --local-directory {tmp_path}")
         with dask.program(other, *words):
-            refused = project.run("python", "-m", "tools.search", "--scheduler", str(file), status=1)
+            refused = project.tool("search", "--scheduler", str(file), status=1)
             assert (
                 f"in {other.root} has another inputs.classifier/train/losses.py, params.train.epochs;" in refused.stderr
             )
             assert refused.stderr.count("\n") == 1
         other.run("git", "checkout", "--quiet", "classifier", "params.yaml")
         with dask.program(other, *words):
-            project.run("python", "-m", "tools.search", "--scheduler", str(file))
+            project.tool("search", "--scheduler", str(file))
     check_same(project, undisturbed)
     assert models(project) == models(undisturbed)
     assert [*other.root.glob("scratch/search-search/runs/trial-*")]
@@ -302,7 +302,7 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
 @pytest.mark.experiments
 def test_scheduler_that_is_gone_is_one_line_and_nothing_is_lost(searchable: Project, tmp_path: Path) -> None:
     project = searchable.copy(tmp_path / "project")
-    failed = project.run("python", "-m", "tools.search", "--scheduler", "tcp://127.0.0.1:1", status=1)
+    failed = project.tool("search", "--scheduler", "tcp://127.0.0.1:1", status=1)
     assert failed.stderr.startswith("search: error: the scheduler tcp://127.0.0.1:1: ")
     assert failed.stderr.count("\n") == 1
     with dask.scheduler(project, tmp_path / "scheduler.json") as file:
@@ -314,31 +314,20 @@ def test_scheduler_that_is_gone_is_one_line_and_nothing_is_lost(searchable: Proj
     assert driver.returncode == 1
     assert output.startswith(f"search: error: the scheduler {file}: ")
     assert output.count("\n") == 1
-    refused = project.run("python", "-m", "tools.search", "--storage", "postgresql://me@db/search", status=2)
+    refused = project.tool("search", "--storage", "postgresql://me@db/search", status=2)
     assert "workers meet at a Dask scheduler now" in refused.stderr
 
 
 @pytest.mark.experiments
 def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, tmp_path: Path) -> None:
     project = searchable.copy(tmp_path / "project")
-    command = (
-        "python",
-        "-m",
-        "tools.compare",
-        "recipes",
-        "-S",
-        "optimizers.sgd.lr=0.0001",
-        "--folds",
-        "2",
-        "--seeds",
-        "1",
-    )
-    first = project.run(*command)
+    words = ("recipes", "-S", "optimizers.sgd.lr=0.0001", "--seeds", "1", "--folds")
+    first = project.tool("compare", *words, "2")
     assert "4 trainings, 4 to do" in first.stdout
-    again = project.run(*command)
+    again = project.tool("compare", *words, "2")
     assert "4 trainings, 0 to do" in again.stdout
     assert again.stdout.partition("validation")[2] == first.stdout.partition("validation")[2] != ""
-    more = project.run(*command[:-3], "3", "--seeds", "1")
+    more = project.tool("compare", *words, "3")
     assert "6 trainings, 2 to do" in more.stdout
     assert "b is better than a" in more.stdout
     assert references(project) == {}
@@ -355,5 +344,5 @@ def test_recipes_with_uncommitted_changes_are_compared_in_a_shallow_clone(
     project.dvc("cache", "dir", "--local", str(finished_template.root / ".dvc/cache"))
     project.dvc("checkout", "--quiet")
     project.set(train__epochs=1)
-    done = project.run("python", "-m", "tools.compare", "recipes", "-S", "train.batch_size=50", "--folds", "1")
+    done = project.tool("compare", "recipes", "-S", "train.batch_size=50", "--folds", "1")
     assert "difference: " in done.stdout

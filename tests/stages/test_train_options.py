@@ -189,6 +189,9 @@ def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: P
         assert not (finished.root / "models/classifier.safetensors").exists()
     finished.set(runtime__stop_after_epoch=4)  # it is further already
     finished.stage("train", status=75)
+    finished.set(optimizers__sgd__lr=0.02)
+    assert "resuming" not in finished.stage("train", status=75).stdout
+    finished.set(optimizers__sgd__lr=0.05)
     finished.set(runtime__stop_after_epoch=0)
     assert "resuming at step 45 of 54" in finished.stage("train").stdout
     assert finished.read("models/classifier.safetensors") == expected

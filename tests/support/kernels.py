@@ -5,7 +5,6 @@
 It prints one JSON object: for each check, the cases in which the bits differ.
 """
 
-import itertools
 import json
 import random
 import re
@@ -28,7 +27,8 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 taken = 0  # layers that the kernels computed
-Results = list[Tensor | None]
+Results = list[Tensor]
+Checked = Iterator[tuple[str, Results, Results]]
 SIZES = (1, 2, 3, 6, 7, 8, 9, 12, 13, 16, 27, 40)
 CHANNELS = (1, 2, 3, 6, 8, 10, 16, 24, 33, 64, 96)
 
@@ -37,16 +37,25 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def results(layer: Conv2d, images: Tensor, portable: bool, needs_images: bool = True) -> Results:
-    """Outputs, and the gradients of images, weights and bias, by the kernels or by PyTorch."""
+def results(
+    layer: Conv2d, images: Tensor, portable: bool, needs_images: bool = True, count: int | None = None
+) -> Results:
+    """Outputs, and the gradients of images, weights and bias, by the kernels or by PyTorch.
+
+    Args:
+        count: of images, from the first, that have a gradient and are looked at.
+    """
     convolution.use(portable)
     images = images.detach().requires_grad_(needs_images)
     outputs = layer(images)
     global taken
     taken += type(outputs.grad_fn).__name__ == "_ConvolutionBackward"
-    gradient = normal(*outputs.shape, seed=3)
+    gradient = torch.zeros_like(outputs)
+    gradient[:count] = normal(*outputs[:count].shape, seed=3)
     wanted = [images, *layer.parameters()] if needs_images else [*layer.parameters()]
-    return [outputs.detach(), *torch.autograd.grad(outputs, wanted, gradient)]
+    found = torch.autograd.grad(outputs, wanted, gradient)
+    of_images = [found[0][:count], *found[1:]] if needs_images else [*found]
+    return [outputs.detach()[:count], *of_images]
 
 
 def equal(some: Results, others: Results) -> bool:
@@ -54,13 +63,12 @@ def equal(some: Results, others: Results) -> bool:
     return all(
         torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
         for one, other in zip(some, others, strict=True)
-        if one is not None and other is not None
     )
 
 
 def make(inputs: int, outputs: int, kernel: tuple[int, int], bias: bool = True) -> Conv2d:
     torch.manual_seed(inputs + outputs)
-    return Conv2d(inputs, outputs, *kernel, bias=bias)
+    return Conv2d(inputs, outputs, *kernel, bias=bias).to(memory_format=torch.channels_last)
 
 
 def cases(count: int) -> Iterator[tuple[Conv2d, Tensor, bool]]:
@@ -72,35 +80,29 @@ def cases(count: int) -> Iterator[tuple[Conv2d, Tensor, bool]]:
         layer = make(draw.choice(CHANNELS), draw.choice(CHANNELS), kernel, draw.random() < 0.5)
         batch = draw.choice((2, 2, 3, 10, 37, 60, 64, 75))
         images = normal(batch, layer.in_channels, draw.choice(sizes), draw.choice(sizes), seed=number)
-        if draw.random() < 0.8:
-            layer.to(memory_format=torch.channels_last)
+        if draw.random() < 0.2:
+            layer.to(memory_format=torch.contiguous_format)
         if draw.random() < 0.8:
             images = images.contiguous(memory_format=torch.channels_last)
         yield layer, images, draw.random() < 0.5
 
 
-def describe(layer: Conv2d, images: Tensor, *more: Any) -> str:
-    return " ".join(map(str, (layer, tuple(images.shape), *more)))
+# --- the checks: each yields the name of a case, what the kernels gave, and what PyTorch gave -----------------------
 
 
-def drawn() -> list[str]:
-    bad = []
+def drawn() -> Checked:
     for layer, images, needs_images in cases(150):
         found, expected = (results(layer, images, portable, needs_images) for portable in (True, False))
         with torch.inference_mode():
-            convolution.use(True)
-            found.append(layer(images))
-            convolution.use(False)
-            expected.append(layer(images))
-        if not equal(found, expected):
-            bad.append(describe(layer, images, needs_images))
-    return bad
+            for portable, tensors in ((True, found), (False, expected)):
+                convolution.use(portable)
+                tensors.append(layer(images))
+        yield f"{layer} {images.shape} {needs_images}", found, expected
 
 
-def layouts() -> list[str]:
+def layouts() -> Checked:
     """Images that are slices, transposed, expanded or reversed."""
-    layer = make(6, 10, (3, 1)).to(memory_format=torch.channels_last)
-    whole = normal(8, 12, 14, 14, seed=0)
+    layer, whole = make(6, 10, (3, 1)), normal(8, 12, 14, 14, seed=0)
     forms: dict[str, Callable[[Tensor], Tensor]] = {
         "every second channel": lambda x: x[:, ::2],
         "a part": lambda x: x[1:5, 3:9, 2:12, 1:13],
@@ -109,60 +111,53 @@ def layouts() -> list[str]:
         "one channel for all": lambda x: x[:, :1].expand(-1, 6, -1, -1),
         "flipped": lambda x: x[:, :6].flip(3),
     }
-    return [
-        name
-        for (name, form), layout in itertools.product(forms.items(), (torch.contiguous_format, torch.channels_last))
-        for images in [form(whole.contiguous(memory_format=layout))]
-        if not equal(results(layer, images, True), results(layer, images, False))
-    ]
+    for name, form in forms.items():
+        for layout in (torch.contiguous_format, torch.channels_last):
+            images = form(whole.contiguous(memory_format=layout))
+            yield name, results(layer, images, True), results(layer, images, False)
 
 
-def not_finite() -> list[str]:
+def not_finite() -> Checked:
     """NaN and infinity in images and weights, at the edges too."""
-    bad = []
-    for value, place, (kernel, side) in itertools.product(
-        (float("nan"), float("inf"), float("-inf")), ("images", "weights"), (((3, 1), 13), ((3, 1), 5), ((3, 0), 3))
-    ):
-        layer, images = make(8, 16, kernel), normal(4, 8, side, side, seed=1)
-        layer.to(memory_format=torch.channels_last)
-        tensor = images if place == "images" else layer.weight.data
-        tensor[1, 0, 0, 0] = tensor[2, -1, -1, -1] = value
-        if not equal(results(layer, images, True), results(layer, images, False)):
-            bad.append(describe(layer, images, value, place))
-    return bad
+    for value in (float("nan"), float("inf"), float("-inf")):
+        for kernel, side in (((3, 1), 13), ((3, 1), 5), ((3, 0), 3)):
+            for place in ("images", "weights"):
+                layer, images = make(8, 16, kernel), normal(4, 8, side, side, seed=1)
+                tensor = images if place == "images" else layer.weight.data
+                tensor[1, 0, 0, 0] = tensor[2, -1, -1, -1] = value
+                yield f"{value} in {place}, {layer}", results(layer, images, True), results(layer, images, False)
 
 
-def one_image() -> list[str]:
+def one_image() -> Checked:
     """An image alone has the outputs and gradients that it has beside another one; with PyTorch as with the kernels."""
-    bad = []
     for layer, images, needs_images in cases(60):
         alone = images[:1]
         beside = torch.cat([alone, torch.zeros_like(alone)])
         found = results(layer, alone, True, needs_images)
-        convolution.use(False)
-        beside.requires_grad_(needs_images)
-        outputs = layer(beside)
-        wanted = [beside, *layer.parameters()] if needs_images else [*layer.parameters()]
-        gradient = torch.zeros_like(outputs)
-        gradient[:1] = normal(*outputs[:1].shape, seed=3)
-        expected = [outputs.detach()[:1], *torch.autograd.grad(outputs, wanted, gradient)]
-        expected[1] = expected[1][:1] if needs_images else expected[1]
-        if not equal(found, expected):
-            bad.append(describe(layer, alone, needs_images))
-    return bad
+        yield f"{layer} {alone.shape}", found, results(layer, beside, False, needs_images, count=1)
 
 
-def threads() -> list[str]:
+def threads() -> Checked:
     """Many calls at a time."""
-    some = [case for case, _ in zip(cases(1000), range(40), strict=False)]
+    some = [*cases(40)]
     convolution.use(True)
     with ThreadPoolExecutor(4, initializer=compute.use_one_thread) as pool:
         found = [*pool.map(lambda case: results(case[0], case[1], True, case[2]), some)]
-    return [
-        describe(*case)
-        for case, result in zip(some, found, strict=True)
-        if not equal(result, results(case[0], case[1], True, case[2]))
-    ]
+    for (layer, images, needs_images), result in zip(some, found, strict=True):
+        yield f"{layer} {images.shape}", result, results(layer, images, True, needs_images)
+
+
+def models() -> Checked:
+    """Outputs and gradients of our own models in a training step."""
+    for name, options in (("lenet", {}), ("cnn", {"stem": 4, "widths": [6, 10]}), ("cnn", {"stem": 8, "widths": [16]})):
+        torch.manual_seed(0)
+        model = zoo.build_model(name, options, 1, (28, 28), 10).to(memory_format=torch.channels_last).train()
+        found: list[Results] = []
+        for portable in (True, False):
+            convolution.use(portable)
+            outputs = model(normal(10, 1, 28, 28, seed=2))
+            found.append([outputs.detach(), *torch.autograd.grad(outputs.sum(), [*model.parameters()])])
+        yield name, found[0], found[1]
 
 
 def exports() -> list[str]:
@@ -179,28 +174,11 @@ def exports() -> list[str]:
     return [] if found[0] == found[1] else ["cnn"]
 
 
-def models() -> list[str]:
-    """Outputs and gradients of our own models in a training step."""
-    bad = []
-    for name, options in (("lenet", {}), ("cnn", {"stem": 4, "widths": [6, 10]}), ("cnn", {"stem": 8, "widths": [16]})):
-        torch.manual_seed(0)
-        model = zoo.build_model(name, options, 1, (28, 28), 10).to(memory_format=torch.channels_last).train()
-        images = normal(10, 1, 28, 28, seed=2)
-        found: list[Results] = []
-        for portable in (True, False):
-            convolution.use(portable)
-            outputs = model(images)
-            found.append([outputs.detach(), *torch.autograd.grad(outputs.sum(), [*model.parameters()])])
-        if not equal(*found):
-            bad.append(name)
-    return bad
-
-
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     convolution.use(True)
-    found: dict[str, Any] = {"kernels": convolution.in_use()}
-    for check in (drawn, layouts, not_finite, one_image, threads, models, exports):
-        found[check.__name__] = check()
-    print(json.dumps({**found, "taken": taken}))
+    differing: dict[str, Any] = {"kernels": convolution.in_use(), "exports": exports()}
+    for check in (drawn, layouts, not_finite, one_image, threads, models):
+        differing[check.__name__] = [name for name, found, expected in check() if not equal(found, expected)]
+    print(json.dumps({**differing, "taken": taken}))
