@@ -169,24 +169,14 @@ def test_key_that_no_trial_reads_is_refused() -> None:
         ({"objective": "accuracy"}, "objective: must be 'val_acc' or 'val_loss'; it is 'accuracy'"),
         ({"rungs": [3, 2]}, "rungs: must be epochs in rising order"),
         ({"rungs": [1, 9]}, "rungs: must be below train.epochs, 9, which is the last one"),
+        ({"space": {"optimizers.muon.lrr": [1.0, 2.0]}}, "space: optimizers.muon.lrr: no such key in params.yaml"),
+        ({"space": {"optimizers.muon.momentum": {"low": 0.4, "high": 1.5}}}, "muon.momentum: must be less than 1"),
+        ({"space": {"train.model": ["cnn", "lennet"]}}, "train.model: must be one of mlp"),
     ],
 )  # fmt: skip
 def test_wrong_search_is_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message.replace(".", r"\.")):
         read(tmp_path, **change)
-
-
-@pytest.mark.parametrize(
-    ("axis", "message"),
-    [
-        ({"optimizers.muon.lrr": [1.0, 2.0]}, "space: optimizers.muon.lrr: no such key in params.yaml"),
-        ({"optimizers.muon.momentum": {"low": 0.4, "high": 1.5}}, "optimizers.muon.momentum: must be less than 1"),
-        ({"train.model": ["cnn", "lennet"]}, "train.model: must be one of mlp"),
-    ],
-)
-def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=message):
-        read(tmp_path, space=axis)
 
 
 def test_short_names_tell_keys_apart() -> None:
