@@ -54,6 +54,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(
 def test_full_disk_keeps_the_previous_checkpoint(finished: Project) -> None:
     finished.set_all({"train.seed": 5, "runtime.checkpoint_seconds": 0})
     reference = finished.copy(finished.root.parent / "reference")
+    reference.set(runtime__checkpoint_seconds=1000)
     reference.stage("train")
     script = (
         "mkdir -p scratch; mount -t tmpfs -o size=350000 tmpfs scratch; python -m stages.train && exit 9;"

@@ -1,4 +1,4 @@
-"""The same bits on other processors, emulated by Debian's qemu-user, and what makes them the same."""
+"""The same bits on other processors, emulated by Debian's qemu-user or as they printed them, and what makes them so."""
 
 import json
 import os
@@ -7,21 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from classifier.portability import cpu_flags
-from tests.project import REPOSITORY
+from classifier import portability
+from tests.project import REPOSITORY, Project
+from tests.support.browser import find_program
 
 import pytest
+import torch
 
-pytestmark = [
-    pytest.mark.emulated,
-    pytest.mark.skipif("avx2" not in cpu_flags(), reason="this processor has no AVX2"),
-]
+pytestmark = pytest.mark.skipif("avx2" not in portability.cpu_flags(), reason="the promise is for x86-64 with AVX2")
 
 
 def run(*variables: str, processor: str = "", **environment: str) -> dict[str, str]:
     """Digests of small trainings without some of the variables, on this processor or an emulated one."""
     python = str(Path(sys.executable).resolve())  # qemu follows no link of a virtual environment
-    emulator = [find_qemu(), "-cpu", processor] if processor else []
+    qemu = ("qemu-x86_64", "qemu-x86_64-static")
+    emulator = [find_program(qemu, "qemu-user"), "-cpu", processor] if processor else []
     path = os.pathsep.join([str(REPOSITORY), *site.getsitepackages()])
     done = subprocess.run(
         [*emulator, python, "-m", "tests.support.portable_run", *variables], cwd=REPOSITORY,
@@ -32,17 +32,12 @@ def run(*variables: str, processor: str = "", **environment: str) -> dict[str, s
     return digests
 
 
-def find_qemu() -> str:
-    from tests.support.browser import find_program
-
-    return find_program(("qemu-x86_64", "qemu-x86_64-static"), "qemu-user")
-
-
 @pytest.fixture(scope="module")
 def here() -> dict[str, str]:
     return run()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("processor", ["Haswell", "EPYC"])
 def test_training_prediction_and_export_on_another_processor_give_the_same_bits(
     here: dict[str, str], processor: str
@@ -51,7 +46,35 @@ def test_training_prediction_and_export_on_another_processor_give_the_same_bits(
     assert len(here) >= 16
 
 
-@pytest.mark.skipif("avx512f" not in cpu_flags(), reason="only a processor with AVX-512 has other instructions to take")
+@pytest.mark.emulated
+@pytest.mark.skipif(
+    "avx512f" not in portability.cpu_flags(), reason="only a processor with AVX-512 has other instructions to take"
+)
 @pytest.mark.parametrize("variable", ["ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR"])
 def test_without_a_variable_the_bits_are_those_of_this_processor(here: dict[str, str], variable: str) -> None:
     assert run(variable, CLASSIFIER_KERNELS="none") != here  # own kernels depend on no variable
+
+
+KNOWN = REPOSITORY / "tests/data/operations.json"
+
+
+def test_operations_have_the_digests_of_other_processors(fresh: Project) -> None:
+    known = json.loads(KNOWN.read_text())
+    if torch.__version__.partition("+")[0] != known["torch"]:
+        pytest.skip(f"the digests are those of torch {known['torch']}")
+    found = json.loads(fresh.run("python", "-m", "tests.support.operations").stdout)
+    differing = [name for name, digest in known["digests"].items() if found["digests"][name] != digest]
+    assert not differing, f"on {found['processor']}, in portable mode"
+    assert found["digests"].keys() == known["digests"].keys()
+
+
+def test_operations_differ_without_the_pins(fresh: Project) -> None:
+    """So the digests can tell: in the default mode of this processor, or of an older one that it plays."""
+    known = json.loads(KNOWN.read_text())["digests"]
+    fresh.edit("tests/support/operations.py", "pin_instruction_set(True)", "pin_instruction_set(False)")
+    for name in portability.TORCH:
+        fresh.environment.pop(name)
+    fresh.environment["ONEDNN_MAX_CPU_ISA"] = "SSE41"
+    code = "import json; from tests.support import operations as o; print(json.dumps([*zip(range(50), o.results())]))"
+    found = dict(each for _, each in json.loads(fresh.run("python", "-c", code).stdout))
+    assert [name for name in found if found[name] != known[name]]

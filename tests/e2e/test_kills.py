@@ -1,14 +1,18 @@
-"""Kill it anywhere: a real ``dvc repro``, stopped at any point of every stage, ends with the same bytes."""
+"""Kill it anywhere: a real ``dvc repro`` or one of its writers, stopped at any point, ends with the same bytes."""
 
+import json
 import os
 import random
 import re
 import signal
 import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.chaos import Chaos
-from tests.project import STAGES, Project, kill_group, wait_for
+from tests.project import REPOSITORY, STAGES, Project, kill_group, wait_for
 from tests.support.recipes import ENDLESS, LONG, SAVED, checkpoints, newer, set_clock_back, states
 from tests.support.tiny import FIRST, METRICS, Tiny
 
@@ -21,17 +25,16 @@ MODEL = "models/classifier.safetensors"
 def test_repro_killed_at_random_ends_with_the_same_bytes(
     fresh: Project, finished_template: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At least ten kills, two and more in every stage: while its outs get their names, and at any time in it.
+    """In every stage, while its outs get their names; in two of them at any time, and in two while DVC records them.
 
-    In two of them also while DVC records the stage, which may cut off DVC's own files.
+    That may cut off DVC's own files.
     """
     fresh.set(runtime__checkpoint_seconds=0)  # changes no byte: every step is saved, so most kills fall between epochs
     chaos = Chaos(fresh, finished_template, int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(2**32))))
-    while_recording = chaos.random.sample(STAGES, 2)
+    any_time, while_recording = chaos.random.sample(STAGES, 2), chaos.random.sample(STAGES, 2)
     for stage in STAGES:
-        points = ["publishing", "any time", *(["epoch", "epoch"] if stage == "train" else [])]
-        if stage == "train":
-            points.reverse()  # a finished training would leave nothing to resume but its last step
+        # A finished training would leave nothing to resume but its last step, so "publishing" comes late.
+        points = ["epoch", "epoch"] * (stage == "train") + ["any time"] * (stage in any_time) + ["publishing"]
         for point in points + ["recording"] * (stage in while_recording):
             chaos.stop(stage, point)
     chaos.finish()
@@ -155,3 +158,40 @@ def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny, at: str) -> No
     _, errors = process.communicate(timeout=15)  # until the child, too, has closed its output
     assert "tiny: error: the `dvc` that started this stage is gone; nothing was published" in errors
     tiny.nothing_is_left()
+
+
+def kills(case: str, folder: Path, root: Path = REPOSITORY) -> list[dict[str, Any]]:
+    """What was found after a kill before each system call of a writer, and after the writer ran again."""
+    command = [sys.executable, str(REPOSITORY / "tests/support/syscalls.py"), case, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.kills
+@pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Linux has it")
+@pytest.mark.parametrize(
+    ("case", "before", "calls"), [("file", "old", 12), ("folder", "none", 30), ("state", "old", 15)]
+)
+def test_kill_before_any_system_call_leaves_old_or_new(tmp_path: Path, case: str, before: str, calls: int) -> None:
+    found = kills(case, tmp_path)
+    states = [entry["found"] for entry in found]
+    assert len(states) >= calls, states
+    assert set(states) == {before, "new"}, Counter(states)
+    assert states == sorted(states, key=["old", "none", "new"].index), "it went back"
+    for entry in found:  # the next run
+        assert entry["again"] == "new"
+        assert entry["temporary"] == []
+
+
+@pytest.mark.kills
+@pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Linux has it")
+def test_kill_anywhere_in_publish_leaves_whole_outs(tiny: Tiny, tmp_path: Path) -> None:
+    found = kills("stage", tmp_path, tiny.root)
+    states = [entry["found"] for entry in found]
+    assert [*dict.fromkeys(states)] == [f"{n} of 3 outs" for n in range(4)], states  # one by one, and never a part
+    for entry in found:
+        assert entry["again"] == "3 of 3 outs"
+        assert entry["temporary"] == []

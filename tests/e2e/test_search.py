@@ -1,7 +1,6 @@
 """A search that is killed, or shared by several machines, ends as one that nobody disturbed."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from classifier import yaml_file
-from tests.project import Project, kill_group, wait_for
-from tests.support import dask
+from tests.project import Project, kill_group, one_line, wait_for
+from tests.support import dask, own
 
 import psutil
 import pytest
@@ -57,12 +56,7 @@ def undisturbed(searchable: Project, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def begin(project: Project, *words: str) -> "subprocess.Popen[str]":
-    """Start a search as the leader of a process group."""
-    return subprocess.Popen(
-        ["python", "-m", "tools.search", *words],
-        cwd=project.root, env=project.environment, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    return project.start("python", "-m", "tools.search", *words)
 
 
 def records(project: Project) -> int:
@@ -87,9 +81,9 @@ def trainings(project: Project) -> list[psutil.Process]:
 def terminate(process: "subprocess.Popen[str]") -> None:
     """Stop a search as Ctrl-C and batch systems do."""
     process.terminate()
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert "the same command goes on" in output
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
 
 
 def references(project: Project) -> dict[str, str]:
@@ -112,12 +106,10 @@ def blank_test_images(project: Project) -> None:
     path = project.root / "data/test_images.zip"
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    black = io.BytesIO()
-    Image.new("L", (28, 28)).save(black, "PNG")
     path.unlink()
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            archive.writestr(name, black.getvalue())
+            archive.writestr(name, own.encode(Image.new("L", (28, 28)), "PNG"))
 
 
 def check_same(project: Project, undisturbed: Project) -> None:
@@ -205,10 +197,9 @@ def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
 
     # Another search is refused; --restart begins it.
     project.set(train__batch_size=50)
-    refused = project.tool("search", status=2)
-    assert "train.batch_size" in refused.stderr
-    assert "changed since this search began" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    refused = one_line(project.tool("search", status=2))
+    assert "train.batch_size" in refused
+    assert "changed since this search began" in refused
 
 
 @pytest.mark.kills
@@ -234,7 +225,7 @@ def test_search_killed_at_random_ends_with_the_same_tables_and_models(
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(draw.uniform(0, 2))
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate()
         kill(process)
         process.wait(60)
         wait_for(lambda: not trainings(project))  # they end with the process that reads their answers
@@ -261,14 +252,14 @@ def test_dask_workers_share_a_search_and_one_is_killed_and_the_driver_too(
         first = stack.enter_context(dask.program(project, *command))
         driver = begin(project, "--scheduler", address)
         wait_for(lambda: (records(project) > 1 and bool(trainings(project))) or driver.poll() is not None, PATIENCE)
-        assert driver.poll() is None, driver.communicate()[0]
+        assert driver.poll() is None, driver.communicate()
         kill_group(driver)
         driver = begin(project, "--scheduler", str(file))
         wait_for(lambda: bool(trainings(project)) or driver.poll() is not None, PATIENCE)
         dask.kill(first)
         stack.enter_context(dask.program(project, *command))
-        output = driver.communicate(timeout=2 * PATIENCE)[0]
-        assert driver.returncode == 0, output
+        _, errors = driver.communicate(timeout=2 * PATIENCE)
+        assert driver.returncode == 0, errors
     check_same(project, undisturbed)
     assert models(project) == models(undisturbed)
 
@@ -286,11 +277,8 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
         hidden = f"mount -t tmpfs none {project.root} && exec {shlex.join(dask.worker(file))}"
         words = ("unshare", "--mount", "sh", "-c", f"{hidden} --local-directory {tmp_path}")
         with dask.program(other, *words):
-            refused = project.tool("search", "--scheduler", str(file), status=1)
-            assert (
-                f"in {other.root} has another inputs.classifier/train/losses.py, params.train.epochs;" in refused.stderr
-            )
-            assert refused.stderr.count("\n") == 1
+            refused = one_line(project.tool("search", "--scheduler", str(file), status=1))
+            assert f"in {other.root} has another inputs.classifier/train/losses.py, params.train.epochs;" in refused
         other.run("git", "checkout", "--quiet", "classifier", "params.yaml")
         with dask.program(other, *words):
             project.tool("search", "--scheduler", str(file))
@@ -302,18 +290,17 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
 @pytest.mark.experiments
 def test_scheduler_that_is_gone_is_one_line_and_nothing_is_lost(searchable: Project, tmp_path: Path) -> None:
     project = searchable.copy(tmp_path / "project")
-    failed = project.tool("search", "--scheduler", "tcp://127.0.0.1:1", status=1)
-    assert failed.stderr.startswith("search: error: the scheduler tcp://127.0.0.1:1: ")
-    assert failed.stderr.count("\n") == 1
+    failed = one_line(project.tool("search", "--scheduler", "tcp://127.0.0.1:1", status=1))
+    assert failed.startswith("search: error: the scheduler tcp://127.0.0.1:1: ")
     with dask.scheduler(project, tmp_path / "scheduler.json") as file:
         driver = begin(project, "--scheduler", str(file))
         assert driver.stdout
         assert driver.stdout.readline().startswith("search: 4 trials")
         assert "waiting for workers" in driver.stdout.readline()
-    output = driver.communicate(timeout=PATIENCE)[0]
+    _, errors = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 1
-    assert output.startswith(f"search: error: the scheduler {file}: ")
-    assert output.count("\n") == 1
+    assert errors.startswith(f"search: error: the scheduler {file}: ")
+    assert errors.count("\n") == 1
     refused = project.tool("search", "--storage", "postgresql://me@db/search", status=2)
     assert "workers meet at a Dask scheduler now" in refused.stderr
 
