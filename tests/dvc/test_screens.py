@@ -117,11 +117,13 @@ def test_compare_by_class_lists_recalls_the_largest_change_first(changed: Projec
 
 def test_compare_reads_revisions_experiments_and_workspace(changed: Project, tmp_path: Path) -> None:
     project = changed.copy(tmp_path / "project")
-    result = json.loads(project.tool("compare", "models", "seed-3", "main", "--json").stdout)
-    recorded = json.loads(project.run("git", "show", "HEAD:metrics/evaluate.json").stdout)["accuracy"]
-    assert result["b"]["accuracy"] == recorded
-    assert result["a"]["accuracy"] < recorded
-    assert "main is better than workspace" in project.tool("compare", "models", "main").stdout
+    (experiment,) = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/seed-3").stdout.split()
+    for name, revision in (("seed-3", experiment), ("main", "HEAD")):
+        recorded = json.loads(project.run("git", "show", f"{revision}:metrics/evaluate.json").stdout)["accuracy"]
+        result = json.loads(project.tool("compare", "models", name, "workspace", "--json").stdout)
+        assert result["a"]["accuracy"] == recorded
+        assert result["b"]["accuracy"] == project.json("metrics/evaluate.json")["accuracy"] < recorded
+        assert f"{name} is better than workspace" in project.tool("compare", "models", name).stdout
     failed = one_line(project.tool("compare", "models", "no-such-thing", status=1))
     assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed
     failed = one_line(project.tool("compare", "models", "", status=2))
