@@ -1,4 +1,4 @@
-"""The same bits on every x86-64 processor with AVX2: which instructions libraries may use; and the form of JSON files.
+"""The same bits on x86-64 processors with AVX2 and on ARM: which instructions libraries use; the form of JSON files.
 
 Each library picks its kernels by the processor that it runs on, and kernels for other instructions add in another
 order. Environment variables pin them, if they are set before the library reads them. docs/reproducibility.md lists
@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
 TORCH = {
-    "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own kernels
-    "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions
-    "MKL_CBWR": "COMPATIBLE",  # matrix products, exp, log
+    "ATEN_CPU_CAPABILITY": "default" if IS_ARM else "avx2",  # PyTorch's own kernels
+    "ONEDNN_MAX_CPU_ISA": "ADVANCED_SIMD" if IS_ARM else "AVX2",  # its convolutions
+    "MKL_CBWR": "COMPATIBLE",  # its matrix products, exp, log; there is no MKL for ARM
 }
 NUMPY = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}  # exp and log; nothing here uses its BLAS
 # What else a user may have set that changes the last bits, and is read at the first operation ...
@@ -76,9 +77,9 @@ def _remove(name: str) -> None:
 def unmet_conditions() -> list[str]:
     """Why results on this machine may differ from those of other machines; one line each, none if all is well."""
     reasons = []
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        reasons.append(f"results are the same on x86-64 processors only; this one is {platform.machine()}")
-    elif (flags := cpu_flags()) and "avx2" not in flags:
+    if not IS_ARM and platform.machine().lower() not in ("x86_64", "amd64"):
+        reasons.append(f"results are the same on x86-64 and 64-bit ARM only; this processor is {platform.machine()}")
+    elif not IS_ARM and (flags := cpu_flags()) and "avx2" not in flags:
         reasons.append("this processor has no AVX2, so its results differ from those of other processors")
     return reasons
 

@@ -61,17 +61,18 @@ def main(context: StageContext) -> None:
     counts, pairs = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
     counts["left_out"] = len(problems)
     means, stds = ([round(value, DECIMALS) for value in values] for values in images.mean_and_std_of(packed.histogram))
-    num_images = rows["split"].value_counts().sort_index()
+    num_images = {str(split): int(count) for split, count in rows["split"].value_counts().sort_index().items()}
     gray = len(means) == 1
     context.write_json(
         "metrics/annotate.json",
         {
             "findings": counts,
-            "num_images": {str(split): int(count) for split, count in num_images.items()},
+            "num_images": num_images,
             "training_pixels": {"mean": means[0] if gray else means, "std": stds[0] if gray else stds},
         },
     )
-    quality.write(context.out("metrics/annotate/findings.csv"), pairs, rows)
+    listed = pairs.head(quality.LISTED)[quality.COLUMNS]
+    listed.to_csv(context.out("metrics/annotate/findings.csv"), index=False, lineterminator="\n")
     by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[found.class_names]
     by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")
     names = drawable_names(found.class_names)

@@ -36,11 +36,15 @@ def main(context: StageContext) -> None:
         (raw_folder / "README.txt").write_text(OWN_IMAGES, encoding="utf-8")
         logger.info(f"nothing to download: data/own/{dataset} has the images")
         return
-    sources = [*sources_from_environment(), *context.params.download.sources.of(dataset)]
+    named = os.environ.get("FASHION_MNIST_SOURCES", "")
+    try:  # one folder, whose name may have spaces, or several
+        first = [named] if named and Path(named).is_dir() else shlex.split(named)
+    except ValueError as error:
+        raise StageError(f"FASHION_MNIST_SOURCES={named}: {error}") from None
     timeout_seconds = context.params.download.timeout_seconds
 
     reasons = []
-    for source in sources:
+    for source in (*first, *context.params.download.sources.of(dataset)):
         try:
             with opened(source) as base:
                 contents = {raw.name: fetch(base, raw, timeout_seconds) for raw in DATASETS[dataset].files}
@@ -60,21 +64,6 @@ def main(context: StageContext) -> None:
         + f"\nFetch the four .gz files from {homepage} on a machine that can, put them in a folder,"
         " and run: FASHION_MNIST_SOURCES=/that/folder dvc repro"
     )
-
-
-def sources_from_environment() -> list[str]:
-    """The sources that FASHION_MNIST_SOURCES names.
-
-    Raises:
-        StageError: a quote is not closed.
-    """
-    named = os.environ.get("FASHION_MNIST_SOURCES", "")
-    if named and Path(named).is_dir():  # one folder, whose name may have spaces
-        return [named]
-    try:
-        return shlex.split(named)
-    except ValueError as error:
-        raise StageError(f"FASHION_MNIST_SOURCES={named}: {error}") from None
 
 
 if __name__ == "__main__":

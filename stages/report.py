@@ -17,7 +17,7 @@ from classifier import yaml_file
 from classifier.data import images
 from classifier.data.pictures import drawable_names
 from classifier.evaluate import predictions as predictions_file
-from classifier.report import content, figures, model_summary, page
+from classifier.report import content, figures, page
 from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
 from classifier.seeds import derive_seed
@@ -43,7 +43,7 @@ def main(context: StageContext) -> None:
     findings = pd.read_csv(context.dep("metrics/annotate/findings.csv"), dtype="str", keep_default_na=False)
     read_other = images.reader(context.dep("data/images.zip"))
     curves = pd.read_csv(context.dep("metrics/train/curves.csv"))
-    model = model_summary.read(context.dep("models/classifier.safetensors"))
+    model_config, filters = content.read_model(context.dep("models/classifier.safetensors"))
 
     listed = context.params.report.mistakes
     mistakes = predictions.most_confident_mistakes().head(max(listed, MISTAKES_DRAWN))
@@ -60,7 +60,7 @@ def main(context: StageContext) -> None:
         "reliability": lambda: figures.reliability(bins, evaluation),
         "mistakes": lambda: content.draw_mistakes(drawn_mistakes, of_mistakes, MISTAKES_DRAWN),
         "samples": lambda: content.draw_samples(drawn_samples, of_samples),
-        "filters": lambda: figures.filters(model.filters),
+        "filters": lambda: figures.filters(filters),
     }
     pictures = {name: page.picture(function) for name, function in draw.items()}
     for name, picture in pictures.items():
@@ -69,7 +69,7 @@ def main(context: StageContext) -> None:
 
     written = page.write(
         context.out("metrics/report.html"),
-        model=model.architecture,
+        model=model_config["architecture"],
         num_images=evaluation["num_images"],
         metrics=content.headline_metrics(evaluation),
         classes=by_class.reset_index().sort_values("f1", kind="stable").to_dict("records"),
@@ -77,7 +77,7 @@ def main(context: StageContext) -> None:
         mistakes=content.mistake_rows(mistakes[:listed], of_mistakes),
         findings=content.finding_rows(findings.head(FINDINGS_SHOWN), read, read_other),
         num_mistakes=int((~predictions.correct).sum()),
-        params=yaml_file.as_text(model.trained_with),
+        params=yaml_file.as_text(model_config["trained_with"]),
         versions={name: version(name) for name in LIBRARIES},
     )
     logger.info(f"wrote metrics/report.html: {written:,} bytes; open it in a browser")

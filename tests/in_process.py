@@ -22,7 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 from classifier import portability
-from classifier.kernels import convolution
+from classifier.kernels import calls
 from classifier.prepare.registry import DATASETS
 from classifier.runner import cli, stage
 from classifier.runner.cli import ROOT as REPOSITORY
@@ -144,7 +144,7 @@ def _process(argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Iter
             patch.object(sys, "argv", argv), patch.dict(os.environ, environment, clear=True), contextlib.chdir(cwd),
             torch.random.fork_rng(devices=[]), warnings.catch_warnings(),
             patch.object(urllib.request, "_opener", None),  # it keeps the proxies of its first use
-            patch.object(convolution, "_enabled", False),
+            patch.object(calls, "_enabled", False),
         ):  # fmt: skip
             _show_warnings()
             yield

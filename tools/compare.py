@@ -1,9 +1,9 @@
 """Compare trained models, recipes, or the seeds of a recipe.
 
 reads   models: metrics/predictions.csv of two git revisions, experiments or the workspace, through DVC
-        recipes: params.yaml, or that of a revision; the data; earlier comparisons, which are DVC experiments
+        recipes: params.yaml, or that of a revision; the data; earlier results below scratch/compare-recipes/
         seeds: what DVC recorded for commits and experiments
-writes  recipes: DVC experiments named recipe-HASH-fFOLD-sSEED; else nothing. params.yaml, models and the branch stay
+writes  recipes: scratch/compare-recipes/; else nothing
 run     python -m tools.compare models REV_A [REV_B] [--by-class] [--json]    (REV_B: the workspace, if left out)
         python -m tools.compare recipes [REV] -S train.ema_decay=0.99 [--folds 3] [--seeds 2] [--jobs N]
         python -m tools.compare seeds [--commits N]

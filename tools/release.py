@@ -15,15 +15,18 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from classifier import portability
 from classifier.errors import StageError
+from classifier.experiments.git import git
 from classifier.runner import files
 from classifier.runner.cli import ROOT, make_parser, run_tool
+from demo.build import build as build_demo
+
+from dvc.repo import Repo
 
 FOLDER = Path("scratch/release")
 MANIFEST = "manifest.json"
@@ -70,16 +73,15 @@ def build(arguments: argparse.Namespace) -> int:
     version = arguments.version
     if not re.fullmatch(r"v[0-9]+\.[0-9]+\.[0-9]+", version):
         raise StageError(f"{version}: is no version such as v1.0.0")
-    if changed := _run("git", "status", "--porcelain"):
+    if changed := git(ROOT, "status", "--porcelain"):
         raise StageError(f"not committed: {changed.splitlines()[0].split(maxsplit=1)[1]}; a release is a commit")
-    if "up to date" not in _run("dvc", "status"):
-        raise StageError("the results are not those of the committed code and params; run `make repro` and commit")
+    with Repo() as repo:
+        if repo.status():
+            raise StageError("the results are not those of the committed code and params; run `make repro` and commit")
     target, new = FOLDER / version, FOLDER / f"{version}.new"
     shutil.rmtree(new, ignore_errors=True)
     content = dict(CONTENT)
     if not arguments.without_demo:
-        from demo.build import build as build_demo
-
         content[str(build_demo())] = "demo"
     for source, name in content.items():
         (new / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +89,13 @@ def build(arguments: argparse.Namespace) -> int:
             shutil.copytree(source, new / name, ignore=LEFT_OUT)
         else:
             shutil.copy(source, new / name)
-    manifest = {"commit": _run("git", "rev-parse", "HEAD"), "files": content_of(new), "version": version}
+    manifest = {"commit": git(ROOT, "rev-parse", "HEAD"), "files": content_of(new), "version": version}
     (new / MANIFEST).write_bytes(portability.json_bytes(manifest))
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     if arguments.tag:
         for artifact in ARTIFACTS:
-            _run("git", "tag", "--annotate", f"{artifact}@{version}", "--message", f"{artifact} {version}")
+            git(ROOT, "tag", "--annotate", f"{artifact}@{version}", "--message", f"{artifact} {version}")
     print(f"{target}: {len(manifest['files'])} files; {MANIFEST} has their digests")
     return 0
 
@@ -126,15 +128,6 @@ def content_of(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
-
-
-def _run(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StageError(
-            f"{' '.join(words)}: {done.stderr.strip().splitlines()[0] if done.stderr else done.returncode}"
-        )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

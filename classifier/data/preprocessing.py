@@ -4,8 +4,7 @@ Turned upright by its EXIF orientation, the first frame of an animation, 16 bits
 stated background, palette, CMYK and 1 bit converted, then brought to the size of the model.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from classifier.data.images import MAX_MEGAPIXELS, open_image, reason
 from classifier.errors import StageError
@@ -88,10 +87,6 @@ class Preprocessing:
             size = (max(1, (2 * width * self.height + height) // (2 * height)), self.height)
             place = ((self.width - size[0]) // 2, 0)
         return box, size, place
-
-    def contract(self) -> dict[str, Any]:
-        """The same for a program in another language, as metadata of the exported model."""
-        return {**{key: asdict(self)[key] for key in ("fit", "background")}, "filter": FILTER.name.lower()}
 
 
 def is_gray(image: Image.Image) -> bool:

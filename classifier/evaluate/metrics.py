@@ -125,7 +125,7 @@ def compute_metrics(
         further["accuracy_tta"] = top_k_accuracy((logits + mirrored_logits) / 2, labels, 1)
     if logits.shape[1] > 2:
         further["top_2_accuracy"] = top_k_accuracy(logits, labels, 2)
-    return round_values(
+    figures: dict[str, Any] = round_values(
         {
             "accuracy": accuracy,
             "accuracy_interval": {"low": low, "high": high},
@@ -140,18 +140,14 @@ def compute_metrics(
             **further,
         }
     )
+    return figures
 
 
-def round_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with every fraction rounded."""
-    return {
-        str(key): round_values(value)
-        if isinstance(value, dict)
-        else value
-        if isinstance(value, int)
-        else round(value, DECIMALS) + 0.0  # no -0.0
-        for key, value in values.items()
-    }
+def round_values(values: Any) -> Any:
+    """The same, also nested in dicts, with every fraction rounded."""
+    if isinstance(values, dict):
+        return {key: round_values(value) for key, value in values.items()}
+    return values if isinstance(values, int) else round(values, DECIMALS) + 0.0  # no -0.0
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -11,7 +11,6 @@ import pandas as pd
 
 PROBABILITY = "probability of "  # begins the name of a column
 TEXT = ("image", "label", "predicted")
-DECIMALS = 6
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,9 @@ def write(path: Path, images: list[str], labels: np.ndarray, class_names: list[s
     names = np.array(class_names)
     rows = pd.DataFrame({"image": images, "label": names[labels], "predicted": names[probabilities.argmax(1)]})
     for name, column in zip(class_names, probabilities.T.tolist(), strict=True):
-        rows[f"{PROBABILITY}{name}"] = [f"{value:.{DECIMALS}f}" for value in column]  # twice as fast as float_format
+        rows[f"{PROBABILITY}{name}"] = [
+            f"{value:.{metrics.DECIMALS}f}" for value in column
+        ]  # twice as fast as float_format
     rows.to_csv(path, index=False, lineterminator="\n")
 
 

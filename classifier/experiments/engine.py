@@ -14,30 +14,28 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from classifier import portability
 from classifier.config import params_file
 from classifier.errors import DivergedError, ParamsError, PausedError, StageError, shorten
+from classifier.experiments import decided
 from classifier.experiments.halving import Run
 from classifier.experiments.records import Record
-from classifier.experiments.settings import SEARCHED
 from classifier.experiments.stage_process import Answer, StageProcess, Task
-from classifier.runner import files, packages
+from classifier.runner import files
 from classifier.runner.cli import ROOT
-from classifier.runner.declaration import read_declaration
 from classifier.runner.lock import SCRATCH
-from classifier.yaml_file import flatten
 
 Submit = Callable[[Task], "Future[Answer]"]
 
 TOKEN = "scratch/driver"  # the file by which a worker sees that it shares a disk with the driver
-ANY = "any"  # processor: results are portable
 
 logger = logging.getLogger(__name__)
+_stopping = threading.Event()  # set by a signal, see ``stoppable``
 _thread = threading.local()  # .process: the warm process of a thread
 
 
@@ -61,6 +59,8 @@ def drive(submit: Submit, next_runs: Callable[[], Sequence[Run]], task: Callable
         ended, _ = concurrent.futures.wait(going, return_when=FIRST_COMPLETED)
         for future in ended:
             yield going.pop(future), future.result()
+            if _stopping.is_set():
+                raise KeyboardInterrupt
 
 
 def record(run: Run, answer: Answer, objective: str) -> Record:
@@ -74,8 +74,7 @@ def record(run: Run, answer: Answer, objective: str) -> Record:
         return {"params": run.params, "value": round(row[objective], 6)}
     if answer["status"] in (DivergedError.exit_status, ParamsError.exit_status):
         return {"params": run.params, "value": None, "error": answer["message"]}
-    refuse_failure(run.name, answer)
-    raise AssertionError(answer)
+    raise StageError(f"{run.name}: {answer['message']}")
 
 
 def refuse_failure(name: str, answer: Answer) -> None:
@@ -91,9 +90,16 @@ def refuse_failure(name: str, answer: Answer) -> None:
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Let the signals of batch systems stop the work as Ctrl-C does, with one line."""
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    _stopping.clear()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        # Python drops an exception that is raised while it collects garbage: 4 of 130 while pages were drawn.
+        _stopping.set()
+        raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
-            signal.signal(signum, signal.default_int_handler)
+            signal.signal(signum, stop)
     try:
         yield
     except KeyboardInterrupt:
@@ -134,7 +140,7 @@ def dask(address: str, folder: Path, decided_by: dict[str, Any]) -> Iterator[Sub
     Args:
         address: ``tcp://host:8786``, or the file that ``dask scheduler --scheduler-file`` writes.
         folder: with the snapshot as ``project``. A worker on the same disk uses that, others their own clones.
-        decided_by: what must be the same in such a clone: params, and see ``decided_by_machine``.
+        decided_by: what must be the same in such a clone.
 
     Raises:
         StageError: the scheduler cannot be reached, or is gone.
@@ -193,31 +199,11 @@ def refuse_other_clone(decided_by: dict[str, Any]) -> None:
     """Make sure that the clone of this worker gives the same results.
 
     Raises:
-        StageError: it has other code, data, packages or another processor.
+        StageError: it has other params, code, data or packages, or another processor.
     """
-    _, params = params_file.read(ROOT / "params.yaml")
-    here = flatten({**decided_by_machine(decided_by["inputs"], params), "params": searched(params)})
-    if changed := [key for key, value in flatten(decided_by).items() if here.get(key) != value]:
-        raise StageError(
-            f"the worker on {socket.gethostname()} in {ROOT} has another {shorten(changed)}; it needs the same commit,"
-            " data and environment"
-        )
-
-
-def searched(params: dict[str, Any]) -> dict[str, Any]:
-    """The sections of params.yaml that a training depends on."""
-    return {section: params[section] for section in ("compute", *SEARCHED)}
-
-
-def decided_by_machine(inputs: Iterable[str], params: dict[str, Any]) -> dict[str, Any]:
-    """Everything else that decides a result: inputs, versions, and the processor unless results are portable.
-
-    Args:
-        inputs: files, below the project.
-        params: the whole of params.yaml.
-    """
-    return {
-        "inputs": {path: files.digest(ROOT / path) if (ROOT / path).is_file() else "missing" for path in inputs},
-        "versions": packages.installed([*read_declaration("train", params).packages, "optuna"]),
-        "processor": ANY if params["compute"]["portable"] else portability.cpu_info().get("model name", "unknown"),
-    }
+    try:
+        _, params = params_file.read(ROOT / "params.yaml")
+        if changed := decided.differing(decided_by, decided.everything(params)):
+            raise StageError(f"another {shorten(changed)}; the same commit, data and environment are needed")
+    except StageError as error:
+        raise StageError(f"the worker on {socket.gethostname()} in {ROOT}: {error}") from None

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,22 @@ from classifier.yaml_file import flatten
 WORKSPACE = "workspace"  # instead of a revision
 
 
-def git(folder: Path, *words: str) -> str:
+def git(folder: Path, *words: str, **variables: str) -> str:
     """The output of a git command, without the last newline.
 
     Args:
         folder: where it runs.
         words: of the command.
+        variables: of its environment, beside those of this process.
 
     Raises:
         StageError: git is missing, or it failed; then the message is its own.
     """
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            env=os.environ | variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     except FileNotFoundError:
         raise StageError("git is not installed") from None
     if done.returncode:
@@ -38,12 +43,34 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.rstrip("\n")
 
 
-def experiment_references(folder: Path, name: str) -> list[str]:
-    """The git references of the experiments of that name."""
-    return [
-        line for line in git(folder, "for-each-ref", "--format=%(refname)", "refs/exps/").splitlines()
-        if line.rpartition("/")[2] == name and line.count("/") == 4
-    ]  # fmt: skip
+def resolve(folder: Path, revision: str) -> str:
+    """The git reference of the experiment of that name, or else the revision itself."""
+    references = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps/*/*/*").splitlines()
+    return next((each for each in references if each.rpartition("/")[2] == revision), revision)
+
+
+def commit_folder(folder: Path, parent: str, reference: str, message: str) -> None:
+    """Commit all that a folder has, as if it were the working tree; branch, index and working tree stay.
+
+    Args:
+        folder: below the working tree, but ignored there.
+        parent: the commit that it is a change of.
+        reference: that names the new commit.
+        message: of the commit.
+
+    Raises:
+        StageError: git failed.
+    """
+    index = {"GIT_INDEX_FILE": f"{folder}.index"}
+    git(folder, "read-tree", parent, **index)
+    git(folder, "--work-tree=.", "add", "--all", **index)
+    tree = git(folder, "write-tree", **index)
+    Path(index["GIT_INDEX_FILE"]).unlink()
+    someone = {"EMAIL": os.environ.get("EMAIL", "unknown")}  # if git knows no address
+    commit = git(folder, "commit-tree", tree, "-p", parent, "-m", message, **someone)
+    # Nobody else writes the reference, so a lock on it is of a git that was killed.
+    (folder / git(folder, "rev-parse", "--git-path", f"{reference}.lock")).unlink(missing_ok=True)
+    git(folder, "update-ref", reference, commit)
 
 
 def read_file(folder: Path, revision: str, path: str) -> str:
@@ -91,9 +118,3 @@ def recorded_run(folder: Path, revision: str, stages: Sequence[str]) -> tuple[di
         return decided, json.loads(content)
     except (yaml_file.YAMLFileError, KeyError, TypeError):
         raise StageError(f"{name}: dvc.lock has no readable {stages[-1]}") from None
-
-
-def differing_params(decided: Mapping[str, Any], content: dict[str, Any]) -> list[str]:
-    """The keys that dvc.lock records with another value than params.yaml has."""
-    params = flatten(content)
-    return [key for key in decided if "/" not in key and params.get(key) != decided[key]]

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from classifier.experiments import space
@@ -18,7 +17,6 @@ from classifier.experiments.settings import Search
 from classifier.seeds import derive_seed
 
 SEED = "train.seed"
-CONFIRMED = ("best", "base")  # the best trial, and params.yaml as it is
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,21 @@ class Run:
     """One piece of work: train until an epoch.
 
     Attributes:
-        key: of its record.
         name: of its folder; the runs of a trial share one.
         params: other values than those of params.yaml, by dotted key.
         epochs: where it ends.
+        goes_on: whether the next run of its name continues from there.
     """
 
-    key: str
     name: str
     params: dict[str, Any]
     epochs: int
+    goes_on: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key of its record."""
+        return f"{self.name}-{self.epochs}"
 
 
 class Halving:
@@ -70,58 +73,50 @@ class Halving:
             numbers = range(first, min(first + per_round, trials))
             if all(self.record(number, 0) for number in numbers):
                 continue
-            known = [self._known(number) for number in range(first)]
-            drawn = space.draw(self.search, self.content, known, round_number)
+            drawn = space.draw(self.search, self.content, self.known_trials(first), round_number)
             yield [self._trial(number, params, 0) for number, params in zip(numbers, drawn, strict=True)]
         for rung in range(1, len(self.rungs)):
-            best = self.ranking(rung - 1)[: self.survivors(rung)]
-            yield [
-                self._trial(number, self.varied(number), rung)
-                for number in best
-                if self.value(number, rung - 1) is not None
-            ]
-        yield [self.confirming(which, place) for which, place in self.places if self.best is not None]
+            best = [number for number in self.ranking(rung - 1) if self.value(number, rung - 1) is not None]
+            yield [self._trial(number, self.varied(number), rung) for number in best[: self.survivors(rung)]]
+        yield self.confirming()
 
     def survivors(self, rung: int) -> int:
         """How many trials reach a rung."""
         return max(1, math.ceil(self.search.trials / float(self.search.reduction_factor) ** rung))
 
-    def experiment(self, which: str, place: int) -> str:
-        """The name of the DVC experiment of a run with a fresh seed."""
-        return f"{self.prefix}-{which}-{place}"
-
     def _trial(self, number: int, params: dict[str, Any], rung: int) -> Run:
         seed = derive_seed(self.search.seed, "trial", number) % 2**32
-        return Run(record_key(number, rung), f"trial-{number:03}", params | {SEED: seed}, self.rungs[rung])
+        return Run(f"trial-{number:03}", params | {SEED: seed}, self.rungs[rung], goes_on=rung < self.last)
 
     def winner(self) -> Run:
-        """The run of the best trial to its end."""
+        """The run of the best trial to its end; there must be one."""
         assert self.best is not None
         return self._trial(self.best, self.varied(self.best), self.last)
 
-    def confirming(self, which: str, place: int) -> Run:
-        """The best trial, or params.yaml as it is, with a fresh seed."""
-        params = self.varied(self.best) if which == "best" and self.best is not None else {}
-        seed = derive_seed(self.search.seed, "confirm", place) % 2**32
-        return Run(confirm_key(which, place), confirm_key(which, place), params | {SEED: seed}, self.rungs[-1])
+    def confirming(self) -> list[Run]:
+        """The best trial, and then params.yaml as it is, with fresh seeds; none as long as there is no best trial."""
+        if self.best is None:
+            return []
+        seeds = [derive_seed(self.search.seed, "confirm", place) % 2**32 for place in range(self.search.confirm_seeds)]
+        return [
+            Run(f"{which}-{place}", params | {SEED: seed}, self.rungs[-1])
+            for which, params in (("best", self.varied(self.best)), ("base", {}))
+            for place, seed in enumerate(seeds)
+        ]
 
     # --- what is known ---------------------------------------------------------------------------------------------
-
-    @property
-    def places(self) -> list[tuple[str, int]]:
-        """The runs with fresh seeds."""
-        return [(which, place) for which in CONFIRMED for place in range(self.search.confirm_seeds)]
 
     @property
     def epochs_left(self) -> int:
         """The epochs of the runs that have not ended, those of trials that will diverge included."""
         steps = [high - low for low, high in itertools.pairwise([0, *self.rungs])]
         trials = sum((self.survivors(rung) - len(self.ranking(rung))) * steps[rung] for rung in range(len(steps)))
-        return trials + self.rungs[-1] * sum(confirm_key(*each) not in self.records for each in self.places)
+        confirmed = sum(run.key in self.records for run in self.confirming())
+        return trials + self.rungs[-1] * (2 * self.search.confirm_seeds - confirmed)
 
     def record(self, number: int, rung: int) -> Record | None:
         """The record of a trial at a rung, if it was there."""
-        return self.records.get(record_key(number, rung))
+        return self.records.get(f"trial-{number:03}-{self.rungs[rung]}")
 
     def value(self, number: int, rung: int) -> float | None:
         """The objective of a trial at a rung; None if it was not there, or diverged."""
@@ -130,61 +125,32 @@ class Halving:
 
     def ranking(self, rung: int) -> list[int]:
         """The trials that reached a rung, the best first; diverged ones are the worst; the earlier wins a tie."""
-        there = [number for number in range(self.search.trials) if self.record(number, rung)]
 
-        def place(number: int) -> tuple[float, int]:
+        def loss(number: int) -> float:
             value = self.value(number, rung)
-            return (math.inf if value is None else self.sign * value), number
+            return math.inf if value is None else self.sign * value
 
-        return sorted(there, key=place)
+        return sorted((number for number in range(self.search.trials) if self.record(number, rung)), key=loss)
 
-    @cached_property
+    def leader(self, rung: int) -> int | None:
+        """The best trial at a rung so far; None as long as there is none."""
+        return next((number for number in self.ranking(rung) if self.value(number, rung) is not None), None)
+
+    @property
     def best(self) -> int | None:
         """The best trial of the last rung; None as long as there is none."""
-        leader = self.leader(self.last)
-        return leader and leader[0]
+        return self.leader(self.last)
 
-    def leader(self, rung: int) -> tuple[int, float] | None:
-        """The best trial at a rung so far, and its objective."""
-        for number in self.ranking(rung)[:1]:
-            if (value := self.value(number, rung)) is not None:
-                return number, value
-        return None
-
-    def confirmed(self, which: str) -> dict[int, float]:
-        """The objective with each fresh seed that has ended well, by its place."""
-        records = {place: self.records.get(confirm_key(which, place)) for place in range(self.search.confirm_seeds)}
-        return {place: record["value"] for place, record in records.items() if record and record["value"] is not None}
-
-    def known_trials(self) -> list[Any]:
-        """The trials for Optuna, by the objective at the first rung, which all of them reach."""
-        return [self._known(number) for number in range(self.search.trials) if self.record(number, 0)]
+    def known_trials(self, count: int) -> list[Any]:
+        """The first trials for Optuna, by the objective at the first rung, which all of them reach."""
+        return [
+            space.known_trial(self.search, self.varied(number), self.value(number, 0))
+            for number in range(count)
+            if self.record(number, 0)
+        ]
 
     def varied(self, number: int) -> dict[str, Any]:
         """The params that a trial varies, by dotted key."""
         record = self.record(number, 0)
         assert record
         return {key: value for key, value in record["params"].items() if key != SEED}
-
-    def short_names(self) -> dict[str, str]:
-        """The last parts of each dotted key, as few as tell it from the others: ``sgd.lr`` if there is another."""
-        names = {}
-        for key in self.search.space:
-            parts = key.split(".")
-            suffixes = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
-            names[key] = next(s for s in suffixes if sum(f".{k}".endswith(f".{s}") for k in self.search.space) == 1)
-        return names
-
-    def _known(self, number: int) -> Any:
-        value = self.value(number, 0)
-        return space.known_trial(self.search, self.varied(number), {} if value is None else {self.rungs[0]: value})
-
-
-def record_key(number: int, rung: int) -> str:
-    """The key of a trial's run to a rung."""
-    return f"trial-{number:03}-rung-{rung}"
-
-
-def confirm_key(which: str, place: int) -> str:
-    """The key of a run with a fresh seed."""
-    return f"{which}-{place}"

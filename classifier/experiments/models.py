@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 
 from classifier import yaml_file
 from classifier.errors import ParamsError, StageError, shorten
-from classifier.experiments.git import WORKSPACE, differing_params, experiment_references, read_file, recorded_run
+from classifier.experiments.git import WORKSPACE, read_file, recorded_run, resolve
 from classifier.runner.cli import ROOT
+from classifier.yaml_file import flatten
 
 import dvc.api
 import pandas as pd
@@ -37,24 +38,18 @@ class Side:
 
 
 @dataclass(frozen=True)
-class ClassComparison:
-    """The recall of one class by both models, and its number of images."""
-
-    name: str
-    a: float
-    b: float
-    num_images: int
-
-
-@dataclass(frozen=True)
 class ModelComparison:
-    """Two models on the same images, and the exact McNemar p-value of the hypothesis that they are equally good."""
+    """Two models on the same images, and the exact McNemar p-value of the hypothesis that they are equally good.
+
+    Attributes:
+        classes: a row for each class, by its name, with the recalls ``a`` and ``b`` and ``num_images``.
+    """
 
     a: Side
     b: Side
     num_images: int
     p_value: float
-    classes: list[ClassComparison]
+    classes: pd.DataFrame
 
     def in_words(self) -> str:
         """The conclusion, as a sentence."""
@@ -77,27 +72,17 @@ def read_predictions(revision: str) -> pd.DataFrame:
     """
     if not revision:
         raise ParamsError(f"an empty revision; name a commit, an experiment, or {WORKSPACE}")
-    if revision == WORKSPACE:
-        try:
-            content = (ROOT / PREDICTIONS).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise StageError(f"{PREDICTIONS} is missing; `dvc repro evaluate` makes it") from None
-        except UnicodeDecodeError:
-            content = ""
-    else:
-        try:
-            content = dvc.api.read(PREDICTIONS, repo=str(ROOT), rev=revision)
-        except UnicodeDecodeError:
-            content = ""
-        except (DvcException, FileNotFoundError) as error:
-            reason = str(error).partition("\n")[0]
-            raise StageError(
-                f"{revision}: no {PREDICTIONS} ({reason}); `dvc pull` fetches it, `dvc exp show` lists experiments"
-            ) from None
+    try:
+        content = dvc.api.read(PREDICTIONS, str(ROOT), rev=None if revision == WORKSPACE else revision, mode="rb")
+    except (DvcException, FileNotFoundError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StageError(
+            f"{revision}: no {PREDICTIONS} ({reason}); `dvc pull` fetches it, `dvc exp show` lists experiments"
+        ) from None
     text = dict.fromkeys(("image", "label", "predicted"), "str")  # a class may be called 1 or NA
     try:
-        rows = pd.read_csv(io.StringIO(content), dtype=text, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        rows = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False)
+    except ValueError:  # no text, or no table
         rows = pd.DataFrame()
     if not set(text) <= set(rows):
         raise StageError(f"{revision}: {PREDICTIONS} is not what `dvc repro evaluate` writes")
@@ -112,13 +97,13 @@ def changed_since(revision: str) -> list[str]:
     Raises:
         StageError: dvc.lock does not record the predictions.
     """
-    reference = next(iter(experiment_references(ROOT, revision)), revision)
+    reference = resolve(ROOT, revision)
     try:
         decided, _ = recorded_run(ROOT, reference, STAGES)
     except StageError as error:
         raise StageError(f"{error}; `dvc repro evaluate` makes {PREDICTIONS} anew") from None
-    content = yaml_file.load(read_file(ROOT, reference, "params.yaml"))
-    changed = [f"params.yaml ({key})" for key in differing_params(decided, content)]
+    params = flatten(yaml_file.load(read_file(ROOT, reference, "params.yaml")))
+    changed = [f"params.yaml ({key})" for key in decided if "/" not in key and params.get(key) != decided[key]]
     if revision == WORKSPACE:
         with Repo(str(ROOT)) as repo:
             stages = [stage for stage in repo.index.stages if getattr(stage, "name", "") in STAGES]
@@ -148,10 +133,8 @@ def compare(name_a: str, a: pd.DataFrame, name_b: str, b: pd.DataFrame) -> Model
         interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
         return Side(name, float(correct.mean()), float(interval.low), float(interval.high), only)
 
-    classes = [
-        ClassComparison(str(name), float(correct_a[rows].mean()), float(correct_b[rows].mean()), len(rows))
-        for name, rows in a.groupby("label", sort=True).groups.items()
-    ]
+    by_class = pd.DataFrame({"a": correct_a, "b": correct_b}).groupby(a["label"])
+    classes = by_class.mean().assign(num_images=by_class.size())
     return ModelComparison(
         side(name_a, correct_a, only_a), side(name_b, correct_b, only_b), len(a), float(p_value), classes
     )
@@ -162,7 +145,8 @@ def compare_models(arguments: argparse.Namespace) -> int:
     name_a, name_b = arguments.a, arguments.b
     result = compare(name_a, read_predictions(name_a), name_b, read_predictions(name_b))
     if arguments.json:
-        print(json.dumps(asdict(result), indent=2))
+        classes = result.classes.rename_axis("name").reset_index().to_dict("records")
+        print(json.dumps(asdict(result) | {"classes": classes}, indent=2))
         return 0
     width = max(len(name_a), len(name_b))
     for side in (result.a, result.b):
@@ -179,12 +163,10 @@ def compare_models(arguments: argparse.Namespace) -> int:
 
 def print_classes(result: ModelComparison) -> None:
     """One line a class, the largest change first; a recall has no test of its own: the classes are few and related."""
-    rows = sorted(result.classes, key=lambda row: (-abs(row.a - row.b), row.name))
-    name_width = max(len("class"), *(len(row.name) for row in rows))
-    a_width, b_width = (max(8, len(side.revision)) for side in (result.a, result.b))
-    print(f"\n{'class':<{name_width}}  {result.a.revision:>{a_width}}  {result.b.revision:>{b_width}}   change  images")
-    for row in rows:
-        print(
-            f"{row.name:<{name_width}}  {row.a:>{a_width}.2%}  {row.b:>{b_width}.2%}  {row.b - row.a:>+7.2%}"
-            f"  {row.num_images:>6,}"
-        )
+    table = result.classes.assign(change=result.classes["b"] - result.classes["a"])
+    table = table.sort_values("change", key=lambda change: -abs(change), kind="stable")
+    formats = {"a": "{:.2%}", "b": "{:.2%}", "change": "{:+.2%}", "num_images": "{:,}"}
+    for name, form in formats.items():
+        table[name] = table[name].map(form.format)
+    table = table[[*formats]].rename_axis(index=None, columns="class")
+    print(f"\n{table.to_string(header=[result.a.revision, result.b.revision, 'change', 'images'])}")

@@ -5,27 +5,28 @@ nothing. Each result is kept below scratch/, under a hash of all that decides it
 """
 
 import argparse
-import hashlib
-import json
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from classifier import yaml_file
 from classifier.config import params_file
 from classifier.errors import ParamsError, StageError
-from classifier.experiments import engine
-from classifier.experiments.git import experiment_references, git
+from classifier.experiments import decided, engine
+from classifier.experiments.git import git, resolve
 from classifier.experiments.halving import Run
 from classifier.experiments.records import Records
 from classifier.experiments.settings import SEARCHED
-from classifier.experiments.snapshot import Snapshot, input_files, link
+from classifier.experiments.snapshot import Snapshot, link
 from classifier.experiments.stage_process import Task
-from classifier.experiments.statistics import paired_by_fold, paired_by_seed
+from classifier.experiments.statistics import paired
 from classifier.runner.cli import ROOT
 from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
 from classifier.yaml_file import flatten
+
+import pandas as pd
 
 SEED, FOLD = "train.seed", "annotate.validation_fold"
 OBJECTIVE = "val_acc"
@@ -48,20 +49,20 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
     changed = other_params(content, arguments.revision, arguments.changes)
     if not changed:
         raise ParamsError("both recipes are the same; -S KEY=VALUE or a revision says how they differ")
-    names = {"params.yaml": {}, " ".join(f"{key}={value}" for key, value in changed.items()): changed}
-    pairs = [(fold, seed) for fold in range(arguments.folds) for seed in range(arguments.seeds)]
-    machine = engine.decided_by_machine(input_files(STAGES, content), content)
     first = content["train"]["seed"]
+    pairs = list(itertools.product(range(arguments.folds), range(first, first + arguments.seeds)))
+    machine = decided.beyond_params(STAGES, content)
     runs = {
-        name: [make_run(content, params | {FOLD: fold, SEED: first + seed}, machine) for fold, seed in pairs]
-        for name, params in names.items()
+        name: [make_run(content, params | {FOLD: fold, SEED: seed}, machine) for fold, seed in pairs]
+        for name, params in (("a", changed), ("b", {}))
     }
-    everything = [run for both in zip(*runs.values(), strict=True) for run in both]
     with exclusive("compare", FOLDER), engine.stoppable():
-        snapshot = Snapshot(FOLDER / digest(machine), STAGES, content)
-        records = train(everything, snapshot, arguments.jobs)
+        snapshot = Snapshot(FOLDER / decided.digest(machine)[:6], STAGES, content)
+        records = train([*runs["a"], *runs["b"]], snapshot, arguments.jobs)
     values = {name: [records[run.key]["value"] for run in of_recipe] for name, of_recipe in runs.items()}
-    print("\n".join(verdict(pairs, values, content, arguments.folds)))
+    table = pd.DataFrame(pairs, columns=["fold", "seed"]).assign(**values)
+    print(f"validation accuracy of a: {' '.join(f'{key}={value}' for key, value in changed.items())}, b: params.yaml")
+    print("\n".join(verdict(table, content["annotate"]["validation_fraction"] if arguments.folds > 1 else 0)))
     return 0
 
 
@@ -80,7 +81,7 @@ def train(runs: Sequence[Run], snapshot: Snapshot, jobs: int) -> Records:
 
         def task(run: Run) -> Task:
             link(["data", "metrics"], snapshot.runs / f"fold-{run.params[FOLD]}", snapshot.runs / run.name)
-            return snapshot.train(run, run.epochs)
+            return snapshot.train(run)
 
         for run, answer in engine.drive(submit, missing, task):
             records.add(run.key, engine.record(run, answer, OBJECTIVE))
@@ -98,7 +99,7 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
     """
     different: dict[str, Any] = {}
     if revision:
-        reference = next(iter(experiment_references(ROOT, revision)), revision)
+        reference = resolve(ROOT, revision)
         try:
             text = git(ROOT, "show", f"{reference}:params.yaml")
         except StageError:
@@ -123,37 +124,29 @@ def make_run(content: dict[str, Any], params: dict[str, Any], machine: dict[str,
     keys = [key for stage in STAGES for key in read_declaration(stage, changed).params]
     chosen = flatten({key: get_by_key(changed, key) for key in keys})
     decided_by = {key: value for key, value in chosen.items() if key not in (SEED, FOLD)} | machine
-    name = f"recipe-{digest(decided_by)}-f{params[FOLD]}-s{params[SEED]}"
-    return Run(name, name, params, changed["train"]["epochs"])
+    name = f"recipe-{decided.digest(decided_by)[:6]}-f{params[FOLD]}-s{params[SEED]}"
+    return Run(name, params, changed["train"]["epochs"])
 
 
-def digest(content: dict[str, Any]) -> str:
-    """Six digits for all of it."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:6]
+def verdict(table: pd.DataFrame, validation_share: float) -> Iterator[str]:
+    """A table of the pairs, and whether one recipe is better.
 
-
-def verdict(
-    pairs: Sequence[tuple[int, int]], values: Mapping[str, list[float | None]], content: dict[str, Any], folds: int
-) -> list[str]:
-    """A table of the pairs, and whether one recipe is better."""
-    (_, base), (changed_name, changed) = values.items()
-    lines = [f"validation accuracy of a: {changed_name}, b: params.yaml", "fold  seed       a       b   a - b"]
-    both = []
-    for (fold, seed), a, b in zip(pairs, changed, base, strict=True):
-        if a is None or b is None:
-            lines.append(f"{fold:4}  {content['train']['seed'] + seed:4}  {'diverged' if a is None else f'{a:.4f}'}  "
-                         f"{'diverged' if b is None else f'{b:.4f}'}")  # fmt: skip
-        else:
-            both.append((a, b))
-            lines.append(f"{fold:4}  {content['train']['seed'] + seed:4}  {a:.4f}  {b:.4f}  {a - b:+.4f}")
+    Args:
+        table: a row for each pair, with the figures ``a`` and ``b``, or None.
+        validation_share: of all images that are split into folds; 0 for one fold.
+    """
+    table = table.astype({"a": float, "b": float})
+    table["a - b"] = table["a"] - table["b"]
+    forms = {"a": "{:.4f}".format, "b": "{:.4f}".format, "a - b": "{:+.4f}".format}
+    yield table.to_string(index=False, na_rep="diverged", formatters=forms)
+    both = table.dropna()
     if len(both) < 2:
-        return [*lines, "too few pairs came to a result"]
-    first, second = zip(*both, strict=True)
-    if folds > 1:
-        result = paired_by_fold(first, second, content["annotate"]["validation_fraction"])
-        how = "corrected for the overlap of the training images (Nadeau and Bengio, 2003)"
+        yield "too few pairs came to a result"
+        return
+    result = paired(both["a"], both["b"], validation_share)
+    yield f"means: {result.mean_a:.4f} and {result.mean_b:.4f}"
+    yield f"difference: {result.describe('a', 'b')}"
+    if validation_share:
+        yield "the interval is corrected for the overlap of the training images (Nadeau and Bengio, 2003)"
     else:
-        result = paired_by_seed(first, second)
-        how = "for this validation split only; more folds say whether it holds for other images"
-    lines.append(f"mean        {result.mean_a:.4f}  {result.mean_b:.4f}")
-    return [*lines, f"difference: {result.describe('a', 'b')}", f"the interval is {how}"]
+        yield "the interval is for this validation split only; more folds say whether it holds for other images"

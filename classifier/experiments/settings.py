@@ -8,11 +8,15 @@ from classifier.config import params_file
 from classifier.config.fields import Count, Section, Seed
 from classifier.config.schema import Params
 from classifier.errors import ParamsError
+from classifier.runner.declaration import get_by_key
 
 from pydantic import Field, model_validator
 
 SEARCH_FILE = Path("search.yaml")
-SEARCHED = ("train", "models", "losses", "optimizers", "schedules")
+VARIANTS = {
+    "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"
+}  # fmt: skip
+SEARCHED = ("train", *VARIANTS)
 FIXED_IN_A_SEARCH = {
     "train.epochs": "rungs say how long a trial trains",
     "train.patience": "rungs stop the trials that fall behind",
@@ -93,6 +97,12 @@ class Search(Section):
         return self
 
 
+def variant(key: str) -> tuple[str, str] | None:
+    """The choice that makes a param matter: ``optimizers.sgd.lr`` needs ``("train.optimizer", "sgd")``."""
+    section, _, rest = key.partition(".")
+    return (VARIANTS[section], rest.partition(".")[0]) if section in VARIANTS else None
+
+
 def read(params: Params, content: dict[str, Any], path: Path = SEARCH_FILE) -> Search:
     """The validated settings.
 
@@ -102,12 +112,21 @@ def read(params: Params, content: dict[str, Any], path: Path = SEARCH_FILE) -> S
         path: of the file.
 
     Raises:
-        ParamsError: a key or value is wrong by itself, or with these params.
+        ParamsError: a key or value is wrong by itself, or with these params; no trial would read a key.
     """
     search = params_file.validate_as(Search, params_file.load(path), f"{path}: ")
     for key, axis in search.space.items():
         for value in axis.extremes:
             params_file.replaced(content, {key: value}, f"{path}: space: ")
+    for key in search.space:
+        if not (needed := variant(key)):
+            continue
+        chooser, name = needed
+        chosen = search.space[chooser].extremes if chooser in search.space else [get_by_key(content, chooser)]
+        if name not in chosen:
+            raise ParamsError(
+                f"{path}: space: no trial reads {key}: {chooser} is never {name}, but {', '.join(map(str, chosen))}"
+            )
     if search.rungs and search.rungs[-1] >= params.train.epochs:
         raise ParamsError(
             f"{path}: rungs: must be below train.epochs, {params.train.epochs}, which is the last one; they are"
@@ -115,6 +134,4 @@ def read(params: Params, content: dict[str, Any], path: Path = SEARCH_FILE) -> S
         )
     if params.train.patience:
         raise ParamsError("params.yaml: train.patience: must be 0 for a search, whose rungs stop what falls behind")
-    if params.runtime.stop_after_epoch:
-        raise ParamsError("params.yaml: runtime.stop_after_epoch: must be 0 for a search, which sets it by itself")
     return search

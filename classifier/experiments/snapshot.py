@@ -4,17 +4,16 @@ Tracked files are copied, data are hard links. The trainings write below a folde
 """
 
 import contextlib
-import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from classifier import portability, yaml_file
 from classifier.errors import StageError
-from classifier.experiments.git import experiment_references, git
+from classifier.experiments.decided import inputs
+from classifier.experiments.git import commit_folder, git, resolve
 from classifier.experiments.halving import Run
 from classifier.experiments.stage_process import Answer, Task
 from classifier.runner import files
@@ -22,9 +21,10 @@ from classifier.runner.cli import ROOT
 from classifier.runner.declaration import get_by_key, read_declaration, stages_from
 from classifier.runner.lock import SCRATCH
 
-from dvc.config import Config
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
+
+COMMIT = SCRATCH / "commit"  # in the copy: the commit that experiments belong to
 
 
 class Snapshot:
@@ -46,7 +46,6 @@ class Snapshot:
     def __init__(self, folder: Path, stages: Sequence[str], params: dict[str, Any]):
         self.folder = folder.resolve()
         self.project, self.runs = self.folder / "project", self.folder / "runs"
-        self._list = self.project / SCRATCH / "snapshot.json"  # its commit, its tracked files, its data
         if self.project.exists():
             return
         try:
@@ -60,10 +59,11 @@ class Snapshot:
         data = [path for path in inputs(stages, params) if path not in {*tracked, *folders}]
         making = self.folder / ".tmp.project"
         files.remove(making)
-        _copy(tracked, ROOT, making)
+        for name in tracked:
+            (making / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, making / name)
         link(data, ROOT, making)
-        content = {"commit": commit, "tracked": tracked, "data": data}
-        files.atomic_write(making / self._list.relative_to(self.project), portability.json_bytes(content))
+        files.atomic_write(making / COMMIT, commit.encode())
         making.rename(self.project)
 
     def task(self, stage: str, name: str, overrides: dict[str, Any]) -> Task:
@@ -71,9 +71,9 @@ class Snapshot:
         out = str(self.runs / name)
         return {"stage": stage, "overrides": overrides, "out": out, "log": f"{out}.log"}
 
-    def train(self, run: Run, last_epoch: int) -> Task:
+    def train(self, run: Run) -> Task:
         """The task of a run; it goes to its end, or stops after an epoch."""
-        until = {"runtime.stop_after_epoch": run.epochs if run.epochs < last_epoch else 0, "runtime.tensorboard": False}
+        until = {"runtime.stop_after_epoch": run.epochs if run.goes_on else 0, "runtime.tensorboard": False}
         return self.task("train", run.name, run.params | until)
 
     def keep(self, run: Run, answer: Answer) -> None:
@@ -96,95 +96,63 @@ class Snapshot:
             StageError: git failed.
             DvcException: DVC failed.
         """
-        missing = {name: each for name, each in runs.items() if not experiment_references(ROOT, name)}
-        if not missing:
-            return
-        clone = self._clone()
-        with contextlib.chdir(clone), Repo() as repo:  # DVC takes paths from there
-            for name, (run, stages) in missing.items():
-                _copy(["params.yaml"], self.project, clone)
-                with modify_yaml(str(clone / "params.yaml")) as params:  # keeps the comments
-                    for key, value in run.params.items():
-                        section, _, last = key.rpartition(".")
-                        get_by_key(params, section)[last] = value
-                self._place_results(clone, run, stages)
+        clone, head = self.folder / "clone", (self.project / COMMIT).read_text()
+        for name, (run, stages) in runs.items():
+            if resolve(ROOT, name) != name:
+                continue
+            files.remove(clone)
+            shutil.copytree(self.project, clone, copy_function=link_or_copy)
+            self._set_params(clone, run)
+            self._place_results(clone, run, stages)
+            with contextlib.chdir(clone), dvc_without_git(clone) as repo:  # DVC takes paths from there
                 for stage in stages:
                     repo.commit(stage, force=True)
-                git(clone, "add", "--all")
-                message = f"dvc: commit experiment {name}"
-                commit = git(clone, "commit-tree", git(clone, "write-tree"), "-p", "HEAD", "-m", message)
-                head = git(clone, "rev-parse", "HEAD")
-                reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # where DVC keeps the experiments of a commit
-                # Nobody else writes it, so a lock on it is of a git that was killed.
-                (ROOT / git(ROOT, "rev-parse", "--git-path", f"{reference}.lock")).unlink(missing_ok=True)
-                git(clone, "push", "--quiet", "--force", "origin", f"{commit}:{reference}")
+            reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"  # where DVC keeps the experiments of a commit
+            commit_folder(clone, head, reference, f"dvc: commit experiment {name}")
         files.remove(clone)
+
+    def _set_params(self, clone: Path, run: Run) -> None:
+        for name in ("params.yaml", "dvc.lock"):  # are written in place, which a hard link must not be
+            (clone / name).unlink(missing_ok=True)
+            if (self.project / name).exists():
+                shutil.copy2(self.project / name, clone / name)
+        with modify_yaml(str(clone / "params.yaml")) as params:  # keeps the comments
+            for key, value in run.params.items():
+                section, _, last = key.rpartition(".")
+                get_by_key(params, section)[last] = value
 
     def _place_results(self, clone: Path, run: Run, stages: Sequence[str]) -> None:
         """Put the results of a run into the clone; what later stages made is of another model, and goes."""
         params = yaml_file.load((clone / "params.yaml").read_text(encoding="utf-8"))
-        for stage in stages_from("train", clone / "dvc.yaml"):
+        for stage in stages_from("train"):
             for path in read_declaration(stage, params, clone / "dvc.yaml").outs:
+                was_tracked = (clone / path).exists()  # metrics: `dvc exp show` calls a missing file an error
                 files.remove(clone / path)
                 if stage in stages:
                     link([path], self.runs / run.name, clone)
-                elif git(clone, "ls-files", "--", path):  # metrics: `dvc exp show` calls a missing file an error
+                elif was_tracked:
                     files.atomic_write(clone / path, portability.json_bytes({}))
 
-    def _clone(self) -> Path:
-        """A git clone with the files of the copy, its data, and DVC's cache and remotes."""
-        clone, content = self.folder / "clone", json.loads(self._list.read_text())
-        files.remove(clone)
-        git(ROOT, "clone", "--quiet", "--shared", "--no-checkout", "--", str(ROOT), str(clone))
-        git(clone, "update-ref", "--no-deref", "HEAD", content["commit"])
-        git(clone, "reset", "--quiet")
-        _copy(content["tracked"], self.project, clone)
-        link(content["data"], self.project, clone)
-        for key in ("user.name", "user.email"):  # the experiment's commit needs them
-            known = subprocess.run(["git", "-C", ROOT, "config", key], capture_output=True, text=True, check=False)
-            git(clone, "config", key, known.stdout.strip() or "unknown")
-        with Repo(str(ROOT)) as repo:
-            cache = os.path.abspath(repo.cache.local_cache_dir)
-        if (own := ROOT / ".dvc/config.local").exists():
-            shutil.copy(own, clone / ".dvc")
-        with Config(str(clone / ".dvc"), validate=False).edit("local") as config:
-            config.setdefault("cache", {})["dir"] = cache
-            config.setdefault("core", {})["site_cache_dir"] = str(clone.resolve() / ".dvc/tmp/site-cache")
-        return clone
 
-
-def inputs(stages: Sequence[str], params: dict[str, Any]) -> list[str]:
-    """The files and folders that the stages read and none of them writes.
-
-    Raises:
-        StageError: one is missing.
-    """
-    declared = [read_declaration(stage, params, ROOT / "dvc.yaml") for stage in stages]
-    written = {path for stage in declared for path in stage.outs}
-    found = sorted({path for stage in declared for path in stage.deps} - written)
-    for path in found:
-        if not (ROOT / path).exists():
-            raise StageError(f"{path} is missing; `dvc repro {stages[0]}` makes what is needed")
-    return found
-
-
-def input_files(stages: Sequence[str], params: dict[str, Any]) -> list[str]:
-    """The same as files."""
-    return [file.as_posix() for path in inputs(stages, params) for file in files.iter_files(Path(path))]
-
-
-def _copy(names: Iterable[str], source: Path, target: Path) -> None:
-    for name in names:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / name, target / name)
+def dvc_without_git(clone: Path) -> Repo:
+    """DVC in a copy of the project, with the cache and the settings of the project itself."""
+    with Repo(str(ROOT)) as own:
+        cache = own.config["cache"] | {"dir": os.path.abspath(own.cache.local_cache_dir)}
+        core = own.config["core"] | {"no_scm": True, "site_cache_dir": str(clone / ".dvc/tmp/site-cache")}
+        return Repo(str(clone), config={**own.config, "cache": cache, "core": core})
 
 
 def link(names: Iterable[str], source: Path, target: Path) -> None:
-    """Hard links, or copies on another file system."""
+    """Give files and folders a second name below another folder; files that have a name there keep it."""
     for file in (file for name in names for file in files.iter_files(source / name)):
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file.resolve(), place)
-        except OSError:
-            shutil.copy2(file, place)
+        link_or_copy(file, place)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A hard link, or a copy on another file system."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)

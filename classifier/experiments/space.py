@@ -1,67 +1,19 @@
-"""The space of a search: which params vary, and drawing trials from it with Optuna."""
+"""Drawing trials from the space of a search with Optuna."""
 
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from classifier.errors import ParamsError
-from classifier.experiments.settings import Axis, Search
+from classifier.experiments.settings import Axis, Search, variant
 from classifier.runner.declaration import get_by_key
 from classifier.seeds import derive_seed
 
 import optuna
-from optuna import distributions
-
-VARIANTS = {
-    "models": "train.model", "losses": "train.loss", "optimizers": "train.optimizer", "schedules": "train.schedule"
-}  # fmt: skip
 
 DIGITS = 4  # significant ones of a drawn number
 
 Params = dict[str, Any]  # by dotted key
-
-
-def variant(key: str) -> tuple[str, str] | None:
-    """The choice that makes a param matter: ``optimizers.sgd.lr`` needs ``("train.optimizer", "sgd")``."""
-    section, _, rest = key.partition(".")
-    return (VARIANTS[section], rest.partition(".")[0]) if section in VARIANTS else None
-
-
-def validate_space(space: Mapping[str, Axis], content: dict[str, Any]) -> None:
-    """Refuse what no trial would read.
-
-    Args:
-        space: ``space`` of search.yaml.
-        content: the whole of params.yaml.
-
-    Raises:
-        ParamsError: a key belongs to a variant that no trial has.
-    """
-    for key in space:
-        if needed := variant(key):
-            chooser, name = needed
-            chosen = space[chooser].extremes if chooser in space else [get_by_key(content, chooser)]
-            if name not in chosen:
-                raise ParamsError(
-                    f"search.yaml: space: no trial reads {key}: {chooser} is never {name}, but"
-                    f" {', '.join(map(str, chosen))}"
-                )
-
-
-def distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
-    """The same for Optuna. Choices become JSON text, since it takes no lists."""
-    if axis.choices:
-        return distributions.CategoricalDistribution([json.dumps(choice) for choice in axis.choices])
-    numbers: dict[str, Any] = {"low": axis.low, "high": axis.high, "log": axis.log}
-    if axis.is_whole:
-        return distributions.IntDistribution(**numbers, step=int(axis.step or 1))
-    return distributions.FloatDistribution(**numbers, step=axis.step)
-
-
-def encode(params: Params, space: Mapping[str, Axis]) -> Params:
-    """Params of a trial as Optuna knows them."""
-    return {key: json.dumps(value) if space[key].choices else value for key, value in params.items()}
 
 
 def draw(
@@ -89,11 +41,11 @@ def _draw_one(trial: optuna.Trial, space: Mapping[str, Axis], content: dict[str,
             if params.get(chooser, get_by_key(content, chooser)) != name:
                 continue
         params[key] = _suggest(trial, key, space[key])
-    return {key: params[key] for key in space if key in params}
+    return params
 
 
-def _suggest(trial: optuna.Trial, key: str, axis: Axis) -> Any:
-    if axis.choices:
+def _suggest(trial: optuna.trial.BaseTrial, key: str, axis: Axis) -> Any:
+    if axis.choices:  # as JSON, since Optuna takes no lists
         return json.loads(trial.suggest_categorical(key, [json.dumps(choice) for choice in axis.choices]))
     numbers: dict[str, Any] = {"low": axis.low, "high": axis.high, "log": axis.log}
     if axis.is_whole:
@@ -117,17 +69,22 @@ def new_study(search: Search, trials: Sequence[optuna.trial.FrozenTrial], seed: 
     return study
 
 
-def known_trial(search: Search, params: Params, values: Mapping[int, float]) -> optuna.trial.FrozenTrial:
+def known_trial(search: Search, params: Params, value: float | None) -> optuna.trial.FrozenTrial:
     """A trial that is known, for Optuna.
 
     Args:
         search: the settings of search.yaml.
         params: that the trial varies.
-        values: of the objective by epoch; empty for a trial that diverged, which counts as the worst.
+        value: of the objective; None for a trial that diverged, which counts as the worst.
     """
+    axes = search.space
+    trial = optuna.trial.FixedTrial({key: json.dumps(it) if axes[key].choices else it for key, it in params.items()})
+    for key in params:
+        _suggest(trial, key, axes[key])  # so that the trial has the distribution, too
+    states = optuna.trial.TrialState
     return optuna.trial.create_trial(
-        state=optuna.trial.TrialState.PRUNED,
-        params=encode(params, search.space),
-        distributions={key: distribution(search.space[key]) for key in params},
-        intermediate_values=dict(values),
+        state=states.PRUNED if value is None else states.COMPLETE,
+        value=value,
+        params=trial.params,
+        distributions=trial.distributions,
     )

@@ -1,10 +1,10 @@
 """Is one recipe better than another? Paired differences with an interval that does not promise too much."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
@@ -40,18 +40,8 @@ class PairedComparison:
         return f"{figures}: {better} is better than {worse}"
 
 
-def paired_by_seed(a: Sequence[float], b: Sequence[float]) -> PairedComparison:
-    """Compare runs that differ in the seed only; the interval is that of Student's paired t.
-
-    Args:
-        a: a figure of each run of one recipe, at least two.
-        b: of the other recipe, with the same seeds in the same order.
-    """
-    return _compare(a, b, 1 / len(a))
-
-
-def paired_by_fold(a: Sequence[float], b: Sequence[float], validation_share: float) -> PairedComparison:
-    """Compare runs on k folds times seeds; the interval is that of the corrected resampled t.
+def paired(a: ArrayLike, b: ArrayLike, validation_share: float = 0) -> PairedComparison:
+    """Compare runs that differ in the seed only, or in the fold too; the interval is that of a paired t.
 
     The training images of two folds overlap, so their results are not independent, and the plain t finds differences
     that are not there. The correction replaces 1/n by 1/n + n_validation/n_training. Source: Nadeau and Bengio,
@@ -62,23 +52,14 @@ def paired_by_fold(a: Sequence[float], b: Sequence[float], validation_share: flo
     Args:
         a: a figure of each run of one recipe, at least two.
         b: of the other recipe, on the same folds with the same seeds in the same order.
-        validation_share: of all images that are split into folds.
+        validation_share: of all images that are split into folds; 0 if all runs have the same validation images.
     """
-    return _compare(a, b, 1 / len(a) + validation_share / (1 - validation_share))
-
-
-def _compare(a: Sequence[float], b: Sequence[float], variance_factor: float) -> PairedComparison:
-
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if len(first) != len(second) or len(first) < 2:
-        raise ValueError(
-            f"two equally long lists of at least two figures are needed, not {len(first)} and {len(second)}"
-        )
-    differences = first - second
+    differences, count = first - second, len(first)
     mean = float(differences.mean())
-    error = math.sqrt(variance_factor * float(differences.var(ddof=1)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(first) - 1)) * error
+    error = math.sqrt((1 / count + validation_share / (1 - validation_share)) * float(differences.var(ddof=1)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
     return PairedComparison(
-        len(first), float(first.mean()), float(second.mean()), float(first.std(ddof=1)), float(second.std(ddof=1)),
+        count, float(first.mean()), float(second.mean()), float(first.std(ddof=1)), float(second.std(ddof=1)),
         mean, mean - half, mean + half,
     )  # fmt: skip

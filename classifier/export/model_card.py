@@ -35,9 +35,9 @@ def write(
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    rows = classes.sort_values("class").to_dict("records")
-    for row in rows:
-        row["class"] = one_line(str(row["class"]))
+    classes = classes.sort_values("class")
+    classes["class"] = classes["class"].str.split().str.join(" ").str.replace("|", "\\|")  # fits a cell of a table
+    rows = classes.to_dict("records")
     card = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         classes=rows,
         untested=[row["class"] for row in rows if not row["support"]],
@@ -54,12 +54,6 @@ def write(
         preprocessing=metadata["preprocessing"],
         config=model_config,
         test=test,
-        findings=findings,
         params=yaml_file.as_text(model_config.trained_with),
     )
     path.write_bytes(card.encode())
-
-
-def one_line(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -11,10 +11,8 @@ from typing import Any
 from classifier.model.inference import fold_batch_norm
 from classifier.model.serialization import ModelConfig, Normalize
 
-import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
@@ -31,8 +29,7 @@ class Deployed(nn.Module):
         super().__init__()
         normalize = Normalize(model_config)
         model = fold_batch_norm(_norm_before_pooling(model))
-        folded = _fold_normalization(model, normalize)
-        self.model = folded or nn.Sequential(normalize, model)
+        self.model = _fold_normalization(model, normalize) or nn.Sequential(normalize, model)
         self.temperature = model_config.temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,12 +74,11 @@ def _fold_normalization(model: nn.Module, normalize: Normalize) -> nn.Module | N
 
 
 def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.ModelProto:
-    """A model in evaluation mode as ONNX, with scaling and normalization inside and without BatchNorm.
+    """A model in evaluation mode as ONNX, with scaling and normalization inside.
 
-    In models of torchvision PyTorch's exporter folds a BatchNorm into the convolution before it. A BatchNorm after any
-    other layer (as in their DenseNet, whose convolutions follow it) is replaced by a multiplication and an addition.
+    In models of torchvision PyTorch's exporter folds a BatchNorm into the convolution before it; others stay.
     """
-    images = torch.zeros(2, model_config.channels, model_config.height, model_config.width, dtype=torch.uint8)
+    images = torch.zeros(2, *model_config.shape, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's internals
@@ -97,19 +93,8 @@ def convert(model: nn.Module, model_config: ModelConfig, opset: int) -> onnx.Mod
             dynamo=True,
             verbose=False,
         )
-    if program is None:
-        raise AssertionError("torch.onnx.export returned no program")
-    return _remove_batch_norm(strip_provenance(program.model_proto))
-
-
-def contract(model_config: ModelConfig) -> dict[str, Any]:
-    """The metadata that describe how to use the file."""
-    shape, classes = ", ".join(map(str, model_config.shape)), len(model_config.class_names)
-    return {
-        "class_names": model_config.class_names,
-        "input": f"{INPUT}: (batch, {shape}) uint8, 0 to 255; {'grayscale' if model_config.channels == 1 else 'RGB'}",
-        "outputs": f"{', '.join(OUTPUTS)}: (batch, {classes}) float32, in the order of class_names",
-    }
+    assert program
+    return strip_provenance(program.model_proto)
 
 
 def write(path: Path, proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
@@ -132,52 +117,11 @@ def write(path: Path, proto: onnx.ModelProto, metadata: dict[str, Any]) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _remove_batch_norm(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace each remaining BatchNormalization by ``x * scale + shift``, its equivalent in evaluation mode."""
-    graph = proto.graph
-    if all(node.op_type != "BatchNormalization" for node in graph.node):
-        return proto
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
-    nodes = []
-    for node in graph.node:
-        if node.op_type != "BatchNormalization":
-            nodes.append(node)
-            continue
-        gamma, beta, mean, variance = (
-            numpy_helper.to_array(weights[name]).astype(np.float64) for name in node.input[1:]
-        )
-        epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-        scale = gamma / np.sqrt(variance + epsilon)
-        name, along_channels = node.name, (-1, *[1] * (ranks[node.input[0]] - 2))
-        for part, values in (("scale", scale), ("shift", beta - mean * scale)):
-            array = values.astype(np.float32).reshape(along_channels)
-            graph.initializer.append(numpy_helper.from_array(array, f"{name}.{part}"))
-        make = onnx.helper.make_node
-        nodes.append(make("Mul", [node.input[0], f"{name}.scale"], [f"{name}.scaled"], f"{name}.mul"))
-        nodes.append(make("Add", [f"{name}.scaled", f"{name}.shift"], [node.output[0]], f"{name}.add"))
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    return proto
-
-
 def strip_provenance(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the notes on how the file was made, such as source paths and tool versions."""
-    proto.producer_name, proto.producer_version, proto.doc_string = "", "", ""
-    del proto.metadata_props[:]
-    graphs = [proto.graph, *proto.functions]
-    for graph in graphs:
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        values = [*graph.input, *graph.output, *graph.value_info]
-        if isinstance(graph, onnx.GraphProto):
-            values += graph.initializer
-        for item in [*graph.node, *values]:
-            if not isinstance(item, str):
-                item.doc_string = ""
-                del item.metadata_props[:]
+    proto.producer_name, proto.producer_version = "", ""
+    graph = proto.graph
+    for item in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
     return proto

@@ -1,7 +1,6 @@
 """The exported model in 8 bits: static quantization in QDQ format, one scale per channel."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,11 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
     """Calibration images, in batches."""
 
     def __init__(self, images: np.ndarray):
-        self._batches: Iterator[np.ndarray] = iter(
-            [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-        )
+        self._batches = iter([{INPUT: images[start : start + BATCH]} for start in range(0, len(images), BATCH)])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next batch, or None."""
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+        return next(self._batches, None)
 
 
 def quantize(source: Path, target: Path, images: np.ndarray) -> onnx.ModelProto:

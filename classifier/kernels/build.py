@@ -1,6 +1,6 @@
 """Compile the kernels if there is a C compiler: ``python -m classifier.kernels.build``; ``make setup`` calls it.
 
-It prints one line if there is none, or if it fails: training then takes longer.
+It prints one line if there is none, or if it fails: results may then differ between machines.
 """
 
 import os
@@ -21,7 +21,7 @@ def main() -> None:
     folder = Path(sysconfig.get_path("platlib"))
     for instructions, options in library.instruction_sets().items():
         if problem := build(folder / library.file_name(instructions), options):
-            print(f"setup: {problem}; training will be slower", file=sys.stderr)
+            print(f"setup: {problem}; results may differ between machines", file=sys.stderr)
             break
 
 
@@ -33,12 +33,12 @@ def build(path: Path, options: list[str]) -> str | None:
     if not shutil.which(compiler[0]):
         return f"no C compiler{f' {compiler[0]}' if compiler[0] else ''} was found"
     making = path.with_suffix(f".{os.getpid()}")  # nobody loads a part of it
-    words = [*compiler, *library.OPTIONS, *options, str(library.SOURCE), "-o", str(making)]
+    words = [*compiler, *library.OPTIONS, *options, *map(str, library.SOURCES), "-o", str(making)]
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         making.unlink(missing_ok=True)
         reason = next((line for line in done.stderr.splitlines() if "error" in line), f"status {done.returncode}")
-        return f"{shlex.join(compiler)} cannot compile {library.SOURCE.name} ({reason.strip()})"
+        return f"{shlex.join(compiler)} cannot compile the kernels ({reason.strip()})"
     making.replace(path)
     return None
 

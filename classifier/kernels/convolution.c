@@ -1,13 +1,14 @@
-/* Convolutions whose bits depend on no vector width, no tile and no thread.
+/* Convolutions and matrix products whose bits depend on no vector width, no tile and no thread.
  *
  * The rule: every output is ONE chain  acc = fma(a_k, b_k, acc)  from 0, over k in a fixed order:
  *
  *   forward                   (ky, kx, input channel)
  *   gradient of the inputs    (ky, kx, output channel) of the flipped weights
  *   gradient of the weights   (image, y, x)
+ *   matrix product            (column of a, row of b)
  *
  * Vectors and tiles go across outputs only, never along k. IEEE 754 defines fma to the last bit, so all processors
- * agree, and oneDNN's kernels for AVX2 are the same chains. No -ffast-math: compilers must not change the order.
+ * agree; most of oneDNN's kernels for AVX2 are the same chains. No -ffast-math: compilers must not change the order.
  *
  * Layout: images (n, y, x, channel), weights (output channel, ky, kx, input channel): PyTorch's channels_last. The
  * stride is 1. build.py compiles this file once for each instruction set.
@@ -58,15 +59,13 @@ typedef struct {
   Size images, height, width, inputs, outputs, kernel, padding; /* inputs and outputs: channels; kernel: its side */
 } Shape;
 
+typedef struct { Size rows, inner, columns, a_row, a_inner, b_inner, b_column; } Factors;
+
 /* c[row][column] = sum over k of a[row][k] * b[k][column]. k is (outer, inner), b a panel: rows of `width` values. */
 typedef struct {
-  Size rows, columns, outer, inner;
-  const float *a;
-  Size a_row, a_outer, a_inner;
-  const float *b;
-  Size b_outer, width;
+  Size rows, columns, outer, inner, a_row, a_outer, a_inner, b_outer, width, c_row;
+  const float *a, *b;
   float *c;
-  Size c_row;
   int goes_on; /* the chains start from the values of c */
 } Product;
 
@@ -79,9 +78,9 @@ static Size products(const Shape *s) { return s->kernel * s->kernel * s->inputs;
 static Size panel_width(Size columns) { return columns % (VECTORS * LANES) ? LANES : VECTORS * LANES; }
 static Size in_panels(Size columns) { return (columns + LANES - 1) / LANES * LANES; }
 
-/* A matrix (rows, columns), or (columns, rows) if transposed, as panels; the last one is filled up with zeros. */
-static void pack(const float *in, Size rows, Size columns, int transposed, float *out) {
-  const Size width = panel_width(columns), next_row = transposed ? 1 : columns, next = transposed ? rows : 1;
+/* A matrix (rows, columns) with these strides as panels; the last one is filled up with zeros. */
+static void pack(const float *in, Size rows, Size columns, Size next_row, Size next, float *out) {
+  const Size width = panel_width(columns);
   for (Size first = 0; first < columns; first += width)
     for (Size row = 0; row < rows; row++)
       for (Size column = first; column < first + width; column++)
@@ -175,7 +174,7 @@ static void correlate(const Shape *s, const float *x, const float *dy, float *su
   const Size width = panel_width(O), line = s->width * C, block = rows == 1 ? IMAGES : 1;
   for (Size n = 0; n < s->images; n += block, x += block * s->height * line, dy += block * rows * columns * O) {
     const Size count = least(block, s->images - n), pixels = count * rows * columns;
-    pack(dy, pixels, O, 0, panels);
+    pack(dy, pixels, O, O, 1, panels);
     for (Size o = 0; o < O; o += width)
       for (Size tap = 0; tap < s->kernel * s->kernel; tap++) {
         const Size ky = tap / s->kernel, top = first_tap(ky, P), bottom = end_tap(ky, P, s->height, rows);
@@ -192,12 +191,26 @@ static void correlate(const Shape *s, const float *x, const float *dy, float *su
 
 int supported(void) { return SUPPORTED; }
 
-/* y = convolution of x, and then plus bias, unless that is NULL. Returns 0, or 1 if memory ran out, as the others do. */
+/* c = a b: a (rows, inner), b (inner, columns). Returns 0, or 1 if memory ran out, as the others do. */
+int matrix_product(const Factors *f, const float *a, const float *b, float *c) {
+  const Size width = panel_width(f->columns);
+  float *panels = malloc(bytes(f->inner * in_panels(f->columns)));
+  if (!panels) return 1;
+  pack(b, f->inner, f->columns, f->b_inner, f->b_column, panels);
+  for (Size first = 0; first < f->columns; first += width)
+    multiply((Product){.rows = f->rows, .columns = least(width, f->columns - first), .outer = 1, .inner = f->inner,
+                       .a = a, .a_row = f->a_row, .a_inner = f->a_inner, .b = panels + first * f->inner,
+                       .width = width, .c = c + first, .c_row = f->columns});
+  free(panels);
+  return 0;
+}
+
+/* y = convolution of x, and then plus bias, unless that is NULL. */
 int forward(const Shape *s, const float *x, const float *w, const float *bias, float *y) {
   const Size pixels = s->images * output_rows(s) * output_columns(s);
   float *panels = malloc(bytes(products(s) * in_panels(s->outputs)));
   if (!panels) return 1;
-  pack(w, products(s), s->outputs, 1, panels);
+  pack(w, products(s), s->outputs, 1, products(s), panels);
   convolve(s, x, panels, y);
   for (Size k = 0; k < pixels && bias; k++)
     for (Size o = 0; o < s->outputs; o++) y[k * s->outputs + o] += bias[o];
@@ -215,7 +228,7 @@ int input_gradient(const Shape *s, const float *dy, const float *w, float *dx) {
   for (Size tap = 0; tap < taps; tap++)
     for (Size o = 0; o < s->outputs; o++, flipped += s->inputs)
       memcpy(flipped, w + ((o + 1) * taps - 1 - tap) * s->inputs, bytes(s->inputs));
-  pack(panels + packed, products(&back), back.outputs, 0, panels);
+  pack(panels + packed, products(&back), back.outputs, back.outputs, 1, panels);
   convolve(&back, dy, panels, dx);
   free(panels);
   return 0;

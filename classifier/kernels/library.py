@@ -1,7 +1,7 @@
 """The compiled kernels: where they are, and which of them this processor takes.
 
-``build`` compiles convolution.c once for each instruction set into the environment's site-packages, so all clones that
-use the environment find them. Their names have a digest of the source: one that was compiled from another is not found.
+``build`` compiles the sources once for each instruction set into the environment's site-packages, so all clones that
+use the environment find them. Their names have a digest of the sources: one that was compiled from others is not found.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import platform
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("convolution.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("convolution.c", "batch_norm.c", "softmax.c", "adam.c")]
 OPTIONS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared"]
 # By machine, the fastest first, with the compiler's options for them. They give the same bits.
 INSTRUCTION_SETS: dict[str, dict[str, list[str]]] = {
@@ -22,8 +22,6 @@ INSTRUCTION_SETS: dict[str, dict[str, list[str]]] = {
 }
 VARIABLE = "CLASSIFIER_KERNELS"  # for tests: one of these, or none
 
-Shape = ctypes.c_ssize_t * 7  # images, height, width, inputs, outputs, kernel, padding
-
 
 def instruction_sets() -> dict[str, list[str]]:
     """Those of this kind of machine."""
@@ -32,8 +30,9 @@ def instruction_sets() -> dict[str, list[str]]:
 
 def file_name(instructions: str) -> str:
     """The name of the library for an instruction set."""
-    content = SOURCE.read_bytes() + repr((OPTIONS, instruction_sets()[instructions])).encode()
-    return f"classifier_kernels_{instructions}_{hashlib.sha256(content).hexdigest()[:16]}.so"
+    options = repr((OPTIONS, instruction_sets()[instructions]))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES) + options.encode()).hexdigest()
+    return f"classifier_kernels_{instructions}_{digest[:16]}.so"
 
 
 def find(instructions: str) -> Path | None:

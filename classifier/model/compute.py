@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from classifier import portability
 from classifier.config.schema import Compute
 from classifier.errors import StageError
-from classifier.kernels import convolution
+from classifier.kernels import calls, library
 from classifier.threads import count_cores
 
 import torch
@@ -35,8 +35,8 @@ class Backend:
 
     @property
     def is_same_everywhere(self) -> bool:
-        """Whether the result is the same on every x86-64 processor with AVX2 and the locked versions."""
-        return self.in_parts and not portability.unmet_conditions()
+        """Whether the result is the same on every processor that the promise is for, with the locked versions."""
+        return self.in_parts and not _unmet_conditions()
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device. CUDA is asked not to wait for what was queued before; others have to."""
@@ -63,8 +63,9 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     number = min(count_cores(), MAX_AUTO_THREADS) if threads == "auto" else int(threads)
     backend = Backend(torch.device(name), number, compute.portable and name == "cpu" and world_size == 1)
     if compute.portable:
-        reasons = portability.unmet_conditions()
-        if backend.in_parts and not reasons and torch.backends.cpu.get_cpu_capability() != "AVX2":
+        reasons = _unmet_conditions()
+        pinned = portability.TORCH["ATEN_CPU_CAPABILITY"].upper()
+        if backend.in_parts and not reasons and torch.backends.cpu.get_cpu_capability() != pinned:
             reasons.append("PyTorch had computed something before its instructions were pinned, so results may differ")
         if name != "cpu":
             reasons.append(f"compute.portable holds on CPUs only, so results on {name} may differ between machines")
@@ -72,7 +73,7 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
             reasons.append("compute.portable holds for train.world_size 1, so results may differ between machines")
         for reason in reasons:
             logger.warning(reason)
-    convolution.use(backend.in_parts)
+    calls.use(backend.in_parts)
     _keep_memory()
     torch.set_num_threads(1 if backend.in_parts else number)
     # On other devices some operations have no deterministic version: PyTorch runs them and names them in a warning.
@@ -82,6 +83,14 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # it selects kernels by timing, so not always the same ones
     return backend
+
+
+def _unmet_conditions() -> list[str]:
+    """Why results on this machine may differ from those of other machines; one line each, none if all is well."""
+    reasons = portability.unmet_conditions()
+    if library.load()[0] == "none":
+        reasons.append("no compiled kernels, so results may differ between machines; `make setup` compiles them")
+    return reasons
 
 
 def use_one_thread() -> None:
@@ -138,7 +147,7 @@ def environment(backend: Backend) -> dict[str, str | int | bool]:
         "machine": platform.machine(),
         "system": platform.system(),
         "threads": backend.threads,
-        "kernels": convolution.in_use(),
+        "kernels": calls.in_use(),
         "variables": portability.variables(),
     }
 

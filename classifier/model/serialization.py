@@ -66,6 +66,13 @@ class ModelConfig:
             raise StageError(f"{path}: takes images of {wanted} (channels x height x width); the images are {got}")
 
 
+def normalization(model_config: ModelConfig) -> tuple[list[float], list[float]]:
+    """Scale and shift of each channel: the network's input is ``pixel * scale + shift``."""
+    deviations = [max(std, 1 / 255) for std in model_config.std]  # of a constant channel it is 0
+    shifts = [-mean / std for mean, std in zip(model_config.mean, deviations, strict=True)]
+    return [1 / (255 * std) for std in deviations], shifts
+
+
 class Normalize(nn.Module):
     """Maps pixels, ``(N, C, H, W) uint8``, to the network's input: float32 with mean 0 and standard deviation 1.
 
@@ -77,12 +84,9 @@ class Normalize(nn.Module):
 
     def __init__(self, model_config: ModelConfig):
         super().__init__()
-        mean, std = (
-            torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (model_config.mean, model_config.std)
-        )
-        std = std.clamp(min=1 / 255)  # a constant channel
-        self.register_buffer("scale", (1 / (255 * std)).float())
-        self.register_buffer("shift", (-mean / std).float())
+        scale, shift = (torch.tensor(values)[:, None, None] for values in normalization(model_config))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
         self.shifts = any(model_config.mean)  # scaling to 0..1 needs no addition
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -4,18 +4,17 @@ Input ``(N, C, H, W) float32``, output ``(N, classes) float32``. The constructor
 the data, then those in the section ``models.<name>`` of params.yaml.
 """
 
-from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, Literal
 
+from classifier.kernels.batch_norm import BatchNorm2d
 from classifier.kernels.convolution import Conv2d
+from classifier.kernels.linear import Linear
 
-import numpy as np
 import torch
 from torch import nn
 
 STEM_SIDE = 2  # pixels
-WHITENING_EPSILON = 0.01  # added to eigenvalues, of pixels of deviation 1: directions of hardly any size stay small
 
 
 class Mlp(nn.Sequential):
@@ -25,9 +24,9 @@ class Mlp(nn.Sequential):
         layers: list[nn.Module] = [nn.Flatten()]
         inputs = channels * size[0] * size[1]
         for width in hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU()]
+            layers += [Linear(inputs, width), nn.ReLU()]
             inputs = width
-        super().__init__(*layers, nn.Linear(inputs, classes))
+        super().__init__(*layers, Linear(inputs, classes))
 
 
 class LeNet(nn.Sequential):
@@ -42,9 +41,9 @@ class LeNet(nn.Sequential):
             Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
             Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(16 * height * width, 120), nn.ReLU(),
-            nn.Linear(120, 84), nn.ReLU(),
-            nn.Linear(84, classes),
+            Linear(16 * height * width, 120), nn.ReLU(),
+            Linear(120, 84), nn.ReLU(),
+            Linear(84, classes),
         )  # fmt: skip
 
 
@@ -75,7 +74,7 @@ class Cnn(nn.Sequential):
 
     Args:
         channels, size, classes: of the data.
-        stem: channels of the first convolution, which is trained; or "whiten": see ``whiten_stem``.
+        stem: channels of the first convolution, which is trained; or "whiten": see ``set_stem``.
         widths: channels of the 3x3 convolutions.
     """
 
@@ -88,35 +87,22 @@ class Cnn(nn.Sequential):
         side = min(size) - STEM_SIDE + 1
         for width in widths:
             layers += [Conv2d(inputs, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
-            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [BatchNorm2d(width), nn.ReLU()]
             inputs, side = width, side // 2
         layers += [Conv2d(inputs, inputs, 3, padding=0 if side >= 3 else 1, bias=False)]
-        layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
-        super().__init__(*layers, GlobalMaxPool(), nn.Flatten(), nn.Linear(inputs, classes))
+        layers += [BatchNorm2d(inputs), nn.ReLU()]
+        super().__init__(*layers, GlobalMaxPool(), nn.Flatten(), Linear(inputs, classes))
         if self.has_whitening_stem:
             next(self.parameters()).requires_grad_(False)
 
     @torch.no_grad()
-    def whiten_stem(self, batches: Iterable[torch.Tensor]) -> None:
-        """Set the filters of the stem so that their outputs are uncorrelated and of equal size on these images.
+    def set_stem(self, filters: torch.Tensor) -> None:
+        """Set the filters of a whitening stem, see ``whitening.filters``; they are not trained.
 
-        They are the eigenvectors of the second moments of 2x2 patches, divided by the square roots of the eigenvalues;
-        each is there twice, with both signs, so that the ReLU loses nothing. They are not trained: the first layer's
-        gradient, which is on the largest maps, need not be computed. Source: airbench, after David Page's "How to Train
-        Your ResNet 8".
-
-        Args:
-            batches: normalized images, ``(N, C, H, W) float32`` each.
+        Each is there twice, with both signs, so that the ReLU loses nothing. The gradient of the first layer, which is
+        on the largest maps, need not be computed.
         """
-        moments, count = torch.zeros(()), 0
-        for batch in batches:
-            patches = nn.functional.unfold(batch, STEM_SIDE).transpose(1, 2).flatten(0, 1).double()
-            moments, count = moments + patches.T @ patches, count + len(patches)
-        values, vectors = torch.linalg.eigh(moments / count)
-        roots = torch.from_numpy(np.sqrt((values + WHITENING_EPSILON).numpy()))  # PyTorch's differ between processors
-        filters = (vectors / roots).T.flip(0)
-        weight = next(self.parameters())
-        weight.copy_(torch.cat([filters, -filters]).view_as(weight))
+        next(self.parameters()).copy_(torch.cat([filters, -filters]))
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"mlp": Mlp, "lenet": LeNet, "cnn": Cnn}

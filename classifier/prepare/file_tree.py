@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from classifier import ROOT
@@ -20,7 +20,9 @@ from classifier.runner import files
 from classifier.runner.files import is_left_behind
 
 import psutil
+from PIL import Image
 
+IMAGE_SUFFIXES = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_RATIO = 200  # unpacked to packed bytes; photographs have about 1, drawings 20; more is a bomb
 SMALL_BYTES = 1 << 26  # that may be unpacked whatever the ratio
@@ -28,9 +30,7 @@ OUTSIDE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 UNUSABLE = {
-    r"[\ud800-\udfff]": "the name is not UTF-8; rename it",
-    r"\\": "the name has a backslash; rename it",
-    r"[\x00-\x1f\x7f]": "the name has a character that cannot be used; rename it",
+    r"[\ud800-\udfff]|\\|[\x00-\x1f\x7f]": "the name has a backslash, a control character or is not UTF-8; rename it",
     r"(^|/)\s|\s(/|$)": "a name begins or ends with a blank; rename it",
 }
 
@@ -112,6 +112,11 @@ def _unusable(entry: Path, name: str) -> str:
     if not entry.is_dir() and not entry.is_file():
         return "no regular file"
     return "" if entry.is_dir() else next((reason for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its name."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_archive(path: PurePath) -> bool:

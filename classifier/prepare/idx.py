@@ -26,13 +26,11 @@ def is_idx(name: str) -> bool:
     return NAME.search(PurePosixPath(name).name) is not None
 
 
-def read(
-    tree: FileTree, names: Sequence[str], class_names: Sequence[str]
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def read(tree: FileTree, names: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
     """Pairs of files with images and labels. Without class names, the numbers are the names.
 
     Returns:
-        Rows as of a ``Collection``, and the pixels of each image, ``(H, W) uint8``.
+        The rows of a ``Collection``, with one more column, ``content``: the pixels, ``(H, W) uint8``.
 
     Raises:
         StageError: a file is damaged, has no counterpart or another number of images, or a label has no name.
@@ -47,7 +45,6 @@ def read(
     if len(set(splits.values())) < len(splits):
         raise StageError(f"{tree.path}: several sets: {', '.join(sorted(map(repr, splits)))}; keep one")
     frames: list[pd.DataFrame] = []
-    pixels: dict[str, np.ndarray] = {}
     for part, kinds in sorted(by_part.items()):
         if missing := {"images", "labels"} - kinds.keys():
             raise StageError(f"{tree.path}: has no {missing.pop()} beside {next(iter(kinds.values()))!r}")
@@ -58,12 +55,11 @@ def read(
             raise StageError(
                 f"{tree.path}: {part} has the label {labels.max()}; the classes are 0 to {len(class_names) - 1}"
             )
-        split = splits[part]
-        unique = [f"{split or part or 'images'}/{number:05d}" for number in range(len(labels))]
-        pixels |= dict(zip(unique, images, strict=True))
         named = np.array(class_names)[labels] if class_names else labels.astype(str)
-        frames.append(pd.DataFrame({"image": unique, "class_name": named, "split": split, "group": ""}))
-    return pd.concat(frames, ignore_index=True), pixels
+        rows = pd.DataFrame({"class_name": named, "split": splits[part], "group": "", "content": [*images]})
+        rows["image"] = [f"{splits[part] or part or 'images'}/{number:05d}" for number in range(len(rows))]
+        frames.append(rows)
+    return pd.concat(frames, ignore_index=True)
 
 
 def _parse(tree: FileTree, name: str, dimensions: int) -> np.ndarray:

@@ -18,8 +18,6 @@ from classifier.threads import count_cores, map_ahead
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
@@ -68,95 +66,73 @@ def load(
     """Look at a folder, archive or table, and at the head of each image file.
 
     Whoever wants to know the problems even if too little is left hands in their list. Class names are those of a
-    built-in set, whose splits are those that everybody uses, copies or not.
+    built-in set.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
     """
     problems = [] if problems is None else problems
     found = collection.read(path, options, problems, class_names)
-    looks = _look(found, str(path), options.max_megapixels)
-    problems += [look for look in looks if isinstance(look, str)]
-    usable = [look for look in looks if isinstance(look, _Look)]
-    rows = found.rows[[isinstance(look, _Look) for look in looks]].reset_index(drop=True)
-    rows["content"] = [look.digest for look in usable]
+    rows = _look(found, str(path), options.max_megapixels, problems)
     if rows.empty:
         raise StageError(f"{path}: no usable image: {problems[0] if problems else 'it is empty'}")
-    built_in = bool(class_names)
     class_names = class_names or sorted(rows["class_name"].unique(), key=natural_key)
     if len(class_names) < 2:
         raise StageError(f"{path}: has one class only, {class_names[0]!r}; a classifier needs two")
-    how, notes = _choose(usable, options)
+    how, note = _choose(rows, options)
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
-    groups = rows["group"]
-    if not built_in and (copies := int(rows["content"].duplicated().sum())):
-        rows["group"] = _joined(groups.where(groups != "", rows["content"]), rows["content"])
-        notes.append(f"{copies:,} copies of other files; they stay in one drawn split")
     drawn = splits.complete(rows, options)
-    rows["group"] = groups
+    if drawn and (copies := int(rows["content"].duplicated().sum())):
+        drawn.append(f"{copies:,} copies of other files; they stay in one drawn split")
     rows["source"] = rows["image"]
     stems = rows["source"].map(lambda name: os.path.splitext(name)[0])
     doubled = stems.duplicated().groupby(stems.map(os.path.dirname)).transform("any")  # x.gif beside x.jpg
     rows["image"] = stems.where(~doubled, rows["source"]) + ".png"
     rows = rows.sort_values("split", key=lambda values: values == "test", kind="stable").reset_index(drop=True)
-    return LabeledImages(rows, [*class_names], how, found, [*found.notes, *notes, *drawn], problems)
+    return LabeledImages(rows, [*class_names], how, found, [*found.notes, note, *drawn], problems)
 
 
-def _joined(groups: pd.Series, contents: pd.Series) -> pd.Series:
-    """Groups so that images of one group, and those of one content, are in one."""
-    first, second = (pd.factorize(each)[0] for each in (groups, contents))
-    size = max(first.max(), second.max()) + 1
-    edges = coo_array((np.ones(len(groups)), (first, second + size)), shape=(2 * size, 2 * size))
-    return contents.groupby(connected_components(edges, directed=False)[1][first]).transform("first")
+def _look(found: Collection, where: str, max_megapixels: float, problems: list[str]) -> pd.DataFrame:
+    """The rows of the images that can be opened, with ``is_gray``, ``width``, ``height`` and ``content``, a digest."""
 
-
-@dataclass(frozen=True)
-class _Look:
-    """The head of an image file: gray or not, (width, height), and a digest."""
-
-    is_gray: bool
-    size: tuple[int, int]
-    digest: str
-
-
-def _look(found: Collection, where: str, max_megapixels: float) -> list[_Look | str]:
-    """Look at each image; a line for one that cannot be opened."""
-
-    def one(name: str) -> _Look | str:
+    def one(name: str) -> tuple[bool, int, int, str] | str:
         try:
             content = found.read(name)
             raw = content.tobytes() if isinstance(content, np.ndarray) else content
-            digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
             image = images.open_image(content, max_megapixels)
-            return _Look(preprocessing.is_gray(image), preprocessing.upright_size(image), digest)
+            digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+            return preprocessing.is_gray(image), *preprocessing.upright_size(image), digest
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {images.reason(error)}"
 
     looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
-    return [look for _, look in progress_bar(looked, "looking at images", total=len(found.rows))]
+    looks = [look for _, look in progress_bar(looked, "looking at images", total=len(found.rows))]
+    problems += [look for look in looks if isinstance(look, str)]
+    rows = found.rows[[not isinstance(look, str) for look in looks]].reset_index(drop=True)
+    heads = [look for look in looks if not isinstance(look, str)]
+    return rows.join(pd.DataFrame(heads, columns=["is_gray", "width", "height", "content"]))
 
 
-def _choose(looks: list[_Look], options: Annotate) -> tuple[Preprocessing, list[str]]:
+def _choose(rows: pd.DataFrame, options: Annotate) -> tuple[Preprocessing, str]:
     """Channels and size: as the params say, or from the data."""
-    channels = (1 if all(look.is_gray for look in looks) else 3) if options.channels == "auto" else options.channels
-    sizes = {look.size for look in looks}
-    widths, heights = zip(*(look.size for look in looks), strict=True)
+    channels = (1 if rows["is_gray"].all() else 3) if options.channels == "auto" else options.channels
+    sizes = {*zip(rows["width"], rows["height"], strict=True)}
+    widths, heights = rows["width"], rows["height"]
     if options.size == "auto":
-        width, height = int(np.median(widths)), int(np.median(heights))
+        width, height = int(widths.median()), int(heights.median())
         if len(sizes) > 1:
             width = height = max(width, height)
         factor = min(1.0, LARGEST / max(width, height)) * max(1.0, SMALLEST / min(width, height))
         width, height = (max(SMALLEST, min(LARGEST, round(side * factor))) for side in (width, height))
     else:
         height, width = options.size
-    they = f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high"
+    they = f"{widths.min()} to {widths.max()} wide and {heights.min()} to {heights.max()} high"
     if len(sizes) == 1:
         they = f"{widths[0]}x{heights[0]}"
     note = f"{'grayscale' if channels == 1 else 'RGB'}, {width}x{height} pixels (the images are {they})"
     if {(width, height)} != sizes:
         note += f", fit: {options.fit}"
-    how = Preprocessing(channels, height, width, options.fit, options.background, options.max_megapixels)
-    return how, [note]
+    return Preprocessing(channels, height, width, options.fit, options.background, options.max_megapixels), note
 
 
 def thin_classes(rows: pd.DataFrame, class_names: list[str]) -> list[str]:

@@ -4,8 +4,7 @@ Everybody reports results on the official test images; dropping one would make i
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ BLOCKS = (3, 4)  # rows and columns per image; more blocks give fewer candidates
 COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
-LISTED = 500  # rows of the table of findings
+LISTED = 500  # rows of the table of findings that are written
+COLUMNS = ["finding", "image", "other", "label", "split", "other_label", "other_split"]  # of those
 
 
 class DataQuality:
@@ -25,20 +25,17 @@ class DataQuality:
 
     def __init__(self) -> None:
         self._digests: list[bytes] = []
-        self._means: list[np.ndarray] = []
+        self._sketches: list[np.ndarray] = []
         self._blank: list[np.ndarray] = []
-        self._image_bytes = 0
-        self._radius = 0.0  # of two means; no images that differ by at most NEAR are farther apart
+        self._pixels_per_image = 0
 
     def add(self, pixels: np.ndarray) -> None:
         """Look at ``(N, C, H, W) uint8`` images."""
         flat = pixels.reshape(len(pixels), -1)
         self._blank.append(flat.max(1) == flat.min(1))
         self._digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
-        self._means.append(block_means(pixels, BLOCKS).mean(1))
-        _, _, *size = pixels.shape
-        self._image_bytes = pixels[0].nbytes
-        self._radius = NEAR * _blocks_per_image(size, BLOCKS) ** 0.5
+        self._sketches.append(sketch(pixels))
+        self._pixels_per_image = flat.shape[1]
 
     def findings(
         self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
@@ -46,50 +43,51 @@ class DataQuality:
         """The counts as metrics/annotate.json holds them, and the images that they count.
 
         Args:
-            rows: the annotations of all images that were added, with ``image``, ``label``, ``split``, ``group``.
+            rows: the annotations of all images that were added, with ``image``, ``class_name``, ``split``, ``group``.
             lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
 
         Returns:
-            Counts, and a table of what they count, the worst first: ``finding``, ``image``, ``other`` (none for a blank
-            image), ``labels_differ`` and ``splits_differ``.
+            Counts, and a table of what they count, the worst first: ``COLUMNS`` (a blank image has no other one),
+            ``labels_differ`` and ``splits_differ``.
         """
         blank = np.concatenate(self._blank).nonzero()[0]
         pairs = {
+            "blank": (blank, blank),
             "identical": self._identical(),
-            "nearly identical": self._nearly_identical(rows, lookup),
+            "nearly identical": self._nearly_identical(lookup),
             "same group": _cut_groups(rows),
         }
-        cut = rows["group"].iloc[pairs["same group"][0]].nunique()
-        counts: dict[str, Any] = {"blank": len(blank), "groups_in_several_splits": cut}
-        label, split, image = (rows[column].to_numpy() for column in ("label", "split", "image"))
-        found = [pd.DataFrame({"finding": "blank", "image": image[blank], "other": ""})]
-        for finding, (first, second) in pairs.items():
-            table = pd.DataFrame({"finding": finding, "image": image[first], "other": image[second]})
-            table["labels_differ"], table["splits_differ"] = (
-                label[first] != label[second],
-                split[first] != split[second],
-            )
-            found.append(table)
-        listed = pd.concat(found, ignore_index=True).fillna({"labels_differ": False, "splits_differ": False})
-        listed = listed.astype({"labels_differ": bool, "splits_differ": bool})
+        table = pd.DataFrame({"finding": np.repeat([*pairs], [len(places) for places, _ in pairs.values()])})
+        first, second = (np.concatenate(places) for places in zip(*pairs.values(), strict=True))
+        for prefix, places in (("", first), ("other_", second)):
+            for name, column in (("image", "image"), ("label", "class_name"), ("split", "split")):
+                table[prefix + name] = rows[column].to_numpy()[places]
+        for part in ("label", "split"):
+            table[f"{part}s_differ"] = table[part] != table[f"other_{part}"]
+        table = table.rename(columns={"other_image": "other"})
+        table.loc[table["finding"] == "blank", ["other", "other_label", "other_split"]] = ""
         order = ["labels_differ", "splits_differ", "finding", "image", "other"]
-        listed = listed.sort_values(order, ascending=[False, False, True, True, True], ignore_index=True)
-        counts["identical"] = self._images_with_an_identical_one(rows)
-        near = listed[listed["finding"] == "nearly identical"]
-        counts["nearly_identical"] = {
-            "across_splits": int(near["splits_differ"].sum()),
-            "pairs": len(near),
-            "with_another_label": int(near["labels_differ"].sum()),
+        table = table.sort_values(order, ascending=[False, False, True, True, True], ignore_index=True)
+        near = table[table["finding"] == "nearly identical"]
+        counts = {
+            "blank": len(blank),
+            "groups_in_several_splits": rows["group"].iloc[pairs["same group"][0]].nunique(),
+            "identical": self._images_with_an_identical_one(rows),
+            "nearly_identical": {
+                "across_splits": int(near["splits_differ"].sum()),
+                "pairs": len(near),
+                "with_another_label": int(near["labels_differ"].sum()),
+            },
         }
-        return counts, listed
+        return counts, table
 
     def _images_with_an_identical_one(self, rows: pd.DataFrame) -> dict[str, int]:
         groups = rows.groupby(self._digests)
-        duplicates = groups["label"].transform("size") > 1
+        duplicates = groups["class_name"].transform("size") > 1
         return {
             "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
             "images": int(duplicates.sum()),
-            "with_another_label": int((duplicates & (groups["label"].transform("nunique") > 1)).sum()),
+            "with_another_label": int((duplicates & (groups["class_name"].transform("nunique") > 1)).sum()),
         }
 
     def _identical(self) -> tuple[np.ndarray, np.ndarray]:
@@ -99,18 +97,18 @@ class DataQuality:
         later = (first != place.to_numpy()).nonzero()[0]
         return first[later], later
 
-    def _nearly_identical(
-        self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _nearly_identical(self, lookup: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of images that differ, but by at most ``NEAR``.
 
-        The block means of two images differ no more than their pixels do, so a k-d tree of the means finds all
-        candidates among 70,000 images in a few seconds. Of identical images one is compared.
+        A k-d tree of the sketches finds all candidates among 70,000 images in a few seconds. Of identical images one
+        is compared.
         """
         groups = pd.Series(range(len(self._digests))).groupby(self._digests, sort=False)
         first = groups.first().to_numpy()
-        candidates = first[_candidates(np.concatenate(self._means)[first], self._radius)]
-        near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in _parts(candidates, 4 * self._image_bytes)])
+        radius = (NEAR + 1e-6) * self._pixels_per_image**0.5  # a little more, as sums are rounded
+        candidates = first[_candidates(np.concatenate(self._sketches)[first], radius)]
+        parts = np.array_split(candidates, len(candidates) * 4 * self._pixels_per_image // COMPARED_BYTES + 1)
+        near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
         sizes = groups.transform("size").to_numpy()[near]
         if (sizes > 1).any() and sizes.prod(1).sum() <= MAX_CANDIDATES:  # list their copies, too, unless it is too much
             copies = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
@@ -119,16 +117,6 @@ class DataQuality:
             near = np.sort(pairs[["image_a", "image_b"]].to_numpy(), axis=1)
         first, second = near.T
         return first, second
-
-
-def write(path: Path, table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Write the worst of the findings, with class and split of each image."""
-    listed = table.head(LISTED).drop(columns=["labels_differ", "splits_differ"])
-    of_image = rows.set_index("image")[["class_name", "split"]]
-    for prefix, column in (("", "image"), ("other_", "other")):
-        found = of_image.reindex(listed[column])
-        listed[f"{prefix}label"], listed[f"{prefix}split"] = found["class_name"].to_numpy(), found["split"].to_numpy()
-    listed.to_csv(path, index=False, lineterminator="\n")
 
 
 def _cut_groups(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -151,37 +139,27 @@ def summarize(findings: dict[str, Any]) -> str:
     )
 
 
-def block_means(pixels: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
-    """Means of the blocks (rows and columns of them) of each of ``(N, C, H, W)`` images, ``(N, C, blocks)``."""
-    count, channels, *size = pixels.shape
-    rows, columns, height, width = _layout(size, blocks)
-    whole = pixels[:, :, : rows * height, : columns * width].reshape(count, channels, rows, height, columns, width)
-    return np.asarray(whole.mean((3, 5), dtype=np.float32).reshape(count, channels, -1))
+def sketch(pixels: np.ndarray) -> np.ndarray:
+    """A few numbers for each of ``(N, C, H, W)`` images, ``(N, blocks) float``: the sums of blocks of its pixels.
+
+    Each is divided by the root of the pixels in the block, so two images are nowhere nearer than their numbers.
+    """
+    rows, columns = (
+        np.arange(0, side, -(-side // parts)) for side, parts in zip(pixels.shape[2:], BLOCKS, strict=True)
+    )
+
+    def sums(planes: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(planes.sum(1, dtype=np.float64), rows, axis=1), columns, axis=2)
+
+    return np.asarray(sums(pixels) / sums(np.ones_like(pixels[:1])) ** 0.5).reshape(len(pixels), -1)
 
 
-def _layout(size: Sequence[int], blocks: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Rows and columns of blocks, and their height and width; pixels at the edges may be in no block."""
-    rows, columns = (min(parts, side) for parts, side in zip(blocks, size, strict=True))
-    return rows, columns, size[0] // rows, size[1] // columns
-
-
-def _blocks_per_image(size: Sequence[int], blocks: tuple[int, int]) -> float:
-    """By area, so it may be a fraction."""
-    _, _, height, width = _layout(size, blocks)
-    return size[0] * size[1] / (height * width)
-
-
-def _parts(pairs: np.ndarray, nbytes: int) -> list[np.ndarray]:
-    """The pairs in parts, so that ``nbytes`` each are not too much."""
-    return np.array_split(pairs, len(pairs) * nbytes // COMPARED_BYTES + 1)
-
-
-def _candidates(means: np.ndarray, radius: float) -> np.ndarray:
-    """Pairs whose means are that near, ``(P, 2) int``, the smaller number first; not too many of them."""
-    tree = cKDTree(means)
-    if (tree.count_neighbors(tree, radius) - len(means)) / 2 <= MAX_CANDIDATES:
+def _candidates(sketches: np.ndarray, radius: float) -> np.ndarray:
+    """Pairs whose sketches are that near, ``(P, 2) int``, the smaller number first; not too many of them."""
+    tree = cKDTree(sketches)
+    if (tree.count_neighbors(tree, radius) - len(sketches)) / 2 <= MAX_CANDIDATES:
         return np.asarray(tree.query_pairs(radius, output_type="ndarray"))
-    distances, nearest = tree.query(means, min(NEAREST + 1, len(means)), distance_upper_bound=radius)
+    distances, nearest = tree.query(sketches, min(NEAREST + 1, len(sketches)), distance_upper_bound=radius)
     first, place = np.isfinite(distances).nonzero()
     pairs = np.sort(np.stack([first, nearest[first, place]], axis=1), axis=1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)

@@ -68,16 +68,15 @@ def verified(raw: RawFile, content: bytes) -> bytes:
     Raises:
         SourceError: neither matches; the message describes the content instead.
     """
-    gzip_matches = hashlib.md5(content, usedforsecurity=False).hexdigest() == raw.gzip_md5
+    got = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    is_published = got == raw.gzip_md5
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise SourceError(f"{raw.name}: truncated or damaged gzip ({error})", again=True) from None
-    if gzip_matches:
-        return content
-    got = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if got == raw.content_md5:
+        got = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if is_published or got == raw.content_md5:
         return content
     if content.lstrip()[:1] == b"<":
         raise SourceError(f"{raw.name}: an HTML or XML page came instead of the file (a login or proxy page?)")

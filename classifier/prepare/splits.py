@@ -1,14 +1,15 @@
 """Training, validation and test split: as the images come, or drawn by a seed."""
 
-import itertools
+import hashlib
 import re
-import warnings
 
 from classifier.config.schema import Annotate
 from classifier.errors import StageError
 
+import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SPLIT_WORDS = {
     "train": "train", "training": "train",
@@ -16,7 +17,7 @@ SPLIT_WORDS = {
     "test": "test", "testing": "test", "eval": "test",
 }  # fmt: skip
 WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_WORDS)}|t10k)(set|data)?(?![a-z])")  # t10k: MNIST's
-ENOUGH = 3  # images of a class, of which one is drawn even if the fraction of them is less
+ENOUGH = 3  # images or groups of a class, of which one is drawn in any case
 
 
 def split_of(name: str) -> str:
@@ -26,37 +27,51 @@ def split_of(name: str) -> str:
     return splits.pop() if len(splits) == 1 else ""
 
 
-def draw(rows: pd.DataFrame, fraction: float, seed: int, fold: int = 0) -> pd.Index:
-    """The rows of a split drawn from these: that fraction of every class; no group is cut.
+def draw(rows: pd.DataFrame, split: str, fraction: float, seed: int, fold: int = 0) -> pd.Series:
+    """Which rows a split gets: each by a hash of its group or else its content, whatever the other rows are.
+
+    So a set that grows moves no image, and copies, or images of one group, fall together. Two exceptions move one: a
+    class of three images or groups that the split would have none of gives the one with the lowest hash, and a class
+    that would have nothing else keeps the one with the highest, or all if it has one only.
 
     Args:
-        rows: with the columns ``class_name`` or ``label``, and ``group`` if some images belong together.
-        fraction: of the rows; with groups, as near to it as whole groups allow.
+        rows: with the columns ``class_name``, ``content`` and ``group``, empty where an image belongs to none.
+        split: its name; other splits are drawn independently.
+        fraction: of the images, on average.
         seed: of the draw.
         fold: which of the disjoint splits of that size, from 0.
-    """
-    by = "label" if "label" in rows else "class_name"
-    if "group" not in rows or not (rows["group"] != "").any():
-        shuffled = rows.groupby(by).sample(frac=1, random_state=seed)
-        of_class = shuffled.groupby(by)[by]
-        place, size = of_class.cumcount(), (of_class.transform("size") * fraction).round()
-        drawn = shuffled.index[(place >= fold * size) & (place < (fold + 1) * size)]
-        rare = rows[~rows[by].isin(rows.loc[drawn, by])].groupby(by).filter(lambda of_class: len(of_class) >= ENOUGH)
-        return drawn.append(rare.groupby(by).sample(1, random_state=seed).index) if len(rare) else drawn
 
-    groups = rows["group"].where(rows["group"] != "", "row " + rows.index.astype(str))
-    only = groups[groups.groupby(rows[by]).transform("nunique") == 1]  # all of a class, which must be learned
-    rows = rows[~groups.isin(only)]
-    groups = groups[rows.index]
-    folds = min(max(2, round(1 / fraction)), groups.nunique(), rows[by].value_counts().max())
-    if folds < 2:
-        return rows.index[:0]
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer groups than folds
-        _, chosen = next(itertools.islice(splitter.split(rows, rows[by], groups), fold % folds, None))
-    of_groups: pd.Index = rows.index[chosen]
-    return of_groups
+    Returns:
+        ``(N,) bool``, by the index of the rows.
+    """
+    keys = _keys(rows)
+    place = keys.drop_duplicates()
+    place = pd.Series([_place(f"{split} {seed} {key}") for key in place], index=place)
+    drawn = (place >= fold * fraction) & (place < (fold + 1) * fraction)
+    of_classes = [place[of_class.unique()].sort_values().index for _, of_class in keys.groupby(rows["class_name"])]
+    for names in of_classes:
+        if len(names) >= ENOUGH and not drawn[names].any():
+            drawn[names[min(fold, len(names) - 1)]] = True
+    for names in of_classes:
+        if drawn[names].all():
+            drawn[names[-1]] = False
+    return keys.map(drawn)
+
+
+def _keys(rows: pd.DataFrame) -> pd.Series:
+    """What stays in one split: the content, or the group; groups that share a content are one."""
+    groups, contents = rows["group"], rows["content"]
+    if (groups == "").all():
+        return contents
+    keys = groups.where(groups != "", contents)
+    first, second = (pd.factorize(each)[0] for each in (keys, contents))
+    edges = coo_array((np.ones(len(rows)), (first, second + len(rows))), shape=(2 * len(rows), 2 * len(rows)))
+    return keys.groupby(connected_components(edges, directed=False)[1][first]).transform("min")
+
+
+def _place(text: str) -> float:
+    """A number from 0 to 1 that follows from a text, as evenly as if it was drawn."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def complete(rows: pd.DataFrame, options: Annotate) -> list[str]:
@@ -77,13 +92,12 @@ def complete(rows: pd.DataFrame, options: Annotate) -> list[str]:
     ):
         if (rows["split"] == split).any() or not fraction:
             continue
-        drawn = draw(rows[rows["split"] == "train"], fraction, options.seed, fold)
-        rows.loc[drawn, "split"] = split
-        notes.append(f"{split} split: {len(drawn):,} images drawn from the training images")
+        train = rows[rows["split"] == "train"]
+        drawn = draw(train, split, fraction, options.seed, fold)
+        rows.loc[drawn[drawn].index, "split"] = split
+        notes.append(f"{split} split: {drawn.sum():,} of {len(train):,} training images, about {fraction:.0%}")
     for split in ("train", "test"):
         if not (rows["split"] == split).any():
-            if split == "train" and options.validation_fraction > 0.5:
-                raise StageError("annotate.validation_fraction: leaves no image to train with; a smaller one would")
             raise StageError(
                 f"no {split} image: of {len(rows):,} images in {rows['class_name'].nunique():,} classes none could be "
                 "drawn; more images of a class are needed, or a larger annotate.test_fraction"

@@ -9,8 +9,8 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -38,30 +38,18 @@ DELIMITERS = ",;\t|"
 WHOLE = "pixels must be whole numbers from 0 to 255"
 
 
-@dataclass
-class Table:
-    """The rows of a table.
-
-    Attributes:
-        rows: ``image`` (as written, or a unique name), ``class_name``, ``split``, ``group``, and ``line`` in an editor.
-        contents: of each row, the bytes of an image file or its pixels; empty if the rows name files.
-        note: which columns were taken for what.
-        problems: rows that cannot be used, a line each.
-    """
-
-    rows: pd.DataFrame
-    contents: list[bytes | np.ndarray]
-    note: str
-    problems: list[str]
-
-
 def is_table(name: str) -> bool:
     """Whether a file is a table, by its name."""
     return name.lower().endswith(SUFFIXES)
 
 
-def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
-    """Read a table from the bytes of a file of that name; ``where`` begins each message.
+def read(where: str, name: str, content: bytes, options: Annotate, problems: list[str]) -> tuple[pd.DataFrame, str]:
+    """Read a table from the bytes of a file of that name; ``where`` begins each message, and each of the problems.
+
+    Returns:
+        Rows of ``image`` (as written, or a unique name), ``class_name``, ``split``, ``group``, ``line`` (in an editor)
+        and ``content``: the bytes of an image file or its pixels, or None if the row names a file. And a note that says
+        which columns were taken for what.
 
     Raises:
         StageError: it is not a table, or a column is missing or holds something else.
@@ -77,7 +65,7 @@ def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
         begin = f"{where}: " + "not a table as UTF-8 text or Parquet: " * (type(error) is not ValueError)
         raise StageError(begin + str(error).strip().partition("\n")[0]) from None
     first = 2 if name.lower().endswith((".csv", ".tsv")) else 1  # a header is row 1
-    rows, contents, problems = [], [], []
+    rows = []
     columns = (cells.get(part, [None] * len(frame)) for part in ("label", "group", "image"))
     for line, split, label, group, image in zip(frame.index + first, splits, *columns, strict=True):
         try:
@@ -85,17 +73,17 @@ def read(where: str, name: str, content: bytes, options: Annotate) -> Table:
             written = _text(image, "image") if picture is None else f"{PurePosixPath(name).stem}/{line:06d}"
             if not class_name or not written:
                 raise ValueError(f"{'image' if class_name else 'label'} is empty")
-            rows.append((written, class_name, split, _text(group, "group"), line))
-            contents += [] if picture is None else [picture]
+            rows.append((written, class_name, split, _text(group, "group"), line, picture))
         except ValueError as error:
             problems.append(f"{where}, row {line}: {error}")
-    if contents and len(contents) < len(rows):
+    found = pd.DataFrame(rows, columns=["image", "class_name", "split", "group", "line", "content"])
+    are_names = found["content"].isna()
+    if are_names.nunique() > 1:
         raise StageError(f"{where}: {chosen['image']!r} holds both images and names of files")
-    kind = "pixels" if pixels else "images" if contents else "file names"
+    kind = "pixels" if pixels else "file names" if are_names.all() else "images"
     unused = [column for column in frame.columns if column not in {*chosen.values(), *pixels}]
     note = ", ".join(f"{part}: {column}" for part, column in chosen.items()) + "; not used: " * bool(unused)
-    found = pd.DataFrame(rows, columns=["image", "class_name", "split", "group", "line"])
-    return Table(found, contents, f"a table of {kind} ({note}{shorten(unused)})", problems)
+    return found, f"a table of {kind} ({note}{shorten(unused)})"
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -126,9 +114,9 @@ def _load_csv(text: str, delimiters: str) -> pd.DataFrame:
     )
     if twice := [column for column in names if names.count(column) > 1]:
         raise ValueError(f"{twice[0]!r} names several columns; its first row must name the columns")
-    pixels = {column for column in names if PIXEL.fullmatch(column)}
-    is_wide = len(pixels) >= MIN_PIXEL_COLUMNS
-    dtype: Any = {column: np.uint8 if is_wide and column in pixels else str for column in names}
+    pixels = _pixel_columns(names)
+    is_wide = bool(pixels)
+    dtype: Any = dict.fromkeys(names, str) | dict.fromkeys(pixels, np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # cells without a column
         try:
@@ -148,13 +136,9 @@ def _load_parquet(content: bytes) -> pd.DataFrame:
     table = pyarrow.parquet.read_table(io.BytesIO(content))
     columns = table.to_pydict()
     # Hugging Face keeps the names of classes in the schema: a label is then their number, -1 if there is none.
-    try:
-        features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})["features"]
-        named = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
-    except KeyError:
-        named = {}
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError("the Hugging Face metadata are not JSON of a schema") from None
+    schema = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    features = schema.get("features", {}).items()
+    named = {name: each["names"] for name, each in features if each.get("_type") == "ClassLabel"}
     for column in named.keys() & columns.keys():
         names, labels = named[column], columns[column]
         if outside := [label for label in labels if label is not None and label not in range(-1, len(names))]:
@@ -178,7 +162,9 @@ def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], lis
     chosen = {part: name for part, name in named.items() if name in frame.columns}
     pixels: list[str] = []
     for part, keys in COLUMNS.items():
-        if named[part] != "auto" or (part == "image" and (pixels := _pixel_columns(frame, chosen))):
+        if part == "image" and named[part] == "auto":
+            pixels = _pixel_columns(name for name in frame.columns if name not in chosen.values())
+        if named[part] != "auto" or pixels:
             continue
         found = [each for each in frame.columns if re.sub(r"[^a-z0-9]", "", str(each).lower()) in keys]
         if len(found) == 1:
@@ -189,9 +175,9 @@ def _choose(frame: pd.DataFrame, options: Annotate) -> tuple[dict[str, str], lis
     return chosen, pixels
 
 
-def _pixel_columns(frame: pd.DataFrame, chosen: dict[str, str]) -> list[str]:
+def _pixel_columns(names: Iterable[str]) -> list[str]:
     """By the numbers in their names; those of 1x1, 1x2, ... are row and column."""
-    found = {name: PIXEL.fullmatch(str(name)) for name in frame.columns if name not in chosen.values()}
+    found = {name: PIXEL.fullmatch(str(name)) for name in names}
     numbers = {name: (int(match[1]), int(match[2] or 0)) for name, match in found.items() if match}
     return sorted(numbers, key=lambda name: numbers[name]) if len(numbers) >= MIN_PIXEL_COLUMNS else []
 

@@ -4,24 +4,24 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 OUR_LOGGERS = ("classifier", "stages", "tools", "demo")
 
 
-class _Formatter(logging.Formatter):
-    """The program's name before each line, since a person knows ``train``, not the module that logs."""
+class _Handler(logging.StreamHandler):
+    """Begins each line with the program's name, since a person knows ``train``, not the module that logs.
 
-    def __init__(self, program: str):
-        super().__init__()
+    Goes on without a reader (`| head`) and on a full disk, with one line.
+    """
+
+    def __init__(self, program: str, stream: TextIO):
+        super().__init__(stream)
         self._program = program
 
     def format(self, record: logging.LogRecord) -> str:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         return f"{self._program}: {level}{record.getMessage()}"
-
-
-class _Handler(logging.StreamHandler):
-    """Goes on without a reader (`| head`) and on a full disk, with one line."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         error = sys.exc_info()[1]
@@ -47,12 +47,10 @@ def configure_logging(
     for stream in (sys.stdout, sys.stderr):
         if stream.encoding.lower() != "utf-8":  # a locale without ± and class names: they are printed as \xb1
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    formatter = _Formatter(program)
-    out, err = _Handler(sys.stdout), _Handler(sys.stderr)
+    out, err = _Handler(program, sys.stdout), _Handler(program, sys.stderr)
     out.addFilter(lambda record: record.levelno < logging.WARNING)
     err.setLevel(logging.WARNING)
     for handler in (out, err):
-        handler.setFormatter(formatter)
         handler.addFilter(keep)
     for name in OUR_LOGGERS:
         logger = logging.getLogger(name)

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from classifier.errors import ParamsError
 from classifier.runner.declaration import ENVIRONMENT
@@ -10,13 +10,7 @@ from classifier.runner.declaration import ENVIRONMENT
 
 def installed(names: Iterable[str]) -> dict[str, str]:
     """The installed version of each package, without the part that names a build (``2.15.0+cpu``)."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
+    return {name: version(name).partition("+")[0] for name in names}
 
 
 def differences(names: Iterable[str]) -> list[str]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from classifier.kernels.softmax import log_softmax, softmax
+
 import torch
 from torch import Tensor, nn
 
@@ -33,8 +35,7 @@ def make_loss(name: str, options: dict[str, Any], classes: int) -> Loss:
     log_classes = math.log(classes)
     match name:
         case "cross_entropy":
-            smoothed, plain = (nn.CrossEntropyLoss(**words, reduction="none") for words in (options, {}))
-            return Loss(smoothed, plain, None, log_classes)
+            return Loss(_smoothed(options["label_smoothing"], classes), _nll, None, log_classes)
         case "nll":
             return Loss(_nll, _nll, None, log_classes)
         case "mse":
@@ -43,12 +44,24 @@ def make_loss(name: str, options: dict[str, Any], classes: int) -> Loss:
 
 
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.nll_loss(logits.log_softmax(1), labels, reduction="none")
+    """The cross entropy."""
+    return nn.functional.nll_loss(log_softmax(logits), labels, reduction="none")
+
+
+def _smoothed(smoothing: float, classes: int) -> Criterion:
+    """The cross entropy to targets that have a part of their probability spread over all classes."""
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        logarithms = log_softmax(logits)
+        of_label = nn.functional.nll_loss(logarithms, labels, reduction="none")
+        return (1 - smoothing) * of_label - smoothing / classes * logarithms.sum(1)
+
+    return loss if smoothing else _nll
 
 
 def _mse(logits: Tensor, one_hot: Tensor) -> Tensor:
     """The Brier score, divided by the number of classes."""
-    return (logits.softmax(1) - one_hot.to(logits.dtype)).square().mean(1)
+    return (softmax(logits) - one_hot.to(logits.dtype)).square().mean(1)
 
 
 def _one_hot(classes: int) -> Callable[[int], Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from classifier.kernels.linear import norm, product
 from classifier.model.compute import start_training_thread
 
 import torch
@@ -52,7 +53,7 @@ class Muon(torch.optim.Optimizer):
         state["momentum"].mul_(group["momentum"]).add_(gradient)
         update = gradient.add(state["momentum"], alpha=group["momentum"])  # Nesterov's look ahead
         if group["orthogonal"]:
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+            parameter.mul_(len(parameter) ** 0.5 / norm([parameter]))
             update = orthogonal(update.flatten(1)).view_as(update)
         parameter.add_(update, alpha=-group["lr"])
 
@@ -64,19 +65,18 @@ def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
     multiplies by a polynomial of the Gram matrix, and such polynomials commute. So the iterations stay with ``(n, n)``
     matrices, and the wide one is multiplied twice in all instead of twice an iteration.
     """
-    x = matrix / (matrix.norm() + 1e-7)
-    gram = x @ x.T
-    factor = product = _factor(gram)
+    x = matrix / (norm([matrix]) + 1e-7)
+    gram = product(x, x.T)
+    factor = factors = _factor(gram)
     for _ in range(steps - 1):
-        gram = factor @ gram @ factor
+        gram = product(product(factor, gram), factor)
         factor = _factor(gram)
-        product = factor @ product
-    result: Tensor = product @ x
-    return result
+        factors = product(factor, factors)
+    return product(factors, x)
 
 
 def _factor(gram: Tensor) -> Tensor:
     """3.4445 - 4.7750 gram + 2.0315 gram^2."""
-    factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+    factor = gram.mul(-4.7750).add_(product(gram, gram), alpha=2.0315)
     factor.diagonal().add_(3.4445)
     return factor

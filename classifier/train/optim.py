@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from classifier.kernels import calls
+from classifier.kernels.adam import Adam
 from classifier.train.muon import Muon
 
 import torch
@@ -47,9 +49,13 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module, threads
     groups = [{"params": matrices, **decay}, {"params": vectors, "weight_decay": 0.0}]
     if not options["weight_decay"]:
         groups = [{"params": trained, **decay}]  # one call of the kernel instead of two
+    groups = [group for group in groups if group["params"]]
+    is_portable = calls.accept(*trained)
+    if name in ("adam", "adamw") and is_portable:
+        return _keep_peaks(Adam(groups, decoupled=name == "adamw", **rest))
     if name in FUSED and all(parameter.device.type == "cpu" for parameter in trained):
-        rest["fused"] = True
-    return _keep_peaks(OPTIMIZERS[name]([group for group in groups if group["params"]], **rest))
+        rest["fused"] = name != "sgd" or not is_portable  # its rounding depends on the processor
+    return _keep_peaks(OPTIMIZERS[name](groups, **rest))
 
 
 def _keep_peaks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

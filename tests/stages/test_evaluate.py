@@ -95,7 +95,7 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
         of_validation = model(normalize(validation.all_images()))
         mirrored = model(normalize(test.all_images().flip(-1)))
         both = model(normalize(test.all_images())) + mirrored
-    temperature = fit_temperature(of_validation, validation.labels)
+    temperature = fit_temperature(of_validation.numpy(), validation.labels.numpy())
     assert figures["temperature"] == pytest.approx(temperature, rel=1e-3)
     assert figures["temperature"] != 1
     best, second = both.topk(2).values.T

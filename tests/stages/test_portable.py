@@ -33,28 +33,26 @@ def test_portable_any_number_of_threads_writes_the_same_bytes(portable: Project)
         assert len({result[part] for result in found}) == 1, name
 
 
-def test_portable_with_any_kernels_or_none_writes_the_same_bytes(portable: Project) -> None:
-    """And says once that there are none; which instructions they use is recorded, and is no other environment."""
+def test_portable_with_any_instructions_writes_the_same_bytes(portable: Project) -> None:
+    """Which ones is recorded, and is no other environment. Without compiled kernels, a line says what that means."""
     if not all(map(library.find, library.instruction_sets())):
         cannot_run("the kernels are not compiled: `make setup`")
-    known = {"avx2", *(["avx512"] if "avx512f" in cpu_flags() else []), "none"}
     found = []
-    for kernels in sorted(known):
+    for kernels in ("avx2", *(["avx512"] if "avx512f" in cpu_flags() else []), "none"):
         portable.environment[library.VARIABLE] = kernels
         library.load.cache_clear()  # a process takes one
         done = portable.stage("train")
-        assert done.stderr == ""
-        assert done.stdout.count("convolutions without compiled kernels: the same bytes, but slower") == (
-            kernels == "none"
-        )
-        assert "not the environment" not in done.stdout
-        assert portable.json("models/environment.json")["kernels"] == kernels
-        done = portable.stage("evaluate")
-        assert "kernels" not in done.stdout
+        warning = "train: warning: no compiled kernels, so results may differ between machines; `make setup`"
+        assert (warning in done.stderr) == (done.stderr != "") == (kernels == "none")
+        assert ("not the environment" in done.stdout) == (kernels == "none")
+        environment = portable.json("models/environment.json")
+        assert environment["kernels"] == kernels
+        assert environment["same_everywhere"] == (kernels != "none")
+        portable.stage("evaluate")
         found.append(results(portable))
     library.load.cache_clear()
     assert len(found) > 1
-    assert all(result == found[0] for result in found)
+    assert all(result == found[0] for result in found[:-1])
 
 
 def test_portable_sets_what_it_needs_itself_overrules_the_environment_and_says_so(portable: Project) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from classifier.errors import StageError
 from classifier.evaluate import predictions
-from classifier.report import model_summary
+from classifier.report import content
 from tests.project import Project
 
 import pandas as pd
@@ -41,4 +41,4 @@ def test_unsuitable_input_is_one_line(finished: Project, tmp_path: Path) -> None
     assert not (finished.root / "metrics/report.html").exists()
     (tmp_path / "model").write_bytes(b"no")
     with pytest.raises(StageError, match="not a model of this pipeline"):
-        model_summary.read(tmp_path / "model")
+        content.read_model(tmp_path / "model")

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any
 
 from classifier import portability
@@ -18,17 +19,22 @@ portability.pin_instruction_set(True)
 
 # isort: split
 from classifier.export import onnx_file  # noqa: E402
-from classifier.kernels import convolution  # noqa: E402
+from classifier.kernels import calls  # noqa: E402
+from classifier.kernels.adam import Adam  # noqa: E402
+from classifier.kernels.batch_norm import BatchNorm2d  # noqa: E402
 from classifier.kernels.convolution import Conv2d  # noqa: E402
+from classifier.kernels.linear import Linear, norm, product  # noqa: E402
+from classifier.kernels.softmax import log_softmax, softmax  # noqa: E402
 from classifier.model import compute, zoo  # noqa: E402
 from classifier.model.serialization import ModelConfig  # noqa: E402
 
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 taken = 0  # layers that the kernels computed
 Results = list[Tensor]
 Checked = Iterator[tuple[str, Results, Results]]
+KERNELS = ((2, 0), (3, 0), (3, 1), (5, 0))  # side and padding, of our own models
 SIZES = (1, 2, 3, 6, 7, 8, 9, 12, 13, 16, 27, 40)
 CHANNELS = (1, 2, 3, 6, 8, 10, 16, 24, 33, 64, 96)
 
@@ -37,25 +43,16 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def results(
-    layer: Conv2d, images: Tensor, portable: bool, needs_images: bool = True, count: int | None = None
-) -> Results:
-    """Outputs, and the gradients of images, weights and bias, by the kernels or by PyTorch.
-
-    Args:
-        count: of images, from the first, that have a gradient and are looked at.
-    """
-    convolution.use(portable)
+def results(layer: nn.Module, images: Tensor, portable: bool, needs_images: bool = True) -> Results:
+    """Outputs, and the gradients of images, weights and bias, by the kernels or by PyTorch."""
+    calls.use(portable)
     images = images.detach().requires_grad_(needs_images)
     outputs = layer(images)
     global taken
     taken += type(outputs.grad_fn).__name__ == "_ConvolutionBackward"
-    gradient = torch.zeros_like(outputs)
-    gradient[:count] = normal(*outputs[:count].shape, seed=3)
+    gradient = normal(*outputs.shape, seed=3).to(outputs.dtype)
     wanted = [images, *layer.parameters()] if needs_images else [*layer.parameters()]
-    found = torch.autograd.grad(outputs, wanted, gradient)
-    of_images = [found[0][:count], *found[1:]] if needs_images else [*found]
-    return [outputs.detach()[:count], *of_images]
+    return [outputs.detach(), *torch.autograd.grad(outputs, wanted, gradient)]
 
 
 def equal(some: Results, others: Results) -> bool:
@@ -66,43 +63,69 @@ def equal(some: Results, others: Results) -> bool:
     )
 
 
+def close(some: Results, others: Results) -> bool:
+    """Within the rounding of float32, relative to the largest value."""
+    return all(
+        (one - other).abs().max() <= 1e-5 * (1 + other.abs().max()) for one, other in zip(some, others, strict=True)
+    )
+
+
 def make(inputs: int, outputs: int, kernel: tuple[int, int], bias: bool = True) -> Conv2d:
     torch.manual_seed(inputs + outputs)
-    return Conv2d(inputs, outputs, *kernel, bias=bias).to(memory_format=torch.channels_last)
+    return Conv2d(inputs, outputs, *kernel, bias=bias)
 
 
 def cases(count: int) -> Iterator[tuple[Conv2d, Tensor, bool]]:
     """Layers with images, drawn: and whether the gradient of the images is asked for."""
     draw = random.Random(0)
     for number in range(count):
-        kernel = draw.choice(sorted(convolution.PROVEN))
+        kernel = draw.choice(KERNELS)
         sizes = [size for size in SIZES if size + 2 * kernel[1] >= kernel[0]]
         layer = make(draw.choice(CHANNELS), draw.choice(CHANNELS), kernel, draw.random() < 0.5)
         batch = draw.choice((2, 2, 3, 10, 37, 60, 64, 75))
         images = normal(batch, layer.in_channels, draw.choice(sizes), draw.choice(sizes), seed=number)
-        if draw.random() < 0.2:
-            layer.to(memory_format=torch.contiguous_format)
+        if draw.random() < 0.8:
+            layer.to(memory_format=torch.channels_last)
         if draw.random() < 0.8:
             images = images.contiguous(memory_format=torch.channels_last)
         yield layer, images, draw.random() < 0.5
 
 
-# --- the checks: each yields the name of a case, what the kernels gave, and what PyTorch gave -----------------------
+def is_chain(layer: Conv2d, images: Tensor, needs_images: bool) -> bool:
+    """Whether oneDNN, too, makes each output and gradient of one chain."""
+    side, size = layer.kernel_size[0], images.shape[2:]
+    inputs = layer.in_channels > 1 and (layer.padding == (side // 2, side // 2) or size == layer.kernel_size)
+    return layer.weight.stride(1) == 1 and side <= min(size) and (inputs or not needs_images)
+
+
+def with_gradients(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Results:
+    """The outputs, the gradient of the inputs, and those of the parameters of a layer."""
+    inputs = inputs.detach().requires_grad_()
+    outputs = function(inputs)
+    parameters = [*function.parameters()] if isinstance(function, nn.Module) else []
+    gradient = normal(*outputs.shape, seed=4).to(outputs.dtype)
+    return [outputs.detach(), *torch.autograd.grad(outputs, [inputs, *parameters], gradient)]
+
+
+# --- bit for bit: each check yields the name of a case, what the kernels gave, and what it must be ------------------
 
 
 def drawn() -> Checked:
     for layer, images, needs_images in cases(150):
+        if not is_chain(layer, images, needs_images):
+            continue
         found, expected = (results(layer, images, portable, needs_images) for portable in (True, False))
         with torch.inference_mode():
             for portable, tensors in ((True, found), (False, expected)):
-                convolution.use(portable)
+                calls.use(portable)
                 tensors.append(layer(images))
         yield f"{layer} {images.shape} {needs_images}", found, expected
 
 
 def layouts() -> Checked:
     """Images that are slices, transposed, expanded or reversed."""
-    layer, whole = make(6, 10, (3, 1)), normal(8, 12, 14, 14, seed=0)
+    layer = make(6, 10, (3, 1)).to(memory_format=torch.channels_last)
+    whole = normal(8, 12, 14, 14, seed=0)
     forms: dict[str, Callable[[Tensor], Tensor]] = {
         "every second channel": lambda x: x[:, ::2],
         "a part": lambda x: x[1:5, 3:9, 2:12, 1:13],
@@ -123,41 +146,92 @@ def not_finite() -> Checked:
         for kernel, side in (((3, 1), 13), ((3, 1), 5), ((3, 0), 3)):
             for place in ("images", "weights"):
                 layer, images = make(8, 16, kernel), normal(4, 8, side, side, seed=1)
+                layer.to(memory_format=torch.channels_last)
                 tensor = images if place == "images" else layer.weight.data
                 tensor[1, 0, 0, 0] = tensor[2, -1, -1, -1] = value
-                yield f"{value} in {place}, {layer}", results(layer, images, True), results(layer, images, False)
+                found, expected = (results(layer, images, portable) for portable in (True, False))
+                yield f"{value} in {place}, {layer} {images.shape}", found, expected
 
 
 def one_image() -> Checked:
-    """An image alone has the outputs and gradients that it has beside another one; with PyTorch as with the kernels."""
-    for layer, images, needs_images in cases(60):
-        alone = images[:1]
-        beside = torch.cat([alone, torch.zeros_like(alone)])
-        found = results(layer, alone, True, needs_images)
-        yield f"{layer} {alone.shape}", found, results(layer, beside, False, needs_images, count=1)
+    """An image alone has the outputs that it has among others."""
+    calls.use(True)
+    for layer, images, _ in cases(60):
+        with torch.inference_mode():
+            alone, among_others = layer(images[:1]), layer(images)[:1]
+        yield f"{layer} {images.shape}", [alone], [among_others]
 
 
 def threads() -> Checked:
     """Many calls at a time."""
     some = [*cases(40)]
-    convolution.use(True)
+    calls.use(True)
     with ThreadPoolExecutor(4, initializer=compute.use_one_thread) as pool:
         found = [*pool.map(lambda case: results(case[0], case[1], True, case[2]), some)]
     for (layer, images, needs_images), result in zip(some, found, strict=True):
         yield f"{layer} {images.shape}", result, results(layer, images, True, needs_images)
 
 
-def models() -> Checked:
-    """Outputs and gradients of our own models in a training step."""
-    for name, options in (("lenet", {}), ("cnn", {"stem": 4, "widths": [6, 10]}), ("cnn", {"stem": 8, "widths": [16]})):
-        torch.manual_seed(0)
-        model = zoo.build_model(name, options, 1, (28, 28), 10).to(memory_format=torch.channels_last).train()
+# --- against PyTorch in float64, where PyTorch may add in another order ---------------------------------------------
+
+
+def several_sums() -> Checked:
+    """Convolutions of which PyTorch may make several sums."""
+    for layer, images, needs_images in cases(150):
+        expected = results(deepcopy(layer).double(), images.double(), False, needs_images)
+        yield f"{layer} {images.shape} {needs_images}", results(layer, images, True, needs_images), expected
+
+
+def products() -> Checked:
+    """Matrix products, norms and linear layers."""
+    draw = random.Random(1)
+    calls.use(True)
+    for number in range(150):
+        rows, inner, columns = (draw.choice((1, 2, 10, 16, 31, 32, 48, 64, 96, 130)) for _ in range(3))
+        a, b = normal(rows, 2 * inner, seed=number)[:, ::2], normal(columns, inner, seed=number + 1).T
+        layer = Linear(inner, columns)
+        found = [product(a, b), norm([a, b, a[0]]), *with_gradients(layer, a)]
+        total = torch.cat([a.flatten(), b.flatten(), a[0]]).double().norm()
+        expected = [a.double() @ b.double(), total, *with_gradients(deepcopy(layer).double(), a.double())]
+        yield f"product of {rows} x {inner} x {columns}", found, expected
+
+
+def softmaxes() -> Checked:
+    """Softmax and its logarithm."""
+    calls.use(True)
+    for shape in ((1, 1), (2, 10), (300, 10), (7, 1000)):
+        for function in (softmax, log_softmax):
+            logits = 9 * normal(*shape, seed=1)
+            found, expected = (with_gradients(function, inputs) for inputs in (logits, logits.double()))
+            yield f"{function.__name__} of {shape}", found, expected
+
+
+def batch_norms() -> Checked:
+    """Batch normalization in training and afterwards."""
+    calls.use(True)
+    for channels, batch, side in ((1, 2, 2), (6, 5, 13), (64, 64, 6), (100, 7, 1)):
+        layer, maps = BatchNorm2d(channels), 3 * normal(batch, channels, side, side, seed=channels) + 2
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
         found: list[Results] = []
-        for portable in (True, False):
-            convolution.use(portable)
-            outputs = model(normal(10, 1, 28, 28, seed=2))
-            found.append([outputs.detach(), *torch.autograd.grad(outputs.sum(), [*model.parameters()])])
-        yield name, found[0], found[1]
+        for module, inputs in ((layer, maps), (deepcopy(layer).double(), maps.double())):
+            trained = with_gradients(module.train(), inputs)
+            with torch.inference_mode():
+                found.append([*trained, module.eval()(inputs), *module.buffers()])
+        yield f"batch norm of {maps.shape}", found[0], found[1]
+
+
+def adams() -> Checked:
+    """Twenty steps of Adam and AdamW."""
+    for decoupled, other in ((False, torch.optim.Adam), (True, torch.optim.AdamW)):
+        parameters = [nn.Parameter(normal(1001, seed=0).to(kind)) for kind in (torch.float32, torch.float64)]
+        options: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
+        optimizers = Adam(parameters[:1], decoupled=decoupled, **options), other(parameters[1:], **options)
+        for step in range(20):
+            for parameter, optimizer in zip(parameters, optimizers, strict=True):
+                parameter.grad = normal(1001, seed=step).to(parameter.dtype)
+                optimizer.step()
+        yield other.__name__, [*parameters[:1]], [*parameters[1:]]
 
 
 def exports() -> list[str]:
@@ -167,18 +241,23 @@ def exports() -> list[str]:
     about = ModelConfig("cnn", {"stem": 4, "widths": [6]}, ["a", "b", "c"], 1, 12, 12, [0.3], [0.3], {})
     found = []
     for portable in (True, False):
-        convolution.use(portable)
+        calls.use(portable)
         file = onnx_file.convert(model, about, 18).SerializeToString(deterministic=True)
         graph = str(torch.jit.trace(model, torch.zeros(2, 1, 12, 12)).graph)
         found.append((file, re.sub(r"___torch_mangle_\d+\.", "", graph)))  # classes are counted
     return [] if found[0] == found[1] else ["cnn"]
 
 
+CHECKS = (
+    *((check, equal) for check in (drawn, layouts, not_finite, one_image, threads)),
+    *((check, close) for check in (several_sums, products, softmaxes, batch_norms, adams)),
+)
+
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
-    convolution.use(True)
-    differing: dict[str, Any] = {"kernels": convolution.in_use(), "exports": exports()}
-    for check in (drawn, layouts, not_finite, one_image, threads, models):
-        differing[check.__name__] = [name for name, found, expected in check() if not equal(found, expected)]
+    calls.use(True)
+    differing: dict[str, Any] = {"kernels": calls.in_use(), "exports": exports()}
+    for check, same in CHECKS:
+        differing[check.__name__] = [name for name, found, expected in check() if not same(found, expected)]
     print(json.dumps({**differing, "taken": taken}))

@@ -6,6 +6,15 @@
 #include <stdlib.h>
 
 int supported(void);
+int matrix_product(const ptrdiff_t *sizes, const float *a, const float *b, float *c);
+int statistics(const ptrdiff_t *shape, const float *x, float *mean, float *variance);
+int normalize(const ptrdiff_t *shape, const float *x, const float *mean, const float *variance, const float *epsilon,
+              const float *weight, const float *bias, float *y);
+int normalize_gradient(const ptrdiff_t *shape, const float *dy, const float *x, const float *mean,
+                       const float *variance, const float *epsilon, const float *weight, float *dx, float *dweight,
+                       float *dbias);
+int adam(const ptrdiff_t *shape, const float *options, const float *g, float *p, float *m, float *v);
+int softmax(const ptrdiff_t *sizes, const float *x, float *log_p, float *p);
 int forward(const ptrdiff_t *shape, const float *x, const float *w, const float *bias, float *y);
 int input_gradient(const ptrdiff_t *shape, const float *dy, const float *w, float *dx);
 int weight_gradient(const ptrdiff_t *shape, const float *x, const float *dy, float *dw, float *dbias);
@@ -47,6 +56,27 @@ int main(void) {
     if (forward(s, x, w, bias, y) || input_gradient(s, dy, w, dx) || weight_gradient(s, x, dy, dw, dbias)) return 1;
     show("with bias", y, outputs), show("inputs", dx, inputs), show("weights", dw, weights), show("bias", dbias, s[4]);
     puts("");
+    /* rows, inner, columns, strides of a and b; the second matrix transposed */
+    const ptrdiff_t sizes[] = {s[0], inputs / s[0], s[4], inputs / s[0], 1, 1, inputs / s[0]}, count = s[0] * s[4];
+    float *b = draw(inputs / s[0] * s[4]), *c = draw(count), *log_p = draw(count), *p = draw(count);
+    if (matrix_product(sizes, x, b, c) || softmax((ptrdiff_t[]){s[0], s[4]}, c, log_p, p)) return 1;
+    show("product", c, count), show("log softmax", log_p, count), show("softmax", p, count);
+    puts("");
+    free(b), free(c), free(log_p), free(p);
+    const ptrdiff_t shape[] = {pixels, s[4]};
+    const float epsilon = 1e-5f, options[] = {0.01f, 0.9f, 0.999f, 2, 1e-8f, 0.01f, 0.99f};
+    float *mean = draw(s[4]), *variance = draw(s[4]), *first = draw(outputs), *second = draw(outputs);
+    if (statistics(shape, y, mean, variance)) return 1;
+    show("mean", mean, s[4]), show("variance", variance, s[4]);
+    if (normalize_gradient(shape, dy, y, mean, variance, &epsilon, bias, first, dbias, second)) return 1;
+    show("of maps", first, outputs), show("of weight", dbias, s[4]), show("of bias", second, s[4]);
+    if (normalize(shape, y, mean, variance, &epsilon, bias, dbias, first)) return 1;
+    show("normalized", first, outputs);
+    for (ptrdiff_t k = 0; k < outputs; k++) second[k] *= second[k]; /* averages of squares */
+    if (adam(&outputs, options, dy, y, first, second)) return 1;
+    show("adam", y, outputs), show("average", first, outputs), show("of squares", second, outputs);
+    puts("");
+    free(mean), free(variance), free(first), free(second);
     free(x), free(w), free(bias), free(dy), free(y), free(dx), free(dw), free(dbias);
   }
   return 0;

@@ -44,9 +44,9 @@ def results() -> dict[str, str]:
     from classifier.config import params_file
     from classifier.evaluate import metrics
     from classifier.export import onnx_file
-    from classifier.model import compute, zoo
+    from classifier.model import compute, whitening, zoo
     from classifier.model.inference import fold_batch_norm, predict_logits
-    from classifier.model.serialization import ModelConfig, Normalize
+    from classifier.model.serialization import ModelConfig, Normalize, normalization
     from classifier.seeds import derive_seed
     from classifier.train import augment, calibration
     from classifier.train.gradient import PartsGradient
@@ -71,7 +71,7 @@ def results() -> dict[str, str]:
         compute.seed_generators(derive_seed(0, name, optimizer_name))
         model = model_config.build().to(memory_format=torch.channels_last).train()
         if isinstance(model, zoo.Cnn):
-            model.whiten_stem([Normalize(model_config)(pixels)])
+            model.set_stem(whitening.filters([pixels], zoo.STEM_SIDE, *normalization(model_config)))
         optimizer = make_optimizer(optimizer_name, plain["optimizers"][optimizer_name], model)
         normalize, loss = Normalize(model_config), make_loss("cross_entropy", {"label_smoothing": 0.1}, 10)
         gradient = PartsGradient(model, loss.training, (), BATCH, backend.threads)
@@ -92,7 +92,7 @@ def results() -> dict[str, str]:
         batches = pixels.split(16)
         logits = torch.cat([*predict_logits(fold_batch_norm(model), Normalize(model_config), batches, backend)])
         found[f"{name}, logits"] = digest(logits)
-        temperature = calibration.fit_temperature(logits, labels)
+        temperature = calibration.fit_temperature(logits.numpy(), labels.numpy())
         probabilities = metrics.softmax(logits.numpy(), temperature)
         figures = [
             metrics.mean_loss(logits.numpy(), labels.numpy()),

@@ -5,9 +5,8 @@ import re
 import struct
 from pathlib import Path
 
-from classifier.data import info as dataset_info
 from classifier.errors import StageError
-from classifier.prepare import idx
+from classifier.prepare import collection, idx
 from classifier.prepare.file_tree import open_tree
 from classifier.prepare.registry import DATASETS, RAW_FILES
 
@@ -40,30 +39,31 @@ def test_registry_digests_equal_torchvision() -> None:
     ],
 )
 def test_incomplete_dataset_info_raises_one_line(tmp_path: Path, content: str, says: str) -> None:
-    path = tmp_path / "dataset_info.json"
-    path.write_text(content)
+    (tmp_path / "dataset_info.json").write_text(content)
     with pytest.raises(StageError, match=re.escape(says)):
-        dataset_info.read(path)
+        collection.read_info(tmp_path, open_tree(tmp_path))
 
 
 def test_registry_has_name_and_license_for_every_dataset(tmp_path: Path) -> None:
     for entry in DATASETS.values():
         (tmp_path / "dataset_info.json").write_text(json.dumps(entry.info))
-        assert dataset_info.read(tmp_path / "dataset_info.json") == entry.info
+        info = collection.read_info(tmp_path, open_tree(tmp_path))
+        assert info == {"model_author": "unknown", **entry.info}
 
 
 def test_idx_files_are_read_in_the_published_format(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + bytes([1, 0]))
     tree = open_tree(tmp_path)
-    rows, pixels = idx.read(tree, tree.names, ["no", "yes"])
+    rows = idx.read(tree, tree.names, ["no", "yes"])
+    pixels = rows.pop("content")
     assert rows.to_dict("list") == {
         "image": ["test/00000", "test/00001"],
         "class_name": ["yes", "no"],
         "split": ["test", "test"],
         "group": ["", ""],
     }
-    assert [pixels[name].tolist() for name in rows["image"]] == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert [image.tolist() for image in pixels] == [[[0, 1, 2]], [[3, 4, 5]]]
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     tree = open_tree(tmp_path)
@@ -81,7 +81,7 @@ def test_parts_by_the_words_in_their_names_and_one_set_only(tmp_path: Path) -> N
     for part in ("train", "test"):
         write(tmp_path, f"emnist-balanced-{part}")
     tree = open_tree(tmp_path)
-    rows, _ = idx.read(tree, tree.names, [])
+    rows = idx.read(tree, tree.names, [])
     assert sorted(rows["split"]) == ["test", "test", "train", "train"]
     write(tmp_path, "emnist-letters-train")
     write(tmp_path / "copy", "emnist-balanced-train")

@@ -9,7 +9,7 @@ from classifier.data import pictures
 from classifier.data.pictures import drawable_names
 from classifier.evaluate.metrics import by_class
 from classifier.prepare import plots
-from classifier.report import content, figures, model_summary, page
+from classifier.report import content, figures, page
 
 import matplotlib
 import numpy as np
@@ -70,7 +70,7 @@ def test_filters_of_every_first_layer_are_drawn(
     weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     model_config = '{"architecture": "x", "trained_with": {}, "channels": 1, "height": 28, "width": 28}'
     save_file({**tensors, "2.weight": weights}, tmp_path / "model", metadata={"model": model_config})
-    kernels = model_summary.read(tmp_path / "model").filters
+    _, kernels = content.read_model(tmp_path / "model")
     assert (None if kernels is None else kernels.shape) == expected
     assert page.picture(lambda: figures.filters(kernels)).png.startswith(b"\x89PNG")
 

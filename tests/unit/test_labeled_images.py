@@ -234,8 +234,7 @@ def test_splits_are_drawn_by_class_and_seed(tmp_path: Path) -> None:
     drawn = [load(path, seed=seed).rows for seed in (0, 0, 1)]
     assert drawn[0].equals(drawn[1])
     assert not drawn[0].equals(drawn[2])
-    counts = pd.crosstab(drawn[0]["class_name"], drawn[0]["split"])
-    assert (counts == pd.Series({"test": 1, "train": 4, "val": 1})).all(axis=None)
+    assert (pd.crosstab(drawn[0]["class_name"], drawn[0]["split"]) > 0).all(axis=None)
 
 
 @pytest.mark.parametrize("copies", [1, 3])

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from classifier.model import zoo
+from classifier.model import whitening, zoo
 from classifier.model.serialization import ModelConfig, load, save
 from classifier.train.pretrained import freeze
 from tests.support.recipes import MODEL_ARGUMENTS
@@ -52,10 +52,11 @@ def test_tutorial_networks_have_the_tutorial_shapes() -> None:
 def test_whitening_stem_has_outputs_without_correlation_and_of_one_size(channels: int) -> None:
     torch.manual_seed(0)
     images = torch.nn.functional.avg_pool2d(torch.randn(40, channels, 17, 17), 3, stride=1)  # neighbors are alike
-    images = (images + 2 * images.mean(1, keepdim=True)) * 20 + 1
+    pixels = ((images + 2 * images.mean(1, keepdim=True)) * 40 + 90).clamp(0, 255).to(torch.uint8)
+    scale, shift = [2.0] * channels, [-150.0] * channels
     model = zoo.Cnn(channels, (15, 15), 7, "whiten", [8, 8])
-    model.whiten_stem(images.split(9))
-    outputs = model[0](images).transpose(0, 1).flatten(1).double()
+    model.set_stem(whitening.filters(pixels.split(9), zoo.STEM_SIDE, scale, shift))
+    outputs = model[0](pixels * 2.0 - 150).transpose(0, 1).flatten(1).double()
     assert len(outputs) == 8 * channels
     torch.testing.assert_close(outputs[4 * channels :], -outputs[: 4 * channels])  # each with both signs
     moments = outputs[: 4 * channels] @ outputs[: 4 * channels].T / outputs.shape[1]

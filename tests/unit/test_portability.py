@@ -72,7 +72,7 @@ def test_importing_the_package_pins_numpy_and_no_import_computes_before_pytorch_
 @pytest.mark.parametrize(
     ("machine", "flags", "says"),
     [
-        ("aarch64", {"asimd"}, "on x86-64 processors only; this one is aarch64"),
+        ("riscv64", set(), "on x86-64 and 64-bit ARM only; this processor is riscv64"),
         ("x86_64", {"sse4_2"}, "this processor has no AVX2"),
         ("x86_64", {"avx2"}, None),
         ("AMD64", set(), None),  # a system that does not tell

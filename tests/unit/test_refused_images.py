@@ -59,7 +59,7 @@ def test_set_that_cannot_be_used_is_refused(case: str, tmp_path: Path) -> None:
         ("cat/bad.jpg", b"hello", "'cat/bad.jpg': cannot identify image file"),
         ("cat/bad.xyz", b"hello", "'cat/bad.xyz': not the name of an image file"),
         ("bad.png", PNG, "'bad.png': in no folder of a class"),
-        ("cat/a\nb.png", PNG, r"'cat/a\nb.png': the name has a character that cannot"),
+        ("cat/a\nb.png", PNG, r"'cat/a\nb.png': the name has a backslash, a control character"),
     ],
 )
 def test_file_that_cannot_be_used_is_named_and_the_others_are_there(
@@ -166,7 +166,10 @@ TABLES: dict[str, tuple[dict[str, bytes], str]] = {
         {"t.parquet": parquet(features("a", "b"), image=EIGHT, label=[*"ababa"])},
         "the label 'a' is none of the 2 class names",
     ),
-    "no JSON": ({"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])}, "metadata are not JSON"),
+    "no JSON": (
+        {"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])},
+        "not a table as UTF-8 text or Parquet: Expecting",
+    ),
     "list of bytes": ({"t.parquet": parquet(image=[[PNG]] * 2, label=[*"ab"])}, "row 1: holds neither"),
     "null image": ({"t.parquet": parquet(image=[None, *EIGHT], label=[*"ababab"])}, "row 1: image is empty"),
     "control": ({"t.jsonl": json_lines(image=["0.png"], label=["a\u0007b"])}, r"row 1: the label 'a\x07b'"),

@@ -1,0 +1,44 @@
+"""Driving the runs of a search."""
+
+import signal
+from concurrent.futures import Future
+
+from classifier.experiments import engine
+from classifier.experiments.halving import Run
+from classifier.experiments.stage_process import Answer
+
+import pytest
+
+
+class SignaledWhenCollected:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_signal_that_python_drops_stops_the_search_all_the_same() -> None:
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(signum) for signum in signals]
+    ended: list[Run] = []
+
+    def submit(task: Answer) -> "Future[Answer]":
+        done: Future[Answer] = Future()
+        done.set_result(task)
+        return done
+
+    def next_runs() -> list[Run]:
+        return [Run(f"trial-{number}", {}, 1) for number in range(3) if number >= len(ended)]
+
+    def search() -> None:
+        with engine.stoppable():
+            for run, _ in engine.drive(submit, next_runs, lambda run: {"out": run.name}):
+                ended.append(run)
+                SignaledWhenCollected()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    finally:
+        for signum, handler in zip(signals, before, strict=True):
+            signal.signal(signum, handler)
+    assert len(ended) == 1
