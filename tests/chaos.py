@@ -1,6 +1,6 @@
 """Stop a real ``dvc repro`` at points drawn at random, run it again, stop it again; in the end compare every byte.
 
-The tests do it some times (``tests/test_kill.py``), ``benchmarks/soak.py`` as often as it is told.
+``e2e/test_kills.py`` does it some times, ``benchmarks/soak.py`` as often as it is asked to.
 """
 
 import contextlib
@@ -10,17 +10,18 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from classifier import yaml_file
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
-from tests.project import STAGES, Project
+from tests.project import STAGES, Project, wait_for
 
 import psutil
 
+FOLDERS = ("data", "models", "metrics", "scratch")
 GROWING = "metrics/train/curves.csv"  # shown while it grows by whole rows: what lies there is the beginning of it
 SECONDS = 120  # until a stage must have begun, or a process must be gone
 DVC_CUT_OFF = re.compile(
@@ -37,7 +38,6 @@ def content(path: Path) -> dict[Path, str]:
 class Stop:
     """One disturbance: what was sent to whom, where the run was, and what it left."""
 
-    seed: int
     signal: str
     target: str  # group, or dvc alone
     stage: str  # whose command had begun last
@@ -45,30 +45,29 @@ class Stop:
     recorded: bool  # whether DVC had recorded that stage already: nothing of it was lost
     named: int  # outs of that stage that had their names
     outs: int
-    resumed_at: int = 0  # the step at which the run that was stopped here had gone on, if it had
+    resumed_at: int  # the step at which the run that was stopped here had gone on, if it had
 
     def __str__(self) -> str:
         what = "recorded" if self.recorded else f"{self.named} of {self.outs} outs named"
         return f"{self.signal:<7} to {self.target:<9} in {self.stage:<8} {self.point:<21} {what}"
 
 
-@dataclass
 class Chaos:
-    """A clone of which no stage has run, what it must become, and the disturbances so far."""
+    """A clone of which no stage has run, what it must become, and the disturbances so far.
 
-    project: Project
-    reference: Project
-    seed: int
-    stops: list[Stop] = field(default_factory=list)
-    repaired: int = 0  # times that DVC's own file was cut off
+    Attributes:
+        repaired: times that DVC's own file was cut off.
+    """
 
-    def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
-        self.log = self.project.root.parent / f"{self.project.root.name}.log"
+    def __init__(self, project: Project, reference: Project, seed: int):
+        self.project, self.reference, self.seed = project, reference, seed
+        self.random = random.Random(seed)
+        self.stops: list[Stop] = []
+        self.repaired = 0
+        self.log = project.root.parent / f"{project.root.name}.log"
         self.seconds: dict[str, float] = {}  # from a stage's beginning to its first out
-        params = yaml_file.load(self.project.read("params.yaml").decode())
-        declared = {stage: read_declaration(stage, params, self.project.root / "dvc.yaml") for stage in STAGES}
-        self.outs = {stage: declared[stage].outs for stage in STAGES}
+        params = yaml_file.load(project.read("params.yaml").decode())
+        self.outs = {stage: read_declaration(stage, params, project.root / "dvc.yaml").outs for stage in STAGES}
 
     # --- one disturbance ------------------------------------------------------------------------------------------
 
@@ -84,27 +83,10 @@ class Chaos:
         process = self._start()
         from_here = re.compile(f"Running stage '({'|'.join(STAGES[STAGES.index(stage) :])})'")
         if not self._await(process, lambda text: bool(from_here.search(text))):
-            assert process.returncode == 0, self._told()
+            assert process.returncode == 0, self._so_far()
             return None
         stage = from_here.findall(self.log.read_text())[-1]
-        began = time.monotonic()
-        if point in ("publishing", "recording"):
-            paths = [str(self.project.root / out) for out in self.outs[stage]]
-            while process.poll() is None and not any(map(os.path.exists, paths)):
-                time.sleep(0.0002)  # no longer: the outs get their names within a millisecond or two of each other
-            self.seconds[stage] = time.monotonic() - began
-            if point == "recording":
-                time.sleep(self.random.uniform(0, 0.7))
-        elif point == "epoch":
-            ended = self.random.randint(1, 2)  # epochs in this run, which may have gone on from a state
-            self._await(process, lambda text: text.count("train: epoch ") >= ended or f"{stage}: wrote" in text)
-            point = f"after {ended} more epochs"
-            time.sleep(self.random.uniform(0, 0.1))
-        else:
-            delay = self.random.uniform(0, self.seconds.get(stage, 3))
-            point = f"{delay:.2f} s after start"
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(delay)
+        point = self._await_point(process, stage, point)
         if alone:
             process.send_signal(signum)
         else:
@@ -113,19 +95,68 @@ class Chaos:
         process.wait(SECONDS)
         if not alone:
             self._all_are_gone()
-        return self._note(point, signum, alone)
+        self.stops.append(self._describe(point, signum, alone))
+        return self.stops[-1]
+
+    def _await_point(self, process: "subprocess.Popen[bytes]", stage: str, point: str) -> str:
+        began = time.monotonic()
+        if point in ("publishing", "recording"):
+            paths = [str(self.project.root / out) for out in self.outs[stage]]
+            while process.poll() is None and not any(map(os.path.exists, paths)):
+                time.sleep(0.0002)  # no longer: the outs get their names within a millisecond or two of each other
+            self.seconds[stage] = time.monotonic() - began
+            if point == "recording":
+                time.sleep(self.random.uniform(0, 0.7))
+            return point
+        if point == "epoch":
+            ended = self.random.randint(1, 2)  # epochs in this run, which may have gone on from a state
+            self._await(process, lambda text: text.count("train: epoch ") >= ended or f"{stage}: wrote" in text)
+            time.sleep(self.random.uniform(0, 0.1))
+            return f"after {ended} more epochs"
+        delay = self.random.uniform(0, self.seconds.get(stage, 3))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        return f"{delay:.2f} s after start"
+
+    def _describe(self, point: str, signum: int, alone: bool) -> Stop:
+        text = self.log.read_text()
+        stage = re.findall(r"Running stage '(\w+)'", text)[-1]
+        begun = STAGES[: STAGES.index(stage) + 1]  # of the others a clone has the committed metrics
+        outs = [out for name in begun for out in self.outs[name]]
+        # An orphan may be removing its outs just now.
+        there = [out for out in outs if (self.project.root / out).exists()] if not alone else []
+        for out in there:
+            mine, theirs = self.project.root / out, self.reference.root / out
+            begins = out == GROWING and theirs.read_bytes().startswith(mine.read_bytes())
+            assert begins or content(mine) == content(theirs), f"{out} is there and not whole: {self._so_far()}"
+        try:
+            recorded = stage in yaml_file.load(self.project.read("dvc.lock").decode())["stages"]
+        except Exception:
+            recorded = False  # not there yet, or cut off: the next start shows whether DVC minds
+        resumed = re.search(r"resuming at step (\d+)", text)
+        return Stop(
+            signal=signal.Signals(signum).name,
+            target="dvc alone" if alone else "group",
+            stage=stage,
+            point=point,
+            recorded=recorded,
+            named=len({*there} & {*self.outs[stage]}),
+            outs=len(self.outs[stage]),
+            resumed_at=int(resumed[1]) if resumed else 0,
+        )
 
     def finish(self) -> None:
         """Run to the end and compare with the reference run: dvc.lock, every out, and nothing else left over."""
         process = self._start()
         process.wait(SECONDS)
-        assert process.returncode == 0, self._told()
-        assert self.project.repro() == [], self._told()
+        assert process.returncode == 0, self._so_far()
+        assert self.project.repro() == [], self._so_far()
         for path in ["dvc.lock", *(out for outs in self.outs.values() for out in outs)]:
             mine, theirs = (project.root / path for project in (self.project, self.reference))
-            assert content(mine) == content(theirs), f"{path}: {self._told()}"
-        left = [*self.project.root.glob("scratch/*-*"), *self._temporary()]
-        assert not left, f"{left}: {self._told()}"
+            assert content(mine) == content(theirs), f"{path}: {self._so_far()}"
+        left = [*self.project.root.glob("scratch/*-*")]
+        left += [path for name in FOLDERS for path in (self.project.root / name).rglob(".tmp.*")]
+        assert not left, f"{left}: {self._so_far()}"
         self._all_are_gone()
 
     # --- what it needs --------------------------------------------------------------------------------------------
@@ -133,77 +164,27 @@ class Chaos:
     def _start(self) -> "subprocess.Popen[bytes]":
         """Type the command; if DVC cannot read its own file any more, mend that as ``make repro`` does, and again."""
         while True:
-            process = self._popen()
+            with self.log.open("wb") as log:
+                process = subprocess.Popen(
+                    ["dvc", "repro"], cwd=self.project.root, env=self.project.environment, stdout=log, stderr=log,
+                    start_new_session=True,
+                )  # fmt: skip
             if self._await(process, lambda text: "Running stage" in text or "up to date" in text):
                 return process
             if process.returncode == 0:
                 return process
-            told = self.log.read_text()
-            assert DVC_CUT_OFF.search(told), self._told()
-            assert "repair: " in self.project.run("python", "-m", "tools.repair").stdout, self._told()
+            assert DVC_CUT_OFF.search(self.log.read_text()), self._so_far()
+            assert "repair: " in self.project.run("python", "-m", "tools.repair").stdout, self._so_far()
             self.repaired += 1
 
-    def _popen(self) -> "subprocess.Popen[bytes]":
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                ["dvc", "repro"], cwd=self.project.root, env=self.project.environment, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-
     def _await(self, process: "subprocess.Popen[bytes]", said: Callable[[str], bool]) -> bool:
-        end = time.monotonic() + SECONDS
-        while not said(self.log.read_text()):
-            if process.poll() is not None:
-                return said(self.log.read_text())
-            assert time.monotonic() < end, self._told()
-            time.sleep(0.005)
-        return True
-
-    def _note(self, point: str, signum: int, alone: bool) -> Stop:
-        text = self.log.read_text()
-        stage = re.findall(r"Running stage '(\w+)'", text)[-1]
-        resumed = re.search(r"resuming at step (\d+)", text)
-        named = 0
-        begun = STAGES[: STAGES.index(stage) + 1]  # of the others a clone has the committed metrics
-        for name in begun if not alone else ():  # an orphan may be removing its outs just now
-            for out in self.outs[name]:
-                mine, theirs = self.project.root / out, self.reference.root / out
-                if mine.exists():
-                    named += name == stage
-                    whole = content(mine) == content(theirs)
-                    if out == GROWING:
-                        whole = theirs.read_bytes().startswith(mine.read_bytes())
-                    assert whole, f"{out} is there and not whole: {self._told()}"
-        stop = Stop(
-            seed=self.seed,
-            signal=signal.Signals(signum).name,
-            target="dvc alone" if alone else "group",
-            stage=stage,
-            point=point,
-            recorded=stage in self._recorded(),
-            named=named,
-            outs=len(self.outs[stage]),
-            resumed_at=int(resumed[1]) if resumed else 0,
-        )
-        self.stops.append(stop)
-        return stop
-
-    def _recorded(self) -> set[str]:
-        try:
-            return set(yaml_file.load(self.project.read("dvc.lock").decode())["stages"])
-        except Exception:
-            return set()  # not there yet, or cut off: the next start shows whether DVC minds
-
-    def _temporary(self) -> Iterator[Path]:
-        for folder in ("data", "models", "metrics", "scratch"):
-            yield from (self.project.root / folder).rglob(".tmp.*")
+        """Wait until it is said, or the process has ended; whether it was said."""
+        wait_for(lambda: said(self.log.read_text()) or process.poll() is not None, SECONDS, 0.005)
+        return said(self.log.read_text())
 
     def _all_are_gone(self) -> None:
         """No process may be left that works in the clone, to write there later."""
-        end = time.monotonic() + SECONDS
-        while alive := [process for process in psutil.process_iter() if self._works_here(process)]:
-            assert time.monotonic() < end, f"{alive}: {self._told()}"
-            time.sleep(0.01)
+        wait_for(lambda: not any(map(self._works_here, psutil.process_iter())), SECONDS)
 
     def _works_here(self, process: psutil.Process) -> bool:
         try:
@@ -211,6 +192,6 @@ class Chaos:
         except psutil.Error:
             return False
 
-    def _told(self) -> str:
+    def _so_far(self) -> str:
         stops = "\n".join(map(str, self.stops))
         return f"seed {self.seed}; so far:\n{stops}\nthe last run printed:\n{self.log.read_text()}"

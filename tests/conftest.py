@@ -20,35 +20,22 @@ from filelock import FileLock
 
 # Longest first, so that all workers end together; the others follow in the order of their files.
 LONGEST = (
-    *("e2e/test_search", "test_emulated", "test_slurm", "test_stays_at_home"),
-    *("test_repro_killed_at_random", "test_experiments_run_queue", "test_cookbook_works", "test_ddp_killed"),
-    *(
-        "test_own_data",
-        "test_ddp_curve",
-        "test_torchrun_writes",
-        "test_ddp_two_",
-        "test_gpu_recipe",
-        "test_second_repro_meanwhile",
-    ),
-    *("unit/test_onnx", "unit/test_models", "unit/test_loop", "unit/test_optim"),
-    *("test_train_killed_and_interrupted", "test_demo_page", "test_merge_conflict", "test_corrupt_checkpoint_falls"),
-    *("test_compare_reads", "test_screens", "test_ddp_any_rank", "test_refusals", "test_compare_seeds"),
-    *("test_each_changed_key", "test_power_cuts", "test_train_signaled", "test_remotes", "test_plots"),
-    *("test_two_clones", "test_full_disk_keeps", "test_torchvision_model", "test_changed_param_reruns"),
-    *("test_initial_checkpoint_loads", "test_going_back", "test_examples", "test_repair"),
+    *("e2e/test_search", "unit/test_kernels", "test_repro_killed_at_random", "test_slurm", "test_emulated"),
+    *("dvc/test_experiments", "dvc/test_documentation", "e2e/test_distributed", "test_own_data", "test_screens"),
+    *("test_stays_at_home", "test_each_changed_key", "test_every_model_learns", "test_demo_page", "unit/test_onnx"),
+    *("e2e/test_kills", "dvc/test_release", "test_examples", "e2e/test_disks", "dvc/test_setups", "stages/test_train"),
 )
-
 
 # Tests that share a costly fixture, or libraries that take seconds to import, go to one worker.
 ONE_WORKER = (
     "unit/test_(loop|models|onnx|optim)",
-    "test_emulated",
+    "unit/test_kernels",
+    "e2e/test_emulated",
     "test_screens",
     "test_own_data",
     "test_(demo|report)_page",
     "e2e/test_search",
     "test_slurm",
-    "test_kills.*(_killed_and_interrupted_|_corrupt_checkpoint_)",
     "test_distributed.*(_curve_|_torchrun_|_two_nodes_)",
 )
 

@@ -4,6 +4,7 @@ import compileall
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ from tests.in_process import Programs
 from tests.support import idx_files
 
 import numpy as np
+import pandas as pd
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = stages_from("download", REPOSITORY / "dvc.yaml")
@@ -121,8 +124,6 @@ class Project:
 
     def set_all(self, values: dict[str, Any]) -> None:
         """Change params by dotted key, as a person does in an editor; ``search.name`` is a key of search.yaml."""
-        import yaml
-
         of_search = {key.removeprefix("search."): values[key] for key in values if key.startswith("search.")}
         others = {key: value for key, value in values.items() if not key.startswith("search.")}
         for name, changes in (("search.yaml", of_search), ("params.yaml", others)):
@@ -170,6 +171,29 @@ class Project:
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
 
+    def json(self, path: str) -> Any:
+        return json.loads(self.read(path))
+
+    def table(self, path: str, **options: Any) -> Any:
+        """The data frame of a CSV file."""
+        return pd.read_csv(self.root / path, **options)
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """Put another file in a file's place; DVC may have linked the old one to its cache."""
+        (self.root / path).unlink(missing_ok=True)
+        (self.root / path).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def clean(self) -> bool:
+        """Whether git sees no change, and DVC none either."""
+        assert self.dvc("status").stdout == "Data and pipelines are up to date.\n"
+        return self.run("git", "status", "--porcelain").stdout == ""
+
+
+def one_line(done: "subprocess.CompletedProcess[str]") -> str:
+    """The errors that a program printed, which must be one line."""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
 
 def ran(output: str) -> list[str]:
     """The stages whose command a ``dvc repro`` ran, from what it printed."""
@@ -202,8 +226,12 @@ def copy_repository(root: Path, wanted: Callable[[str], bool] = lambda name: Tru
 
 
 def make_project(root: Path, raw: Path) -> Project:
-    """Clone the working tree, set it to the small data set, and commit; no stage has run."""
-    copy_repository(root)
+    """Clone the working tree, set it to the small data set, and commit; no stage has run.
+
+    Pages and tests stay out of it, since tests make hundreds of copies.
+    """
+    unused = ("benchmarks/", "docs/", "tests/")
+    copy_repository(root, lambda name: not name.startswith(unused) or name == "tests/support/operations.py")
     project = Project(root, raw)
     for published, small in zip(DATASETS["fashion-mnist"].files, registered(raw).files, strict=True):
         project.edit("classifier/prepare/registry.py", str(published.content_md5), str(small.content_md5))

@@ -1,6 +1,5 @@
-"""The commands of README and docs, typed as they stand there."""
+"""README and docs: their commands, typed as they stand there, and the code that they show."""
 
-import json
 import re
 import shlex
 
@@ -53,7 +52,7 @@ def test_gpu_recipe_runs_with_one_epoch(finished: Project) -> None:
     params = yaml_file.load(finished.read("params.yaml").decode())
     assert params["train"]["model"] == "resnet18"
     assert params["train"]["augment"]["cutout_pixels"] == 10
-    assert json.loads(finished.read("metrics/export/details.json"))["disagreeing_predictions"] == 0
+    assert finished.json("metrics/export/details.json")["disagreeing_predictions"] == 0
 
 
 @pytest.mark.experiments
@@ -72,3 +71,20 @@ def test_cookbook_works_as_documented(finished: Project) -> None:
     assert "exact McNemar p = " in experiments["python -m tools.compare models lenet-0 lenet-1"]
     assert "(n = 2 seeds)" in experiments["python -m tools.compare seeds"]
     assert finished.run("git", "status", "--porcelain").stdout == ""
+
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+def test_documentation_shows_and_links_the_examples() -> None:
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    linked = {
+        (page.parent / target).resolve()
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in target
+    }
+    for name in ("classify.py", "classify.mjs", "classify.cpp"):
+        assert EXAMPLES / name in linked, name
+    code = (EXAMPLES / "classify.py").read_text().split('"""\n\n', 1)[1]
+    assert code in (REPOSITORY / "docs/onnx-model.md").read_text()

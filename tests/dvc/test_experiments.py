@@ -1,6 +1,7 @@
-"""Experiments: run, queue, show, compare, apply, branch."""
+"""Experiments: run, queue, show, apply, branch; models and seeds compared."""
 
-import json
+import statistics
+from collections import defaultdict
 
 from tests.project import Project, wait_for
 
@@ -11,7 +12,7 @@ import pytest
 @pytest.mark.experiments
 def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     finished.dvc("exp", "run", "--name", "lenet-try", "-S", "train.model=lenet", "-S", "train.epochs=1")
-    assert json.loads(finished.read("metrics/evaluate/details.json"))["num_parameters"] == 44426
+    assert finished.json("metrics/evaluate/details.json")["num_parameters"] == 44426
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
     assert finished.run("git", "status", "--porcelain").stdout == ""
@@ -29,7 +30,7 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     for seed in range(2):
         finished.set(train__seed=seed)
         finished.repro()  # from the run cache of the experiments
-        by_seed[seed] = json.loads(finished.read("metrics/train.json"))["val_acc"]
+        by_seed[seed] = finished.json("metrics/train.json")["val_acc"]
     finished.run("git", "checkout", "--quiet", ".")
     finished.dvc("checkout")
     shown = next(line for line in finished.tool("compare", "seeds").stdout.splitlines() if "mlp" in line)
@@ -41,34 +42,11 @@ def test_experiments_run_queue_show_apply_and_branch(finished: Project) -> None:
     assert "train.seed" in shown
     finished.dvc("exp", "branch", "lenet-try", "keep-lenet")
     finished.dvc("exp", "apply", "lenet-try")
-    assert json.loads(finished.read("metrics/evaluate/details.json"))["num_parameters"] == 44426
+    assert finished.json("metrics/evaluate/details.json")["num_parameters"] == 44426
     assert finished.repro() == []
     finished.run("git", "checkout", "--quiet", "--force", "keep-lenet")
     finished.dvc("checkout")
     assert finished.repro() == []
-
-
-@pytest.mark.experiments
-def test_compare_reads_revisions_experiments_and_workspace(finished: Project) -> None:
-    finished.dvc("exp", "run", "--name", "worse", "-S", "train.epochs=1", "-S", "optimizers.sgd.lr=0.001")
-    finished.run("git", "checkout", "--quiet", ".")
-    finished.dvc("checkout")
-    result = json.loads(finished.tool("compare", "models", "worse", "main", "--json").stdout)
-    recorded = json.loads(finished.read("metrics/evaluate.json"))["accuracy"]
-    assert result["b"]["accuracy"] == recorded
-    assert result["a"]["accuracy"] < recorded
-    shown = finished.tool("compare", "models", "worse").stdout
-    assert "workspace is better than worse" in shown
-    failed = finished.tool("compare", "models", "no-such-thing", status=1)
-    assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed.stderr
-    assert failed.stderr.count("\n") == 1
-    failed = finished.tool("compare", "models", "", status=2)
-    assert failed.stderr == "compare: error: an empty revision; name a commit, an experiment, or workspace\n"
-    (finished.root / "metrics/predictions.csv").write_bytes(b"\xff\xfe no text")
-    failed = finished.tool("compare", "models", "main", status=1)
-    assert (
-        failed.stderr == "compare: error: workspace: metrics/predictions.csv is not what `dvc repro evaluate` writes\n"
-    )
 
 
 def test_compare_refuses_predictions_of_other_params_or_code(finished: Project) -> None:
@@ -91,3 +69,44 @@ def test_compare_refuses_predictions_of_other_params_or_code(finished: Project) 
     finished.set(train__seed=0)
     (finished.root / "data/images.zip").unlink()  # as in a clone that has pulled the predictions only
     assert "No significant difference" in finished.tool("compare", "models", "main~1").stdout
+
+
+RECIPES = [
+    {"losses.cross_entropy.label_smoothing": 0.1, "train.schedule": "linear"},  # as committed, seed 0
+    {"losses.cross_entropy.label_smoothing": 0.3, "train.schedule": "linear"},
+    {"train.schedule": "step", "schedules.step.gamma": 0.1},
+    {"train.schedule": "step", "schedules.step.gamma": 0.5},
+]
+
+
+def test_recipes_that_differ_in_loss_or_schedule_are_kept_apart(finished: Project) -> None:
+    values = defaultdict(list)
+    for number, recipe in enumerate(RECIPES):
+        for seed in (0, 1):
+            if (number, seed) != (0, 0):
+                finished.set_all({**recipe, "train.seed": seed})
+                finished.dvc("repro", "train")
+                finished.commit(f"recipe {number}, seed {seed}")
+            values[number].append(finished.json("metrics/train.json")["val_acc"])
+    lines = finished.tool("compare", "seeds", "--commits", "9").stdout.splitlines()
+    assert len(lines) == len(RECIPES), lines
+    for number, words in enumerate(
+        (
+            ("train.schedule=linear", "label_smoothing=0.1"),
+            ("train.schedule=linear", "label_smoothing=0.3"),
+            ("train.schedule=step", "schedules.step.gamma=0.1"),
+            ("train.schedule=step", "schedules.step.gamma=0.5"),
+        )
+    ):
+        (line,) = [line for line in lines if all(word in line for word in words)]
+        mean, deviation = statistics.mean(values[number]), statistics.stdev(values[number])
+        assert line.endswith(f"validation accuracy {mean:.2%} ± {deviation:.2%} (n = 2 seeds)")
+
+
+def test_what_did_not_run_is_not_counted(finished: Project) -> None:
+    finished.set(train__seed=1)
+    nothing = "compare: error: no recipe ran with two seeds; dvc exp run -S 'train.seed=0,1' --queue\n"
+    assert finished.tool("compare", "seeds", status=1).stderr == nothing
+    finished.edit("metrics/train.json", '"val_acc": ', '"val_acc": 0')
+    left_out = "compare: warning: left out: workspace: metrics/train.json is not what dvc.lock records\n"
+    assert finished.tool("compare", "seeds", status=1).stderr == left_out + nothing

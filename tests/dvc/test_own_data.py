@@ -13,12 +13,13 @@ from classifier.data import annotations
 from classifier.model.serialization import load
 from classifier.prepare import file_tree
 from classifier.runner import files
-from tests.project import STAGES, Project
+from tests.project import STAGES, Project, one_line
 from tests.support import own
 from tests.support.tiny import Tiny
 
 import pandas as pd
 import pytest
+from sklearn.datasets import load_digits
 
 TANGO, FLAGS = Path("/usr/share/icons/Tango/32x32"), Path("/usr/share/flags/countries/16x11")
 
@@ -42,65 +43,46 @@ def colors(colors_template: Project, tmp_path: Path) -> Project:
     return colors_template.copy(tmp_path / "colors")
 
 
-def test_labeled_images_become_a_model(colors: Project) -> None:
+def test_labeled_images_become_a_model_and_predict_sees_the_pixels_of_the_training(colors_template: Project) -> None:
+    """The probabilities of each test image's own file are those that evaluate computed from what annotate decoded."""
+    colors = colors_template
     _, model_config = load(colors.root / "models/classifier.safetensors")
     assert model_config.class_names == ["blue", "green", "red"]
     assert model_config.shape == (3, 40, 40)
-    assert json.loads(colors.read("data/dataset_info.json"))["name"] == "colors"
-    assert colors.dvc("status").stdout.strip() == "Data and pipelines are up to date."
-    assert colors.run("git", "status", "--porcelain").stdout == ""
-    page = colors.read("metrics/report.html").decode()
-    assert "ashion" not in page
+    assert colors.json("data/dataset_info.json")["name"] == "colors"
+    assert colors.clean()
+    assert "ashion" not in colors.read("metrics/report.html").decode()
 
-
-def test_predict_sees_the_pixels_of_the_training(colors: Project) -> None:
-    """The probabilities of each test image's own file are those that evaluate computed from what annotate decoded."""
-    rows = pd.read_csv(colors.root / "metrics/predictions.csv").set_index("image")
+    rows = colors.table("metrics/predictions.csv", index_col="image")
     folder = colors.root / "data/own/colors"
-    files = {
-        str(path): row
-        for path in sorted(folder.rglob("*.*"))
-        for name in (path.relative_to(folder).as_posix(),)
-        for row in (f"{name}.png",)  # whole names, since the folders have palette.gif and palette.png
-        if row in rows.index
-    }
-    assert len(files) == len(rows) > 10
-    answers = json.loads(colors.tool("predict", "--json", *files).stdout)
-    for answer in answers:
-        row = rows.loc[files[answer["image"]]]
+    names = {str(path): f"{path.relative_to(folder).as_posix()}.png" for path in sorted(folder.rglob("*.*"))}
+    tested = {path: name for path, name in names.items() if name in rows.index}
+    assert len(tested) == len(rows) > 10
+    for answer in json.loads(colors.tool("predict", "--json", *tested).stdout):
+        row = rows.loc[tested[answer["image"]]]
         expected = {name: row[f"probability of {name}"] for name in answer["probabilities"]}
         assert answer["probabilities"] == pytest.approx(expected, abs=1e-5), answer["image"]
 
 
-def test_changed_test_image_trains_nothing(colors: Project) -> None:
-    name = pd.read_csv(colors.root / "metrics/predictions.csv")["image"][0]
-    path = colors.root / "data/own/colors" / name
-    path = path.with_suffix("")
-    color = path.parent.name
-    content = own.zoo(own.COLORS[color], 77)["plain.png"]
-    path.unlink()
-    path.write_bytes(content)
+def test_changed_test_image_trains_nothing_and_going_back_to_the_built_in_images_nothing(colors: Project) -> None:
+    name = colors.table("metrics/predictions.csv")["image"][0].removesuffix(".png")
+    colors.write(f"data/own/colors/{name}", own.zoo(own.COLORS[name.split("/")[0]], 77)["plain.png"])
     assert colors.repro() == ["annotate", "evaluate", "export", "report"]
-
-
-def test_going_back_to_the_built_in_images_computes_nothing(colors: Project) -> None:
     colors.run("git", "checkout", "--quiet", "HEAD~1", "--", "params.yaml")
     assert colors.repro() == []
     assert b"ashion" in colors.read("data/dataset_info.json")
     assert (colors.root / "data/own/colors/red").is_dir()
     # No stage has an out at or above data/own/: a person's files are never written.
     for stage in yaml_file.load(colors.read("dvc.yaml").decode())["stages"].values():
-        for kind in ("outs", "metrics", "plots"):
-            for out in stage.get(kind, []):
-                path = next(iter(out)) if isinstance(out, dict) else out
-                assert not path.startswith("data/own")
-                assert path not in ("data", ".")
+        for out in (*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])):
+            path = next(iter(out)) if isinstance(out, dict) else out
+            assert not path.startswith("data/own")
+            assert path not in ("data", ".")
 
 
 @pytest.mark.experiments
 def test_experiment_switches_the_images_and_a_clone_pulls_them(colors: Project, tmp_path: Path) -> None:
-    remote = tmp_path / "remote"
-    colors.dvc("remote", "add", "--default", "shelf", str(remote))
+    colors.dvc("remote", "add", "--default", "shelf", str(tmp_path / "remote"))
     colors.commit("a remote")
     colors.dvc("push")
     other = Project(tmp_path / "other", colors.raw)
@@ -143,7 +125,7 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     (folder / "linked").symlink_to(folder / "build")
     tiny.dvc("add", "data/own/odd")
     md5 = yaml_file.load(tiny.read("data/own/odd.dvc").decode())["outs"][0]["md5"]
-    listed = {entry["relpath"] for entry in json.loads(tiny.read(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"))}
+    listed = {entry["relpath"] for entry in tiny.json(f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}")}
     assert listed == {f"{name}/{file}" for name in kept for file in ("1.png", "deep/1.png")}
     tree = file_tree.open_tree(folder)
     assert set(tree.names) == listed
@@ -166,30 +148,25 @@ def test_bad_files_are_listed_before_the_reason_to_stop(tiny: Tiny, good: list[s
     for name in (*good, *(str(Path(good[0]).with_name(bad)) for bad in ("2.png", "4.xyz"))):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(own.encode(own.picture((1, 2, 3), 4), "PNG") if name in good else b"no image")
-    command = "python -m tools.check_images data/own/pets 2>&1"
-    lines = tiny.run("sh", "-c", command, status=1).stdout.splitlines()
+    lines = tiny.run("sh", "-c", "python -m tools.check_images data/own/pets 2>&1", status=1).stdout.splitlines()
     assert lines[0].startswith("problem: data/own/pets")
     assert sum("problem: " in line for line in lines) >= 2
     assert says in lines[-1]
 
 
 def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None:
-    folder = colors.root / "data/own/colors/red"
-    (folder / "broken.png").write_bytes(b"no image")
-    (folder / "notes.docx").write_bytes(b"no image")
-    errors = colors.stage("annotate", status=1).stderr
-    assert "'red/notes.docx': not the name of an image file" in errors
-    assert "1 more: python -m tools.check_images data/own/colors" in errors
-    assert errors.count("\n") == 1
-    shown = colors.tool("check_images", "data/own/colors", status=1).stdout
-    assert shown.count("problem: ") == 2
+    for name in ("broken.png", "notes.docx"):
+        colors.write(f"data/own/colors/red/{name}", "no image")
+    error = one_line(colors.stage("annotate", status=1))
+    assert "'red/notes.docx': not the name of an image file" in error
+    assert "1 more: python -m tools.check_images data/own/colors" in error
+    assert colors.tool("check_images", "data/own/colors", status=1).stdout.count("problem: ") == 2
     colors.set(annotate__bad_files="skip")
-    done = colors.stage("annotate")
-    assert "left out: 2 files or rows, the first is " in done.stderr
-    assert json.loads(colors.read("metrics/annotate.json"))["findings"]["left_out"] == 2
+    assert "left out: 2 files or rows, the first is " in colors.stage("annotate").stderr
+    assert colors.json("metrics/annotate.json")["findings"]["left_out"] == 2
     colors.set(dataset="elsewhere")
-    errors = colors.stage("annotate", status=1).stderr
-    assert errors.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
+    error = one_line(colors.stage("annotate", status=1))
+    assert error.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
 
 
 def damaged_class(folder: Path) -> None:
@@ -218,23 +195,20 @@ def test_set_without_enough_images_is_refused(
     make(fresh.root / "data/own/pets")
     fresh.set_all({"dataset": "pets", "annotate.bad_files": bad_files})
     (fresh.root / "data/raw").mkdir(exist_ok=True)
-    errors = fresh.stage("annotate", status=1).stderr
-    assert says in errors
-    assert errors.count("\n") == 1
-    assert len(errors) < 400
+    error = one_line(fresh.stage("annotate", status=1))
+    assert says in error
+    assert len(error) < 400
 
 
 def test_table_of_digits_becomes_a_model(fresh: Project) -> None:
     """Real digits, 8x8, as scikit-learn has them (BSD), in the form of Kaggle's tables."""
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     frame = pd.DataFrame((digits.data * 255 / 16).round().astype(int)).rename(columns=lambda number: f"pixel{number}")
     frame.insert(0, "label", digits.target)
     frame.to_csv(fresh.root / "data/own/digits.csv", index=False)
     fresh.set_all({"dataset": "digits.csv", "train.batch_size": 32})
     assert fresh.repro() == STAGES
-    figures = json.loads(fresh.read("metrics/evaluate/details.json"))
+    figures = fresh.json("metrics/evaluate/details.json")
     assert figures["accuracy"] > 0.9
     assert figures["num_images"] == 359
     _, model_config = load(fresh.root / "models/classifier.safetensors")
@@ -246,19 +220,11 @@ def test_table_of_digits_becomes_a_model(fresh: Project) -> None:
 def test_folder_of_icons_becomes_a_model(fresh: Project) -> None:
     """Real icons with transparency, in ten folders of 2 to 270, many of them links to others (public domain)."""
     shutil.copytree(TANGO, fresh.root / "data/own/icons")
-    fresh.set_all(
-        {
-            "dataset": "icons",
-            "train.batch_size": 16,
-            "optimizers.sgd.lr": 0.01,
-            "train.model": "lenet",
-            "train.epochs": 12,
-        }
-    )
+    fresh.set_all({"dataset": "icons", "train.batch_size": 16, "optimizers.sgd.lr": 0.01})
+    fresh.set_all({"train.model": "lenet", "train.epochs": 12})
     assert fresh.repro() == STAGES
-    rows = pd.read_csv(fresh.root / "data/annotations.csv")
-    assert len(rows) > 800
-    figures = json.loads(fresh.read("metrics/evaluate/details.json"))
+    assert len(fresh.table("data/annotations.csv")) > 800
+    figures = fresh.json("metrics/evaluate/details.json")
     assert figures["accuracy"] > figures["majority_accuracy"]
-    counts = json.loads(fresh.read("metrics/annotate.json"))["findings"]["identical"]
+    counts = fresh.json("metrics/annotate.json")["findings"]["identical"]
     assert counts["across_splits"] < counts["images"] / 10  # copies of a file stay in one split

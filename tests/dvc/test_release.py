@@ -1,22 +1,24 @@
-"""What is handed on: the model card, the manifest, and what another project fetches."""
+"""What is handed on: results through a remote, the model card, the manifest, and what another project fetches."""
 
-import json
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.project import Project
+from tests.project import Project, wait_for
 
-import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 
 def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> None:
     card = finished.read("models/README.md").decode()
     _, front, body = card.split("---\n", 2)
     about = yaml.safe_load(front)
-    details = json.loads(finished.read("metrics/evaluate/details.json"))
+    details = finished.json("metrics/evaluate/details.json")
     figures = {each["type"]: each["value"] for each in about["model-index"][0]["results"][0]["metrics"]}
     assert figures == {"accuracy": details["accuracy"], "f1": details["f1"]}
     assert (about["license"], about["library_name"]) == ("mit", "onnx")
@@ -26,10 +28,10 @@ def test_every_number_of_the_card_is_that_of_the_metrics(finished: Project) -> N
         assert f" {details[key]} |" in body, key
     assert f"is {details['ece']}: the" in body
     assert f"Without it, it is {details['ece_uncalibrated']}." in body
-    counts = json.loads(finished.read("metrics/annotate.json"))["num_images"]
+    counts = finished.json("metrics/annotate.json")["num_images"]
     assert f"temperature {details['temperature']}, which was fitted on the {counts['val']} images" in body
     assert f"{details['num_parameters']:,} parameters" in body
-    classes = pd.read_csv(finished.root / "metrics/evaluate/classes.csv")
+    classes = finished.table("metrics/evaluate/classes.csv")
     for row in classes.to_dict("records"):
         line = next(line for line in body.splitlines() if line.startswith(f"| {row['class']} |"))
         numbers = [float(text) for text in re.findall(r"(?<![\w-])[0-9]+(?:\.[0-9]+)?", line.split("|", 2)[2])]
@@ -46,8 +48,6 @@ def test_release_is_checked_and_fetched(finished: Project) -> None:
     assert "scratch/release/v1.2.3: " in done.stdout
     assert "all " in finished.tool("release", "check", str(folder)).stdout
     picture = folder / "picture.png"
-    from PIL import Image
-
     Image.new("L", (28, 28)).save(picture)
     answer = subprocess.run(
         [sys.executable, folder / "examples/classify.py", folder / "classifier.onnx", picture],
@@ -73,3 +73,54 @@ def test_unfinished_state_is_no_release(finished: Project) -> None:
     finished.commit()
     errors = finished.tool("release", "build", "v1.0.0", status=1).stderr
     assert "run `make repro` and commit" in errors
+
+
+@pytest.fixture
+def webdav(tmp_path: Path) -> Iterator[str]:
+    """A real WebDAV server on loopback."""
+    (tmp_path / "remote").mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "wsgidav"), "--host=127.0.0.1", f"--port={port}", "--auth=anonymous"]
+    with (tmp_path / "webdav.log").open("wb") as log:
+        server = subprocess.Popen([*command, f"--root={tmp_path / 'remote'}"], stdout=log, stderr=log)
+    try:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        yield f"webdav://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.mark.experiments
+@pytest.mark.parametrize("way", ["pull", "allow missing"])
+def test_second_machine_gets_results_without_computing(
+    finished: Project, webdav: str, tmp_path: Path, way: str
+) -> None:
+    finished.dvc("remote", "add", "--default", "shared", webdav)
+    finished.commit("a remote")
+    finished.dvc("push")
+    finished.run("git", "clone", "--quiet", str(finished.root), str(tmp_path / "elsewhere"))
+    other = Project(tmp_path / "elsewhere", finished.raw)
+    if way == "pull":
+        other.dvc("pull")
+        assert other.repro() == []
+        for path in ("models/classifier.onnx", "data/images.zip", "metrics/predictions.csv"):
+            assert other.read(path) == finished.read(path)
+        assert other.run("git", "status", "--porcelain").stdout == ""
+    else:
+        assert other.repro("--pull", "--allow-missing") == []
+        other.set(export__opset=19)
+        assert other.repro("--pull", "--allow-missing") == ["export"]  # fetches the model and the images that it needs
+
+
+@pytest.mark.experiments
+def test_artifact_is_fetched_by_name(finished: Project, webdav: str, tmp_path: Path) -> None:
+    finished.dvc("remote", "add", "--default", "shared", webdav)
+    finished.commit("a remote")
+    finished.dvc("push")
+    finished.run("git", "tag", "-a", "-m", "first", "classifier-onnx@v1.0.0")  # how a version is registered
+    out = tmp_path / "fetched.onnx"
+    finished.dvc("artifacts", "get", str(finished.root), "classifier-onnx", "--out", str(out))
+    assert out.read_bytes() == finished.read("models/classifier.onnx")

@@ -8,6 +8,7 @@ from tests.project import REPOSITORY, Project, kill_group
 from tests.support.tiny import Tiny
 
 import pytest
+from dvc.lock import Lock
 
 
 def repaired(project: Project) -> str:
@@ -40,8 +41,6 @@ def test_truncated_uncommitted_dvc_lock_is_repaired(finished: Project) -> None:
 
 
 def test_truncated_rwlock_is_repaired(finished: Project) -> None:
-    from dvc.lock import Lock
-
     finished.set(evaluate__batch_size=7)
     listed = finished.root / ".dvc/tmp/rwlock"
     listed.write_text("")

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ RERUNS = {
     r"report\..*": ["report"],
     r"runtime\..*": [],
 }
-
-
-def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def changed(key: str, value: Any) -> Any:
@@ -79,7 +70,7 @@ def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypat
     repo = Repo()
     params = yaml_file.load(finished.read("params.yaml").decode())
     unread: dict[str, Any] = {}  # by no stage: changed all at once, as one that is read would show
-    for key, value in leaves(params):
+    for key, value in yaml_file.flatten(params).items():
         rows = [stages for pattern, stages in RERUNS.items() if re.fullmatch(pattern, key)]
         assert len(rows) == 1, f"{key} is in {len(rows)} rows of the table"
         new = changed(key, value)
@@ -149,10 +140,9 @@ def test_repro_writes_every_out_and_again_runs_nothing(finished: Project) -> Non
     ]:
         assert (finished.root / path).stat().st_size > 0, path
     assert not (finished.root / "scratch").exists() or not list((finished.root / "scratch").glob("train-*"))
-    assert json.loads(finished.read("metrics/evaluate.json"))["accuracy"] > 0.9  # ten classes: chance is 0.1
+    assert finished.json("metrics/evaluate.json")["accuracy"] > 0.9  # ten classes: chance is 0.1
     assert finished.repro() == []
-    assert "up to date" in finished.dvc("status").stdout
-    assert finished.run("git", "status", "--porcelain").stdout == ""
+    assert finished.clean()
 
 
 def test_changed_param_reruns_its_stages_and_going_back_none(finished: Project) -> None:
@@ -173,3 +163,44 @@ def test_two_clones_agree_to_the_byte(finished: Project, fresh_template: Project
     other.repro("--force", "--no-run-cache")
     for path in ["dvc.lock", "metrics/evaluate.json", "metrics/export.json", "models/classifier.onnx"]:
         assert other.read(path) == finished.read(path), path
+
+
+def status(project: Project) -> set[str]:
+    """The stages that `dvc status` lists."""
+    lines = project.dvc("status").stdout.splitlines()
+    return {line.removesuffix(":") for line in lines if line.endswith(":") and not line.startswith("\t")}
+
+
+@pytest.mark.parametrize(
+    ("package", "stages"),
+    [("torch", {"train", "evaluate", "export"}), ("matplotlib", {"annotate", "report"}), ("onnx", {"export"})],
+)
+def test_stages_that_use_a_package_run_again_for_another_version(
+    finished: Project, package: str, stages: set[str]
+) -> None:
+    (line,) = (
+        each for each in finished.read("environment.toml").decode().splitlines() if each.startswith(f"{package} ")
+    )
+    finished.edit("environment.toml", line, f'{package} = ["1.2.3"]')
+    assert status(finished) >= stages
+    assert f"environment.toml  packages.{package}" in finished.dvc("params", "diff").stdout
+    refused = finished.stage(min(stages), status=2)
+    version = line.split('"')[1]
+    assert refused.stderr == (
+        f"{min(stages)}: error: {package} {version} is installed, environment.toml has 1.2.3; `make setup` installs the"
+        " lock, or write the new version there\n"
+    )
+
+
+def test_another_version_is_a_warning_where_results_are_not_portable(finished: Project) -> None:
+    finished.set(compute__portable=False)
+    finished.edit("environment.toml", 'torch = ["', 'torch = ["9')
+    assert "is installed, environment.toml has 9" in finished.stage("evaluate").stderr
+
+
+def test_other_packages_run_nothing_again(finished: Project) -> None:
+    finished.edit("environment.toml", "[packages]", '[packages]\npolars = ["1.0"]')
+    finished.edit("requirements.lock", "tqdm==", "tqdm==9")
+    assert status(finished) == set()
+    finished.edit("environment.toml", "[packages]", "[packages")
+    assert "environment.toml: not readable (" in finished.stage("train", status=2).stderr

@@ -1,4 +1,4 @@
-"""What DVC and the tools print about a finished run and a change: it fits a screen of 120 columns and is complete."""
+"""What DVC and the tools show of a finished run and a change: it is complete, and fits a screen of 120 columns."""
 
 import json
 import os
@@ -7,7 +7,10 @@ import shutil
 import venv
 from pathlib import Path
 
-from tests.project import Project
+from classifier import yaml_file
+from classifier.runner import files
+from classifier.runner.declaration import read_declaration
+from tests.project import STAGES, Project, one_line
 
 import pandas as pd
 import pytest
@@ -30,7 +33,13 @@ def changed(finished_template: Project, tmp_path_factory: pytest.TempPathFactory
 
 
 def shown(project: Project, *command: str) -> str:
-    done = project.dvc(*command[1:]) if command[0] == "dvc" else project.run(*command)
+    match command:
+        case "dvc", *words:
+            done = project.dvc(*words)
+        case "compare", *words:
+            done = project.tool("compare", *words)
+        case _:
+            done = project.run(*command)
     assert done.stderr == ""
     return done.stdout
 
@@ -52,7 +61,7 @@ def test_metrics_diff_fits_and_tells_the_change(changed: Project) -> None:
     text = shown(changed, "dvc", "metrics", "diff")
     fits(text)
     before = json.loads(changed.run("git", "show", "HEAD:metrics/evaluate.json").stdout)
-    after = json.loads(changed.read("metrics/evaluate.json"))
+    after = changed.json("metrics/evaluate.json")
     (row,) = re.findall(r"metrics/evaluate\.json +loss +(\S+) +(\S+) +(\S+)", text)
     assert [float(value) for value in row[:2]] == pytest.approx([before["loss"], after["loss"]], abs=1e-5)
     assert float(row[2]) == pytest.approx(after["loss"] - before["loss"], abs=2e-5)
@@ -83,7 +92,7 @@ def test_exp_show_begins_with_every_figure(changed: Project) -> None:
 
 
 def test_compare_by_class_lists_recalls_the_largest_change_first(changed: Project) -> None:
-    text = shown(changed, "python", "-m", "tools.compare", "models", "HEAD", "--by-class")
+    text = shown(changed, "compare", "models", "HEAD", "--by-class")
     fits(text)
     (changed.root / "scratch").mkdir(exist_ok=True)
     old = changed.root / "scratch/old.csv"
@@ -102,17 +111,30 @@ def test_compare_by_class_lists_recalls_the_largest_change_first(changed: Projec
     changes = [abs(float(row[3])) for row in table]
     assert changes == sorted(changes, reverse=True)
     assert changes[0] > 0
-    as_json = json.loads(shown(changed, "python", "-m", "tools.compare", "models", "HEAD", "--json"))
+    as_json = json.loads(shown(changed, "compare", "models", "HEAD", "--json"))
     assert {row["name"]: row["a"] for row in as_json["classes"]} == pytest.approx(recalls[0].to_dict())
+
+
+def test_compare_reads_revisions_experiments_and_workspace(changed: Project, tmp_path: Path) -> None:
+    project = changed.copy(tmp_path / "project")
+    (experiment,) = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/seed-3").stdout.split()
+    for name, revision in (("seed-3", experiment), ("main", "HEAD")):
+        recorded = json.loads(project.run("git", "show", f"{revision}:metrics/evaluate.json").stdout)["accuracy"]
+        result = json.loads(project.tool("compare", "models", name, "workspace", "--json").stdout)
+        assert result["a"]["accuracy"] == recorded
+        assert result["b"]["accuracy"] == project.json("metrics/evaluate.json")["accuracy"] < recorded
+        assert f"{name} is better than workspace" in project.tool("compare", "models", name).stdout
+    failed = one_line(project.tool("compare", "models", "no-such-thing", status=1))
+    assert "compare: error: no-such-thing: no metrics/predictions.csv" in failed
+    failed = one_line(project.tool("compare", "models", "", status=2))
+    assert failed == "compare: error: an empty revision; name a commit, an experiment, or workspace\n"
+    project.write("metrics/predictions.csv", b"\xff\xfe no text")
+    failed = one_line(project.tool("compare", "models", "main", status=1))
+    assert failed.endswith("workspace: metrics/predictions.csv is not what `dvc repro evaluate` writes\n")
 
 
 def test_clone_with_autocrlf_has_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     """As on Windows: a file whose line ends were changed would be another input, and rerun its stages."""
-    from classifier import yaml_file
-    from classifier.runner import files
-    from classifier.runner.declaration import read_declaration
-    from tests.project import STAGES
-
     other = tmp_path / "clone"
     finished.run("git", "-c", "core.autocrlf=true", "clone", "--quiet", str(finished.root), str(other))
     tracked = set(finished.run("git", "ls-files").stdout.splitlines())
@@ -142,3 +164,26 @@ def test_programs_of_a_moved_clone_run_its_own_python(finished: Project) -> None
     shutil.copy(finished.root / "requirements.lock", environment / "installed.lock")
     finished.run("make", "setup", status=2)
     assert program.read_text() == f"#!{environment}/bin/python\nprint()\n"
+
+
+PICTURES = ("confusion", "f1", "reliability", "mistakes", "samples", "filters")
+
+
+def test_metrics_and_plots_show_the_content_of_the_files(changed: Project) -> None:
+    page = Path(changed.dvc("plots", "show").stdout.strip().removeprefix("file://")).read_text()
+    for title in ("Loss by epoch", "Accuracy by epoch", "Recall by class", "Confusion matrix"):
+        assert title in page
+    curve = changed.table("metrics/train/curves.csv")
+    for column in ("train_loss", "val_loss", "train_acc", "val_acc"):
+        for value in curve[column]:
+            assert f'"{value}"' in page or f"{value}" in page, (column, value)
+    assert page.count("vegaEmbed(") == 4  # and no picture that nobody asked for
+    for name in PICTURES:
+        assert f"{name}.png" in page
+    metrics = json.loads(changed.dvc("metrics", "show", "--json").stdout)[""]["data"]
+    assert metrics["metrics/evaluate.json"]["data"] == changed.json("metrics/evaluate.json")
+    compared = Path(changed.dvc("plots", "diff").stdout.strip().removeprefix("file://")).read_text()
+    assert '"HEAD"' in compared
+    assert '"workspace"' in compared
+    changes = json.loads(changed.dvc("metrics", "diff", "--json").stdout)
+    assert changes["metrics/evaluate.json"]["loss"]["diff"] != 0

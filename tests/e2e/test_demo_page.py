@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import io
 import json
 import shutil
 import signal
@@ -12,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.project import Project, kill_group
-from tests.support.browser import Browser, cannot_run
+from tests.project import Project, kill_group, one_line
+from tests.support import own
+from tests.support.browser import Browser, cannot_run, contrast
 from tests.support.linear import write_linear_model
 
 import numpy as np
 import onnxruntime
-import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 from selenium.common import TimeoutException
@@ -27,6 +26,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 EXACT = 2e-5  # predict rounds to six decimals; WebAssembly adds in another order
+BUILD = (sys.executable, "-m", "demo.build")
+PHONE, HEIGHT = 360, 740  # CSS pixels
 
 
 class Page:
@@ -85,7 +86,7 @@ def demo(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -
         cannot_run("npm is missing (on Debian: apt install npm)")
     project = finished_template.copy(tmp_path_factory.mktemp("demo") / "project")
     try:
-        project.run("python", "-m", "demo.build", "--build-only")
+        project.run(*BUILD, "--build-only")
     except AssertionError as error:
         if "npm could not fetch" in str(error):
             cannot_run(str(error))
@@ -93,15 +94,20 @@ def demo(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -
     return project
 
 
-@pytest.fixture(scope="session")
-def address(demo: Project) -> Iterator[str]:
-    """Where the page is served, by the command that a person types."""
-    process = demo.start("python", "-m", "demo.build", "--port", "0")
+@contextlib.contextmanager
+def served(project: Project) -> Iterator[str]:
+    """The address of the page, served by the command that a person types."""
+    process = project.start(*BUILD, "--port", "0")
     assert process.stdout
-    line = next(line for line in process.stdout if "http://" in line or process.poll() is not None)
-    yield line.split()[2]
+    yield next(line for line in process.stdout if "http://" in line or process.poll() is not None).split()[2]
     kill_group(process, signal.SIGINT)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.fixture(scope="session")
+def address(demo: Project) -> Iterator[str]:
+    with served(demo) as address:
+        yield address
 
 
 @pytest.fixture
@@ -127,6 +133,7 @@ def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.browser
 def test_of_many_classes_the_likeliest_come_first(demo: Project, browser: Browser, address: str) -> None:
     path = demo.root / "scratch/demo/site/model.json"
     whole = path.read_text()
@@ -142,13 +149,9 @@ def test_of_many_classes_the_likeliest_come_first(demo: Project, browser: Browse
         path.write_text(whole)
 
 
-PHONE, HEIGHT = 360, 740  # CSS pixels
-
-
 @pytest.mark.browser
 def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None:
-    rows = pd.read_csv(demo.root / "metrics/predictions.csv", keep_default_na=False).set_index("image")
-    labels, predicted = rows["label"].to_dict(), rows["predicted"].to_dict()
+    rows = demo.table("metrics/predictions.csv").set_index("image")
     samples = page.samples()
     page.browser.devtools("Network.enable")
     page.browser.devtools(  # the open page needs nobody, not even its own server
@@ -159,15 +162,23 @@ def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None
     answers = json.loads(demo.tool("predict", "--json", "scratch/demo/site/samples").stdout)
     for number, name in [*enumerate(samples)][::-1]:  # the first is chosen already
         page.choose(number)
-        page.must_say(f"{name}, labeled {labels[name]}", answers[number]["probabilities"])
-        assert page.text("prediction").startswith(f"{predicted[name]}, ")
+        page.must_say(f"{name}, labeled {rows['label'][name]}", answers[number]["probabilities"])
+        assert page.text("prediction").startswith(f"{rows['predicted'][name]}, ")
 
 
 @pytest.mark.browser
-def test_dropped_picture_equals_predict(demo: Project, page: Page, photo: Path) -> None:
+def test_dropped_pictures_equal_predict_and_a_bad_file_is_one_line(
+    demo: Project, page: Page, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:200])
     usual = page.text("hint")
+    for name, says in [("notes.txt", "That is not a picture."), ("broken.png", "broken.png: this browser cannot read")]:
+        page.browser.drop(tmp_path / name)
+        page.must_show("problem", says)
     page.browser.drop(photo)
     page.must_say("photo.png", predict(demo, photo))
+    assert page.text("problem") == ""
     assert page.text("hint") == "The model knows dark backgrounds, and this one is light: try “Invert”."
     page.click("invert")
     page.must_say("photo.png", predict(demo, photo, "--invert"))
@@ -197,12 +208,11 @@ def test_transparent_and_rotated_pictures_equal_predict(demo: Project, page: Pag
 @pytest.mark.browser
 def test_pasted_picture_equals_predict(demo: Project, page: Page, photo: Path) -> None:
     page.browser.devtools("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-    content = base64.b64encode(photo.read_bytes()).decode()
     failed = page.driver.execute_async_script(
         "const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));"
         "const item = new ClipboardItem({'image/png': new Blob([bytes], {type: 'image/png'})});"
         "navigator.clipboard.write([item]).then(() => arguments[1](''), (error) => arguments[1](String(error)))",
-        content,
+        base64.b64encode(photo.read_bytes()).decode(),
     )
     assert not failed
     ActionChains(page.driver).key_down(Keys.CONTROL).send_keys("v").key_up(Keys.CONTROL).perform()
@@ -219,42 +229,30 @@ def test_drawing_equals_predict(demo: Project, page: Page, tmp_path: Path) -> No
             hand.move_by_offset(*step)
         hand.release().perform()
 
-    def picture() -> Path:
+    def drawn() -> np.ndarray:
+        """The gray levels of the field, after a look at the answer unless it is empty."""
         address = page.driver.execute_script("return arguments[0].toDataURL()", field)
-        (tmp_path / "drawing.png").write_bytes(base64.b64decode(address.partition(",")[2]))
-        return tmp_path / "drawing.png"
+        path = tmp_path / "drawing.png"
+        path.write_bytes(base64.b64decode(address.partition(",")[2]))
+        pixels = np.asarray(Image.open(path).convert("L"))
+        if pixels.any():
+            page.must_say("your drawing", predict(demo, path))
+        return pixels
 
     draw((60, 10), (0, 60))
-    page.must_say("your drawing", predict(demo, picture()))
-    once = np.asarray(Image.open(picture()).convert("L"))
+    once = drawn()
     assert 0.02 < (once > 200).mean() < 0.4
     assert (once == 0).mean() > 0.6, "a line on black, and nothing left of the sample"
     draw((0, 120))
-    page.must_say("your drawing", predict(demo, picture()))
-    assert (np.asarray(Image.open(picture()).convert("L")) > 200).mean() > (once > 200).mean(), "lines add up"
+    assert (drawn() > 200).mean() > (once > 200).mean(), "lines add up"
     page.click("clear")
     assert page.text("prediction") == "Show it something"
-    assert not np.asarray(Image.open(picture()).convert("L")).any()
+    assert not drawn().any()
     assert set(page.probabilities().values()) == {0}
 
 
 @pytest.mark.browser
-def test_bad_file_is_one_line_and_next_picture_works(demo: Project, page: Page, photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:200])
-    for name, says in [
-        ("notes.txt", "That is not a picture."),
-        ("broken.png", "broken.png: this browser cannot read it"),
-    ]:
-        page.browser.drop(tmp_path / name)
-        page.must_show("problem", says)
-    page.browser.drop(photo)
-    page.must_say("photo.png", predict(demo, photo))
-    assert page.text("problem") == ""
-
-
-@pytest.mark.browser
-def test_page_works_with_keys_alone(demo: Project, page: Page) -> None:
+def test_page_works_with_keys_alone(demo: Project, page: Page, tmp_path: Path) -> None:
     samples = page.samples()
 
     def press(key: str) -> str:
@@ -273,8 +271,8 @@ def test_page_works_with_keys_alone(demo: Project, page: Page) -> None:
     press(Keys.SPACE)
     page.browser.wait_until(lambda: page.probabilities() != before)
     with Image.open(demo.root / "scratch/demo/site/samples/02.png") as image:
-        ImageOps.invert(image).save(demo.root / "scratch/inverted.png")
-    page.must_say(samples[2], predict(demo, demo.root / "scratch/inverted.png"))
+        ImageOps.invert(image).save(tmp_path / "inverted.png")
+    page.must_say(samples[2], predict(demo, tmp_path / "inverted.png"))
 
 
 @pytest.mark.browser
@@ -288,8 +286,8 @@ def test_answer_is_announced(page: Page) -> None:
     assert {"name": "live", "value": {"type": "token", "value": "polite"}} in status["properties"]
     classes = list(page.probabilities())
     assert [meter["name"]["value"] for meter in said("meter")] == classes
-    assert {"image", "radio"} <= {node.get("role", {}).get("value") for node in tree}
-    assert all(radio["name"]["value"] in classes for radio in said("radio"))
+    assert said("image")
+    assert {radio["name"]["value"] for radio in said("radio")} == {*classes}
     assert all(button["name"]["value"] for button in said("button"))
 
 
@@ -312,29 +310,19 @@ def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
     assert narrowest >= 40  # a fingertip
     page.choose(39)  # the strip of samples scrolls by itself
     page.must_show("source", page.samples()[39])
-    top, bottom = page.driver.execute_script(
-        "const box = document.getElementById('answer').getBoundingClientRect(); return [box.top, box.bottom]"
-    )
-    assert top >= 0
-    assert bottom <= HEIGHT, "the answer can be read without going to look for it"
+    box = page.driver.find_element(By.ID, "answer").rect
+    top = box["y"] - page.driver.execute_script("return scrollY")
+    assert 0 <= top <= top + box["height"] <= HEIGHT, "the answer can be read without going to look for it"
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast_in_light_and_dark(page: Page, scheme: str) -> None:
-    page.browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    style = "const s = getComputedStyle(arguments[0]); return [s.color, s.backgroundColor]"
-
-    def luminance(color: str) -> float:  # WCAG 2.2, relative luminance
-        channels = np.array([float(part) / 255 for part in color[4:-1].split(",")])
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    panel = page.driver.execute_script(style, page.driver.find_element(By.TAG_NAME, "section"))[1]
-    assert (luminance(panel) > 0.5) == (scheme == "light")
+    page.browser.use_colors(scheme)
+    panel = page.driver.find_element(By.TAG_NAME, "section").value_of_css_property("background-color")
     for element in page.driver.find_elements(By.CSS_SELECTOR, "h2, #prediction, .quiet, #bars span, #problem"):
-        pair = sorted(map(luminance, (page.driver.execute_script(style, element)[0], panel)))
-        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, element.get_attribute("outerHTML")
+        ratio = contrast(element.value_of_css_property("color"), panel)
+        assert (ratio if scheme == "light" else 1 / ratio) >= 4.5, element.get_attribute("outerHTML")
 
 
 @pytest.mark.browser
@@ -349,90 +337,66 @@ def test_page_may_not_ask_another_host(page: Page, address: str) -> None:
 
 
 @pytest.mark.browser
-def test_second_build_fetches_nothing(demo: Project) -> None:
-    assert demo.run("python", "-m", "demo.build", "--build-only").stdout == "demo: built scratch/demo/site\n"
+def test_second_build_fetches_nothing_and_a_release_has_the_page(demo: Project) -> None:
+    assert demo.run(*BUILD, "--build-only").stdout == "demo: built scratch/demo/site\n"
     assert demo.run("git", "status", "--porcelain").stdout == ""
+    demo.tool("release", "build", "v1.0.0")
+    folder, site = demo.root / "scratch/release/v1.0.0", demo.root / "scratch/demo/site"
+    assert {path.name for path in (folder / "demo").iterdir()} == {path.name for path in site.iterdir()}
+    assert "demo/index.html" in json.loads((folder / "manifest.json").read_text())["files"]
+    assert "all " in demo.tool("release", "check", str(folder)).stdout
 
 
 def test_missing_program_or_file_is_one_line(finished: Project) -> None:
     def failure(*words: str) -> str:
-        return finished.run(sys.executable, "-m", "demo.build", *words, status=1).stderr
+        return one_line(finished.run(*BUILD, *words, status=1)).removeprefix("demo: error: ")
 
     whole, finished.environment["PATH"] = finished.environment["PATH"], str(finished.root)
-    assert failure("--build-only").startswith(
-        "demo: error: npm, which fetches onnxruntime-web, is missing; install Node.js"
-    )
+    assert failure("--build-only").startswith("npm, which fetches onnxruntime-web, is missing; install Node.js")
     finished.environment["PATH"] = whole
-    (finished.root / "models/classifier.onnx").write_bytes(b"no model")
-    assert failure().startswith("demo: error: models/classifier.onnx: not a model that `export` wrote")
+    finished.write("models/classifier.onnx", b"no model")
+    assert failure().startswith("models/classifier.onnx: not a model that `export` wrote")
     (finished.root / "models/classifier.onnx").unlink()
-    assert failure() == "demo: error: models/classifier.onnx is missing; `make repro` makes it, `dvc pull` fetches it\n"
+    assert failure() == "models/classifier.onnx is missing; `make repro` makes it, `dvc pull` fetches it\n"
 
 
 @pytest.mark.browser
-def test_taken_port_is_one_line(demo: Project, address: str) -> None:
+def test_taken_port_and_failing_npm_are_one_line(demo: Project, address: str, finished: Project) -> None:
     port = str(urlsplit(address).port)
-    assert f"demo: error: port {port}: Address already in use" in demo.run(
-        "python", "-m", "demo.build", "--port", port, status=1
-    ).stderr  # fmt: skip
-
-
-@pytest.mark.browser
-def test_failing_npm_is_one_line_and_is_tried_again(demo: Project, finished: Project) -> None:
+    taken = one_line(demo.run(*BUILD, "--port", port, status=1))
+    assert taken.startswith(f"demo: error: port {port}: Address already in use")
     finished.environment |= {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
     finished.environment["npm_config_cache"] = str(finished.root / "scratch/no cache")
     for _ in range(2):
-        error = finished.run("python", "-m", "demo.build", "--build-only", status=1).stderr
+        error = one_line(finished.run(*BUILD, "--build-only", status=1))
         assert error.startswith("demo: error: npm could not fetch onnxruntime-web: ECONNREFUSED")
-        assert error.count("\n") == 1
 
 
 @pytest.mark.browser
 def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, tmp_path: Path) -> None:
     """Three classes, 24 x 20 RGB, as JPEG, with a model that is no network of this project."""
     project = demo.copy(tmp_path / "project")
-    random = np.random.default_rng(0)
-    for path in ("models/classifier.onnx", "data/test_images.zip", "data/annotations.csv"):
+    random, names = np.random.default_rng(0), ["<b>red", "green", "blue"]
+    for path in ("models/classifier.onnx", "data/test_images.zip"):
         (project.root / path).unlink()
-    write_linear_model(project.root / "models/classifier.onnx", ["<b>red", "green", "blue"], (3, 20, 24), random)
-    lines = ["image,label,class_name,split"]
+    write_linear_model(project.root / "models/classifier.onnx", names, (3, 20, 24), random)
+    pictures = [Image.fromarray(random.integers(0, 256, (20, 24, 3)).astype(np.uint8)) for _ in range(9)]
     with zipfile.ZipFile(project.root / "data/test_images.zip", "w") as archive:
-        for number in range(9):
-            content = io.BytesIO()
-            Image.fromarray(random.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(content, "JPEG")
-            archive.writestr(f"{number}.jpg", content.getvalue())
-            lines.append(f"{number}.jpg,{number % 3},{('<b>red', 'green', 'blue')[number % 3]},test")
-    (project.root / "data/annotations.csv").write_text("\n".join(lines) + "\n")
-
-    process = project.start("python", "-m", "demo.build", "--port", "0")
-    try:
-        assert process.stdout
-        page = Page(browser, next(line for line in process.stdout if "http://" in line).split()[2])
+        for number, picture in enumerate(pictures):
+            archive.writestr(f"{number}.jpg", own.encode(picture, "JPEG"))
+    rows = [f"{number}.jpg,{number % 3},{names[number % 3]},test\n" for number in range(9)]
+    project.write("data/annotations.csv", "image,label,class_name,split\n" + "".join(rows))
+    session = onnxruntime.InferenceSession(project.root / "models/classifier.onnx")
+    with served(project) as address, zipfile.ZipFile(project.root / "data/test_images.zip") as archive:
+        page = Page(browser, address)
         assert page.text("about").startswith("3 classes · 24 × 20 RGB pixels")
-        session = onnxruntime.InferenceSession(project.root / "models/classifier.onnx")
         for number in range(9):
-            with (
-                zipfile.ZipFile(project.root / "data/test_images.zip") as archive,
-                archive.open(f"{number}.jpg") as file,
-            ):
+            with archive.open(f"{number}.jpg") as file:
                 pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
             (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})
             page.choose(page.samples().index(f"{number}.jpg"))
-            page.must_say(f"{number}.jpg", dict(zip(["<b>red", "green", "blue"], probabilities[0], strict=True)))
+            page.must_say(f"{number}.jpg", dict(zip(names, probabilities[0], strict=True)))
         Image.fromarray(random.integers(0, 256, (50, 33, 3)).astype(np.uint8)).save(tmp_path / "large.png")
         browser.drop(tmp_path / "large.png")
         page.must_say("large.png", predict(project, tmp_path / "large.png"))
         assert browser.console() == []
-    finally:
-        kill_group(process, signal.SIGINT)
-
-
-@pytest.mark.browser
-def test_release_has_the_page(demo: Project) -> None:
-    demo.tool("release", "build", "v1.0.0")
-    folder = demo.root / "scratch/release/v1.0.0"
-    site = demo.root / "scratch/demo/site"
-    assert {path.name for path in (folder / "demo").iterdir()} == {path.name for path in site.iterdir()}
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert "demo/index.html" in manifest["files"]
-    assert "all " in demo.tool("release", "check", str(folder)).stdout

@@ -1,10 +1,11 @@
-"""train in several processes: the curve of one, the same bytes each time and each way, no process left behind."""
+"""train in several processes: the curve of one, the same bytes each time and way, no process left, refusals."""
 
 import io
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 
+pytestmark = pytest.mark.distributed
 MODEL, CURVE = "models/classifier.safetensors", "metrics/train/curves.csv"
 
 # Neither the batches (50 images) nor the last of them (10) divide by 4, so shares are unequal.
@@ -88,14 +90,12 @@ BY_PARAM = ("python", "-m", "stages.train")
 BY_LAUNCHER = ("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
 
 
-@pytest.mark.distributed
 def test_ddp_curve_equals_one_process(results: dict[int, tuple[bytes, pd.DataFrame]]) -> None:
     for count in (2, 4):
         np.testing.assert_allclose(results[count][1], results[1][1], rtol=0, atol=1e-4)
         assert results[count][0] != results[1][0]  # sums of another order; equal: nothing was shared
 
 
-@pytest.mark.distributed
 def test_torchrun_writes_the_same_bytes_as_the_param(
     project: Project, results: dict[int, tuple[bytes, pd.DataFrame]]
 ) -> None:
@@ -106,7 +106,6 @@ def test_torchrun_writes_the_same_bytes_as_the_param(
     assert project.repro() == ["evaluate", "export", "report"]
 
 
-@pytest.mark.distributed
 def test_ddp_two_nodes_give_the_same_bytes_and_one_writes(
     project: Project, results: dict[int, tuple[bytes, pd.DataFrame]], tmp_path: Path
 ) -> None:
@@ -117,7 +116,6 @@ def test_ddp_two_nodes_give_the_same_bytes_and_one_writes(
     assert writer.read(MODEL) == results[2][0]
 
 
-@pytest.mark.distributed
 def test_ddp_node_that_differs_is_refused(project: Project, tmp_path: Path) -> None:
     (project.root / MODEL).unlink()
     nodes, ended = two_nodes(project, tmp_path, {"train.seed": 5})
@@ -128,7 +126,6 @@ def test_ddp_node_that_differs_is_refused(project: Project, tmp_path: Path) -> N
     assert not any((node.root / MODEL).exists() for node in nodes)
 
 
-@pytest.mark.distributed
 def test_ddp_more_processes_than_images_of_a_batch_is_one_line(project: Project) -> None:
     project.set(train__world_size=11)
     errors = project.run(*BY_PARAM, status=2).stderr
@@ -138,13 +135,11 @@ def test_ddp_more_processes_than_images_of_a_batch_is_one_line(project: Project)
     assert not trainers(project)
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("command", "victim", "signum", "status", "says"),
     [
         (BY_PARAM, "rank 1", signal.SIGKILL, 1, "train: error: rank 1 of 2 was killed by SIGKILL; step "),
         (BY_PARAM, "rank 0", signal.SIGKILL, -9, ""),
-        (BY_PARAM, "group", signal.SIGINT, 130, "train: warning: stopped by SIGINT; step "),
         (BY_PARAM, "group", signal.SIGHUP, 129, "train: warning: stopped by SIGHUP; step "),
         (BY_PARAM, "rank 0", signal.SIGTERM, 143, "train: warning: stopped by SIGTERM; step "),
         (("dvc", "repro", "train"), "parent", signal.SIGKILL, -9, "`dvc` that started this stage is gone; step "),
@@ -171,7 +166,6 @@ def test_ddp_any_rank_dies_all_exit(
     assert not (project.root / MODEL).exists()
 
 
-@pytest.mark.distributed
 def test_ddp_killed_ends_with_the_same_bytes(project: Project, tmp_path: Path) -> None:
     project.set_all({**LONG, "train.epochs": 3, "train.world_size": 3, "train.batch_size": 40})
     reference = project.copy(tmp_path / "reference")
@@ -187,3 +181,49 @@ def test_ddp_killed_ends_with_the_same_bytes(project: Project, tmp_path: Path) -
     assert project.read(MODEL) == reference.read(MODEL)
     state.set(train__world_size=2)
     assert "resuming" not in state.stage("train").stdout
+
+
+def refused(project: Project, *command: str) -> str:
+    """The errors of a run that must fail."""
+    process = project.start(*command)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    return errors
+
+
+def of_another_size(project: Project) -> str:
+    project.set(train__world_size=3)
+    return "train.world_size: is 3, but the launcher started 2 processes; they must be equal"
+
+
+def of_bad_params(project: Project) -> str:
+    project.edit("params.yaml", "epochs: 6", "epochs: six")
+    return "params.yaml: train.epochs: must be a valid integer"
+
+
+def of_a_missing_input(project: Project) -> str:
+    project.set(train__world_size=2)
+    (project.root / "data/images.zip").unlink()
+    return "data/images.zip is missing; `dvc repro train` makes what this stage needs"
+
+
+@pytest.mark.parametrize(("prepare", "times"), [(of_another_size, 2), (of_bad_params, 1), (of_a_missing_input, 1)])
+def test_launched_run_is_refused_with_one_line(
+    finished: Project, prepare: Callable[[Project], str], times: int
+) -> None:
+    """Rank 0 speaks, whichever rank comes first."""
+    says = prepare(finished)
+    for errors in (refused(finished, *BY_LAUNCHER) for _ in range(times)):
+        (line,) = [line for line in errors.splitlines() if "train: error" in line]
+        assert line.startswith(f"train: error: {says}")
+        assert errors.count("Traceback (most recent call last)") == 1, "torchrun has one of its own"
+        assert 'stages/train.py", line' not in errors
+    assert (finished.root / MODEL).exists() == (prepare is of_bad_params)  # that of the run before
+
+
+@pytest.mark.parametrize("rank", ["1", ""])
+def test_rank_left_in_the_shell_changes_nothing(finished: Project, rank: str) -> None:
+    before = finished.read(MODEL)
+    finished.environment["RANK"] = rank
+    finished.stage("train")
+    assert finished.read(MODEL) == before

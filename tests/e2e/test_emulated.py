@@ -1,4 +1,4 @@
-"""The same bits on other processors, emulated by Debian's qemu-user, and what makes them the same."""
+"""The same bits on other processors, emulated by Debian's qemu-user or as they printed them, and what makes them so."""
 
 import json
 import os
@@ -9,18 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from classifier.portability import cpu_flags
-from tests.e2e.test_operations import KNOWN
-from tests.project import REPOSITORY
+from classifier import portability
+from tests.project import REPOSITORY, Project
 from tests.support import arm
 from tests.support.browser import find_program
 
 import pytest
+import torch
 
-pytestmark = [
-    pytest.mark.emulated,
-    pytest.mark.skipif("avx2" not in cpu_flags(), reason="this processor has no AVX2"),
-]
+KNOWN = REPOSITORY / "tests/data/operations.json"
+
+pytestmark = pytest.mark.skipif("avx2" not in portability.cpu_flags(), reason="this processor has no AVX2")
 
 
 def run(*variables: str, processor: str = "", **environment: str) -> dict[str, str]:
@@ -64,6 +63,7 @@ def here() -> dict[str, str]:
     return run()
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("processor", ["Haswell", "EPYC"])
 def test_training_prediction_and_export_on_another_processor_give_the_same_bits(
     here: dict[str, str], processor: str
@@ -72,6 +72,7 @@ def test_training_prediction_and_export_on_another_processor_give_the_same_bits(
     assert len(here) >= 16
 
 
+@pytest.mark.emulated
 @pytest.mark.parametrize("processor", ["neoverse-n1", "max"])  # the latter has SVE
 def test_training_prediction_and_export_on_arm_give_the_same_bits(
     here: dict[str, str], on_arm: Callable[[str, str], Any], processor: str
@@ -79,13 +80,40 @@ def test_training_prediction_and_export_on_arm_give_the_same_bits(
     assert on_arm(processor, "tests.support.portable_run") == here
 
 
+@pytest.mark.emulated
 def test_operations_on_arm_have_the_known_digests(on_arm: Callable[[str, str], Any]) -> None:
     found = on_arm("neoverse-n1", "tests.support.operations")["digests"]
     everywhere = json.loads(KNOWN.read_text())["everywhere"]
     assert {name: found[name] for name in everywhere} == everywhere
 
 
-@pytest.mark.skipif("avx512f" not in cpu_flags(), reason="only a processor with AVX-512 has other instructions to take")
+@pytest.mark.emulated
+@pytest.mark.skipif(
+    "avx512f" not in portability.cpu_flags(), reason="only a processor with AVX-512 has other instructions to take"
+)
 @pytest.mark.parametrize("variable", ["ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR"])
 def test_without_a_variable_the_bits_are_those_of_this_processor(here: dict[str, str], variable: str) -> None:
     assert run(variable, CLASSIFIER_KERNELS="none") != here  # own kernels depend on no variable
+
+
+def test_operations_have_the_digests_of_other_processors(fresh: Project) -> None:
+    known = json.loads(KNOWN.read_text())
+    if torch.__version__.partition("+")[0] != known["torch"]:
+        pytest.skip(f"the digests are those of torch {known['torch']}")
+    found = json.loads(fresh.run("python", "-m", "tests.support.operations").stdout)
+    expected = known["everywhere"] | known["digests"]
+    differing = [name for name, digest in expected.items() if found["digests"][name] != digest]
+    assert not differing, f"on {found['processor']}, in portable mode"
+    assert found["digests"].keys() == expected.keys()
+
+
+def test_operations_differ_without_the_pins(fresh: Project) -> None:
+    """So the digests can tell: in the default mode of this processor, or of an older one that it plays."""
+    known = json.loads(KNOWN.read_text())["digests"]
+    fresh.edit("tests/support/operations.py", "pin_instruction_set(True)", "pin_instruction_set(False)")
+    for name in portability.TORCH:
+        fresh.environment.pop(name)
+    fresh.environment["ONEDNN_MAX_CPU_ISA"] = "SSE41"
+    code = "import json; from tests.support import operations as o; print(json.dumps([*zip(range(50), o.results())]))"
+    found = dict(each for _, each in json.loads(fresh.run("python", "-c", code).stdout))
+    assert [name for name in found.keys() & known.keys() if found[name] != known[name]]

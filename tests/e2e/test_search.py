@@ -1,7 +1,6 @@
 """A search that is killed, or shared by several machines, ends as one that nobody disturbed."""
 
 import contextlib
-import io
 import json
 import os
 import random
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from classifier import yaml_file
-from tests.project import Project, kill_group, wait_for
-from tests.support import dask
+from tests.project import Project, kill_group, one_line, wait_for
+from tests.support import dask, own
 
-import pandas as pd
 import psutil
 import pytest
 from PIL import Image
@@ -53,17 +51,12 @@ def searchable(finished_template: Project, tmp_path_factory: pytest.TempPathFact
 def undisturbed(searchable: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """After a search that nobody disturbed; to look at only."""
     project = searchable.copy(tmp_path_factory.mktemp("undisturbed") / "project")
-    project.run("python", "-m", "tools.search")
+    project.tool("search")
     return project
 
 
 def begin(project: Project, *words: str) -> "subprocess.Popen[str]":
-    """Start a search as the leader of a process group."""
-    return subprocess.Popen(
-        ["python", "-m", "tools.search", *words],
-        cwd=project.root, env=project.environment, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    return project.start("python", "-m", "tools.search", *words)
 
 
 def records(project: Project) -> int:
@@ -88,9 +81,9 @@ def trainings(project: Project) -> list[psutil.Process]:
 def terminate(process: "subprocess.Popen[str]") -> None:
     """Stop a search as Ctrl-C and batch systems do."""
     process.terminate()
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert "the same command goes on" in output
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
 
 
 def references(project: Project) -> dict[str, str]:
@@ -113,12 +106,10 @@ def blank_test_images(project: Project) -> None:
     path = project.root / "data/test_images.zip"
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    black = io.BytesIO()
-    Image.new("L", (28, 28)).save(black, "PNG")
     path.unlink()
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            archive.writestr(name, black.getvalue())
+            archive.writestr(name, own.encode(Image.new("L", (28, 28)), "PNG"))
 
 
 def check_same(project: Project, undisturbed: Project) -> None:
@@ -130,13 +121,13 @@ def check_same(project: Project, undisturbed: Project) -> None:
 def test_search_leaves_experiments_tables_and_the_workspace_as_it_was(
     searchable: Project, undisturbed: Project
 ) -> None:
-    table = pd.read_csv(undisturbed.root / TABLES[0], dtype=str)
+    table = undisturbed.table(TABLES[0], dtype=str)
     assert len(table) == 4
     finished = table[table["outcome"] == "finished"]
     assert len(finished) == 2
     assert set(table["outcome"]) == {"finished", "stopped at 1"}
     best = f"{int(finished['trial'].iloc[0]):03}"
-    prefix = pd.read_csv(undisturbed.root / TABLES[1])["experiment"].iloc[0].removesuffix("-best-0")
+    prefix = undisturbed.table(TABLES[1])["experiment"].iloc[0].removesuffix("-best-0")
     assert set(references(undisturbed)) == {
         f"{prefix}-{name}" for name in (best, "best-0", "best-1", "base-0", "base-1")
     }
@@ -166,7 +157,7 @@ def test_search_in_a_git_hook_leaves_stash_experiments_head_and_config(searchabl
 
     project.environment["GIT_DIR"] = str(project.root / ".git")
     for _ in range(2):
-        project.run("python", "-m", "tools.search")
+        project.tool("search")
     del project.environment["GIT_DIR"]
 
     assert project.read(".git/HEAD") == b"ref: refs/heads/main\n"
@@ -183,7 +174,7 @@ def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
     undisturbed: Project, tmp_path: Path
 ) -> None:
     project = undisturbed.copy(tmp_path / "project")
-    again = project.run("python", "-m", "tools.search")
+    again = project.tool("search")
     assert "; 0 epochs to train" in again.stdout
     assert "fresh seeds" in again.stdout
     check_same(project, undisturbed)
@@ -195,21 +186,20 @@ def test_search_that_is_done_says_it_again_and_its_experiments_can_be_applied(
     project.run("git", "checkout", "--quiet", "params.yaml")
     project.dvc("exp", "apply", f"{prefix}-best-0")
     assert project.repro() == []
-    accuracy = json.loads(project.read("metrics/train.json"))["val_acc"]
-    confirmed = pd.read_csv(project.root / TABLES[1], dtype={"val_acc": float})
+    accuracy = project.json("metrics/train.json")["val_acc"]
+    confirmed = project.table(TABLES[1], dtype={"val_acc": float})
     assert accuracy == confirmed["val_acc"].iloc[0]
 
     # Of a trial that was only trained, the other stages run after all.
-    project.dvc("exp", "apply", f"{prefix}-{pd.read_csv(project.root / TABLES[0])['trial'].iloc[0]:03}")
-    assert json.loads(project.read("metrics/evaluate.json")) == {}
+    project.dvc("exp", "apply", f"{prefix}-{project.table(TABLES[0])['trial'].iloc[0]:03}")
+    assert project.json("metrics/evaluate.json") == {}
     assert project.repro() == ["evaluate", "export", "report"]
 
     # Another search is refused; --restart begins it.
     project.set(train__batch_size=50)
-    refused = project.run("python", "-m", "tools.search", status=2)
-    assert "train.batch_size" in refused.stderr
-    assert "changed since this search began" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    refused = one_line(project.tool("search", status=2))
+    assert "train.batch_size" in refused
+    assert "changed since this search began" in refused
 
 
 @pytest.mark.kills
@@ -235,14 +225,14 @@ def test_search_killed_at_random_ends_with_the_same_tables_and_models(
         )
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(draw.uniform(0, 2))
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate()
         kill(process)
         process.wait(60)
         wait_for(lambda: not trainings(project))  # they end with the process that reads their answers
     process = begin(project, "--jobs", "2")
     wait_for(lambda: is_publishing(project) or process.poll() is not None, PATIENCE)
     kill_group(process)  # while DVC makes an experiment
-    done = project.run("python", "-m", "tools.search", "--jobs", "2")
+    done = project.tool("search", "--jobs", "2")
     assert "going on: " in done.stdout
     assert "; 0 epochs to train" in done.stdout
     check_same(project, undisturbed)
@@ -262,14 +252,14 @@ def test_dask_workers_share_a_search_and_one_is_killed_and_the_driver_too(
         first = stack.enter_context(dask.program(project, *command))
         driver = begin(project, "--scheduler", address)
         wait_for(lambda: (records(project) > 1 and bool(trainings(project))) or driver.poll() is not None, PATIENCE)
-        assert driver.poll() is None, driver.communicate()[0]
+        assert driver.poll() is None, driver.communicate()
         kill_group(driver)
         driver = begin(project, "--scheduler", str(file))
         wait_for(lambda: bool(trainings(project)) or driver.poll() is not None, PATIENCE)
         dask.kill(first)
         stack.enter_context(dask.program(project, *command))
-        output = driver.communicate(timeout=2 * PATIENCE)[0]
-        assert driver.returncode == 0, output
+        _, errors = driver.communicate(timeout=2 * PATIENCE)
+        assert driver.returncode == 0, errors
     check_same(project, undisturbed)
     assert models(project) == models(undisturbed)
 
@@ -287,12 +277,11 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
         hidden = f"mount -t tmpfs none {project.root} && exec {shlex.join(dask.worker(file))}"
         words = ("unshare", "--mount", "sh", "-c", f"{hidden} --local-directory {tmp_path}")
         with dask.program(other, *words):
-            refused = project.run("python", "-m", "tools.search", "--scheduler", str(file), status=1)
-            assert f"in {other.root}: another train.epochs, classifier/train/losses.py;" in refused.stderr
-            assert refused.stderr.count("\n") == 1
+            refused = one_line(project.tool("search", "--scheduler", str(file), status=1))
+            assert f"in {other.root}: another train.epochs, classifier/train/losses.py;" in refused
         other.run("git", "checkout", "--quiet", "classifier", "params.yaml")
         with dask.program(other, *words):
-            project.run("python", "-m", "tools.search", "--scheduler", str(file))
+            project.tool("search", "--scheduler", str(file))
     check_same(project, undisturbed)
     assert models(project) == models(undisturbed)
     assert [*other.root.glob("scratch/search-search/runs/trial-*")]
@@ -301,41 +290,29 @@ def test_worker_without_the_disk_trains_in_its_own_clone_if_that_is_the_same(
 @pytest.mark.experiments
 def test_scheduler_that_is_gone_is_one_line_and_nothing_is_lost(searchable: Project, tmp_path: Path) -> None:
     project = searchable.copy(tmp_path / "project")
-    failed = project.run("python", "-m", "tools.search", "--scheduler", "tcp://127.0.0.1:1", status=1)
-    assert failed.stderr.startswith("search: error: the scheduler tcp://127.0.0.1:1: ")
-    assert failed.stderr.count("\n") == 1
+    failed = one_line(project.tool("search", "--scheduler", "tcp://127.0.0.1:1", status=1))
+    assert failed.startswith("search: error: the scheduler tcp://127.0.0.1:1: ")
     with dask.scheduler(project, tmp_path / "scheduler.json") as file:
         driver = begin(project, "--scheduler", str(file))
         assert driver.stdout
         assert driver.stdout.readline().startswith("search: 4 trials")
         assert "waiting for workers" in driver.stdout.readline()
-    output = driver.communicate(timeout=PATIENCE)[0]
+    _, errors = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 1
-    assert output.startswith(f"search: error: the scheduler {file}: ")
-    assert output.count("\n") == 1
+    assert errors.startswith(f"search: error: the scheduler {file}: ")
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.experiments
 def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, tmp_path: Path) -> None:
     project = searchable.copy(tmp_path / "project")
-    command = (
-        "python",
-        "-m",
-        "tools.compare",
-        "recipes",
-        "-S",
-        "optimizers.sgd.lr=0.0001",
-        "--folds",
-        "2",
-        "--seeds",
-        "1",
-    )
-    first = project.run(*command)
+    words = ("recipes", "-S", "optimizers.sgd.lr=0.0001", "--seeds", "1", "--folds")
+    first = project.tool("compare", *words, "2")
     assert "4 trainings, 4 to do" in first.stdout
-    again = project.run(*command)
+    again = project.tool("compare", *words, "2")
     assert "4 trainings, 0 to do" in again.stdout
     assert again.stdout.partition("validation")[2] == first.stdout.partition("validation")[2] != ""
-    more = project.run(*command[:-3], "3", "--seeds", "1")
+    more = project.tool("compare", *words, "3")
     assert "6 trainings, 2 to do" in more.stdout
     assert "b is better than a" in more.stdout
     assert references(project) == {}
@@ -352,5 +329,5 @@ def test_recipes_with_uncommitted_changes_are_compared_in_a_shallow_clone(
     project.dvc("cache", "dir", "--local", str(finished_template.root / ".dvc/cache"))
     project.dvc("checkout", "--quiet")
     project.set(train__epochs=1)
-    done = project.run("python", "-m", "tools.compare", "recipes", "-S", "train.batch_size=50", "--folds", "1")
+    done = project.tool("compare", "recipes", "-S", "train.batch_size=50", "--folds", "1")
     assert "difference: " in done.stdout

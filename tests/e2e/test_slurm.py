@@ -88,20 +88,10 @@ def test_torchrun_on_two_nodes_gives_the_weights_of_two_processes(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launch: tuple[str, ...] = (
-        "torchrun",
-        "--nnodes",
-        "2",
-        "--nproc-per-node",
-        "1",
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-id",
-        "1",
-    )
-    launch += ("--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", "-m", "stages.train")
+    launch = "torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id 1 --local-addr 127.0.0.1"
+    words = (*launch.split(), "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "stages.train")
     jobs = Jobs(finished, cluster)
-    jobs.finish("--nodes=2", "--ntasks-per-node=1", "examples/slurm.sbatch", "srun", *launch)
+    jobs.finish("--nodes=2", "--ntasks-per-node=1", "examples/slurm.sbatch", "srun", *words)
     assert finished.read(MODEL) == one_machine.read(MODEL)
     (log,) = finished.root.glob("slurm-*.log")
     assert log.read_text().count("train: wrote ") == 1
@@ -117,13 +107,13 @@ def test_workers_in_an_array_of_jobs_share_a_search(finished: Project, cluster: 
         }
     )
     alone = finished.copy(tmp_path / "alone")
-    alone.run("python", "-m", "tools.search")
+    alone.tool("search")
     jobs = Jobs(finished, cluster)
     with scheduler(finished, tmp_path / "scheduler.json") as file:
         words = ["examples/slurm.sbatch", *worker(file), "--local-directory", str(tmp_path), "--death-timeout", "20"]
         job = jobs.submit("--array=0-1", "--output=slurm-%a.log", *words)
         wait_for(lambda: jobs.states(job) == {"RUNNING"}, PATIENCE)
-        finished.run("python", "-m", "tools.search", "--scheduler", str(file))
+        finished.tool("search", "--scheduler", str(file))
     wait_for(lambda: not {"RUNNING", "PENDING"} & jobs.states(job), PATIENCE, pause=0.3)
     for name in ("metrics/search.csv", "metrics/search_confirmed.csv", "metrics/search.html"):
         assert finished.read(name) == alone.read(name), name

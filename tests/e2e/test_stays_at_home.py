@@ -48,14 +48,9 @@ def watched(finished: Project, tmp_path: Path) -> Project:
         "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary"), "LD_PRELOAD": str(library),
         "WITNESS_LOG": str(tmp_path / "log"),
     }  # fmt: skip
-    for name in (
-        "MPLCONFIGDIR",
-        "TORCHINDUCTOR_CACHE_DIR",
-        "XDG_CACHE_HOME",
-        "XDG_CONFIG_HOME",
-        "ORT_DISABLE_TELEMETRY",
-        "PYTHONDONTWRITEBYTECODE",
-    ):
+    for name in ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        finished.environment.pop(name, None)
+    for name in ("ORT_DISABLE_TELEMETRY", "PYTHONDONTWRITEBYTECODE"):
         finished.environment.pop(name, None)
     return finished
 

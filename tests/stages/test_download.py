@@ -5,14 +5,13 @@ import gzip
 import http.server
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
 from classifier.prepare import sources
 from classifier.prepare.registry import RAW_FILES
-from tests.project import Project
+from tests.project import Project, one_line, wait_for
 
 import pytest
 
@@ -38,41 +37,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         *_, way, name = self.path.split("/")  # the whole URL where this is a proxy
         self.server.requests.append(f"{way} {name}")
-        content = gzip.compress((self.server.raw / name.removesuffix(".gz")).read_bytes())
-        match way:
-            case "good":
-                self.answer(content)
-            case "plain" if not name.endswith(".gz"):
-                self.answer(gzip.decompress(content))
-            case "wrong":
-                self.answer(gzip.compress(b"something else"))
-            case "html":
-                self.answer(b"<!DOCTYPE html><title>Please log in</title>")
-            case "truncated-gzip":
-                self.answer(content[: len(content) // 2])
-            case "cut-off":
-                self.answer(content[: len(content) // 2], length=len(content))
-            case "once-500" if self.server.requests.count(f"{way} {name}") == 1:
-                self.send_error(500)
-            case "once-500":
-                self.answer(content)
-            case "always-500":
-                self.send_error(500)
-            case "silent":
-                self.server.stopping.wait(30)
-            case "forbidden":
-                self.send_error(403)
-            case _:
-                self.send_error(404)
+        content = (self.server.raw / name.removesuffix(".gz")).read_bytes()
+        packed = gzip.compress(content)
+        asked = self.server.requests.count(f"{way} {name}")
+        status = {"once-500": 500 if asked == 1 else 200, "always-500": 500, "forbidden": 403, "missing": 404}
+        status["plain"] = 404 if name.endswith(".gz") else 200
+        bodies = {
+            "plain": content,
+            "wrong": gzip.compress(b"something else"),
+            "html": b"<!DOCTYPE html><title>Please log in</title>",
+            "truncated-gzip": packed[: len(packed) // 2],
+            "cut-off": packed[: len(packed) // 2],
+        }
+        if way == "silent":
+            self.server.stopping.wait(30)
+            return
+        body = bodies.get(way, packed) if status.get(way, 200) == 200 else b""
+        self.send_response(status.get(way, 200))
+        self.send_header("Content-Length", str(len(packed if way == "cut-off" else body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_CONNECT(self) -> None:
         self.send_error(407)
-
-    def answer(self, content: bytes, length: int | None = None) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(length or len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
     def log_message(self, *words: object) -> None:
         pass
@@ -152,17 +139,14 @@ def test_bad_source_is_named_and_next_one_tried(fresh: Project, server: Server, 
     assert right(fresh)
 
 
-def test_quote_that_is_open_is_named(fresh: Project) -> None:
-    fresh.environment["FASHION_MNIST_SOURCES"] = "'/open"
-    errors = fresh.stage("download", status=1).stderr
-    assert errors == "download: error: FASHION_MNIST_SOURCES='/open: No closing quotation\n"
-
-
-def test_unknown_protocol_and_missing_folder_are_named(fresh: Project) -> None:
+def test_open_quote_unknown_protocol_and_missing_folder_are_named(fresh: Project) -> None:
+    use(fresh, "'/open")
+    says = "FASHION_MNIST_SOURCES='/open: No closing quotation"
+    assert one_line(fresh.stage("download", status=1)) == f"download: error: {says}\n"
     use(fresh, "gopher://there", "/no/such/folder")
-    failed = fresh.stage("download", status=1)
-    assert f"gopher://there: {RAW_FILES[0]}.gz: unknown url type: gopher" in failed.stderr
-    assert f"/no/such/folder: {RAW_FILES[0]}: not found there" in failed.stderr
+    errors = fresh.stage("download", status=1).stderr
+    assert f"gopher://there: {RAW_FILES[0]}.gz: unknown url type: gopher" in errors
+    assert f"/no/such/folder: {RAW_FILES[0]}: not found there" in errors
 
 
 def test_debian_package_is_fetched_without_root(fresh: Project, tmp_path: Path) -> None:
@@ -192,9 +176,7 @@ def test_debian_package_is_fetched_without_root(fresh: Project, tmp_path: Path) 
 def test_download_stopped_leaves_nothing_and_runs_again(fresh: Project, server: Server) -> None:
     use(fresh, server.url("silent"))
     process = fresh.start("python", "-m", "stages.download")
-    end = time.monotonic() + 30
-    while not server.requests and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_for(lambda: bool(server.requests))
     process.terminate()
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 143

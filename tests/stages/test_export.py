@@ -9,12 +9,11 @@ from typing import Any
 
 from classifier.export import onnx_file, onnx_int8, onnx_validate
 from classifier.prepare.registry import DATASETS
-from tests.project import TEST_IMAGES, Project
+from tests.project import TEST_IMAGES, Project, one_line
 
 import numpy as np
 import onnx
 import onnxruntime
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -29,6 +28,11 @@ def metadata(path: Path) -> dict[str, Any]:
     assert standard[1] == "NominalRange_0_255"
     assert (props.pop("model_author"), props.pop("model_license")) == ("The authors", "MIT")
     return {key: json.loads(value) for key, value in props.items()}
+
+
+def nothing_is_written(project: Project) -> None:
+    for path in ("models/classifier.onnx", "models/int8", "metrics/export.json"):
+        assert not (project.root / path).exists()
 
 
 FORWARD, EXPORT = "classifier.export.onnx_file.Deployed.forward", torch.onnx.export
@@ -56,7 +60,7 @@ def test_onnx_file_has_the_contract(finished: Project) -> None:
 
 def test_metadata_have_contract_and_provenance(finished: Project) -> None:
     held = metadata(finished.root / "models/classifier.onnx")
-    evaluation = json.loads(finished.read("metrics/evaluate/details.json"))
+    evaluation = finished.json("metrics/evaluate/details.json")
     assert held == {
         "accuracy": evaluation["accuracy"],
         "architecture": "mlp",
@@ -80,7 +84,7 @@ def test_metadata_have_contract_and_provenance(finished: Project) -> None:
 
 
 def test_probabilities_are_calibrated(finished: Project) -> None:
-    temperature = json.loads(finished.read("metrics/evaluate/details.json"))["temperature"]
+    temperature = finished.json("metrics/evaluate/details.json")["temperature"]
     assert abs(temperature - 1) > 0.01  # or this would show nothing
     session = onnxruntime.InferenceSession(finished.root / "models/classifier.onnx")
     images = np.random.default_rng(0).integers(0, 256, (9, 1, 28, 28), dtype=np.uint8)
@@ -90,14 +94,8 @@ def test_probabilities_are_calibrated(finished: Project) -> None:
 
 def test_onnx_file_is_equal_in_any_folder(finished: Project, tmp_path: Path) -> None:
     content = finished.read("models/classifier.onnx")
-    for word in (
-        str(finished.root),
-        str(finished.root.parents[1]),
-        "site-packages",
-        ".py",
-        "stages/",
-        str(Path.home()),
-    ):
+    folders = map(str, (finished.root, finished.root.parents[1], Path.home()))
+    for word in (*folders, "site-packages", ".py", "stages/"):
         assert word.encode() not in content, word
     other = finished.copy(tmp_path / "x" / "elsewhere")
     other.stage("export")
@@ -106,14 +104,14 @@ def test_onnx_file_is_equal_in_any_folder(finished: Project, tmp_path: Path) -> 
 
 def test_metrics_and_differences_are_written(finished: Project) -> None:
     size = (finished.root / "models/classifier.onnx").stat().st_size
-    assert json.loads(finished.read("metrics/export.json")) == {"size_mb": size / 1e6}
-    assert json.loads(finished.read("metrics/export/details.json")) == {
-        "accuracy": json.loads(finished.read("metrics/evaluate/details.json"))["accuracy"],
+    assert finished.json("metrics/export.json") == {"size_mb": size / 1e6}
+    assert finished.json("metrics/export/details.json") == {
+        "accuracy": finished.json("metrics/evaluate/details.json")["accuracy"],
         "disagreeing_predictions": 0,
         "num_images": TEST_IMAGES,
         "size_bytes": size,
     }
-    differences = json.loads(finished.read("models/export_differences.json"))
+    differences = finished.json("models/export_differences.json")
     assert sorted(differences) == ["logits", "logits_of_extremes", "probabilities"]
     assert all(0 <= value <= 1e-4 for value in differences.values())
     assert differences["logits"] > 0
@@ -124,15 +122,12 @@ def test_difference_from_pytorch_or_evaluate_fails_and_writes_nothing(finished: 
     finished.set(export__tolerance=1e-12)
     done = finished.stage("export", status=1)
     assert "more than export.tolerance 1.00e-12" in done.stderr
-    assert not (finished.root / "models/classifier.onnx").exists()
-    assert not (finished.root / "metrics/export.json").exists()
+    nothing_is_written(finished)
     finished.set(export__tolerance=1e-4)
-    path = finished.root / "metrics/evaluate/details.json"
-    content = json.loads(path.read_text())
-    path.unlink()
-    path.write_text(json.dumps(content | {"accuracy": 0.5}))
-    assert "but that of evaluate (metrics/evaluate/details.json) is 0.5" in finished.stage("export", status=1).stderr
-    assert not (finished.root / "models/classifier.onnx").exists()
+    path = "metrics/evaluate/details.json"
+    finished.write(path, json.dumps(finished.json(path) | {"accuracy": 0.5}))
+    assert f"but that of evaluate ({path}) is 0.5" in finished.stage("export", status=1).stderr
+    nothing_is_written(finished)
 
 
 def forward(before: Any = lambda x: x, after: Any = lambda x: x, temperature: Any = operator.truediv) -> Any:
@@ -170,11 +165,8 @@ def test_wrong_conversion_fails_and_writes_nothing(
     finished: Project, monkeypatch: pytest.MonkeyPatch, target: str, wrong: Any, says: str
 ) -> None:
     monkeypatch.setattr(target, wrong)
-    done = finished.stage("export", status=1)
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
-    for path in ("models/classifier.onnx", "models/int8", "metrics/export.json"):
-        assert not (finished.root / path).exists()
+    assert says in one_line(finished.stage("export", status=1))
+    nothing_is_written(finished)
 
 
 def test_int8_switched_off_leaves_nothing_behind(finished: Project) -> None:
@@ -206,9 +198,9 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
     ]
     assert any(scales[node.input[0]].dtype == np.int8 for node in by_channel)
     assert not any("Dynamic" in node.op_type for node in model.graph.node)
-    metrics = json.loads(finished.read("metrics/export/details.json"))["int8"]
+    metrics = finished.json("metrics/export/details.json")["int8"]
     assert metrics["size_bytes"] == path.stat().st_size
-    assert json.loads(finished.read("metrics/export.json"))["int8"] == {
+    assert finished.json("metrics/export.json")["int8"] == {
         "accuracy": metrics["accuracy"],
         "size_mb": metrics["size_bytes"] / 1e6,
     }
@@ -216,10 +208,8 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
     assert held["accuracy"] == metrics["accuracy"]
     assert held["quantized"] == "int8 weights by channel, uint8 activations"
     same = metadata(finished.root / "models/classifier.onnx")
-    assert {key: held[key] for key in same if key != "accuracy"} == {
-        key: value for key, value in same.items() if key != "accuracy"
-    }
-    rows = pd.read_csv(finished.root / "metrics/predictions.csv")
+    assert {**held, **same} == {**held, "accuracy": same["accuracy"]}
+    rows = finished.table("metrics/predictions.csv")
     with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
         images = np.stack([np.asarray(Image.open(archive.open(name)))[None] for name in rows["image"]])
     (logits,) = session.run(["logits"], {"images": images})
@@ -236,5 +226,4 @@ def test_int8_drop_above_maximum_fails_and_writes_nothing(finished: Project, mon
     done = finished.stage("export", status=1)
     assert "of accuracy" in done.stderr
     assert "more than export.int8_max_accuracy_drop 0.01" in done.stderr
-    for path in ("models/classifier.onnx", "models/int8", "metrics/export.json"):
-        assert not (finished.root / path).exists()
+    nothing_is_written(finished)

@@ -153,12 +153,11 @@ def test_output_of_a_tool_that_nobody_takes_is_one_line_at_most(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_help_prints_the_docstring(stage: str) -> None:
-    words = [sys.executable, "-m", f"stages.{stage}", "--help"]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: python -m stages." + stage)
+def test_help_prints_the_docstring(fresh_template: Project, stage: str) -> None:
+    shown = fresh_template.stage(stage, "--help").stdout
+    assert shown.startswith("usage: python -m stages." + stage)
     for word in ("reads", "writes", "run", "expect"):
-        assert f"\n{word} " in done.stdout
+        assert f"\n{word} " in shown
 
 
 def test_relative_path_of_the_interpreter_is_made_absolute(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """train: losses, initial weights, early stopping, memory, and what a run shows while it goes on."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -11,36 +10,28 @@ from classifier.data.dataset import AnnotatedImages
 from classifier.errors import StageError
 from classifier.model.serialization import ModelConfig, Normalize, load
 from classifier.train import pretrained, setup
-from tests.project import STAGES, Project, kill_group, wait_for
+from tests.project import Project, kill_group, wait_for
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torchvision.models import mobilenet_v3_small
+
+MODEL = "models/classifier.safetensors"
 
 
-def metrics(project: Project, name: str = "train") -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(project.read(f"metrics/{name}.json"))
-    return content
-
-
-def weights(project: Project, path: str = "models/classifier.safetensors") -> dict[str, torch.Tensor]:
-    model, _ = load(project.root / path)
-    return model.state_dict()
-
-
-def _file(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    from safetensors.torch import save_file
-
-    save_file(tensors, folder / "x.safetensors")
-    return folder / "x.safetensors"
+def weights(project: Project) -> dict[str, torch.Tensor]:
+    return load_file(project.root / MODEL)
 
 
 def test_torchvision_model_trains_by_name(finished: Project) -> None:
     finished.set(train__model="mobilenet_v3_small", train__epochs=1, train__batch_size=60)
-    assert finished.repro() == STAGES[2:]
-    _, model_config = load(finished.root / "models/classifier.safetensors")
+    finished.stage("train")
+    _, model_config = load(finished.root / MODEL)
     assert model_config.architecture == "mobilenet_v3_small"
 
 
@@ -51,10 +42,8 @@ def test_model_summary_has_shapes_and_parameters(finished: Project) -> None:
 
 
 def test_initial_checkpoint_loads_what_fits_and_lists_the_rest(finished: Project) -> None:
-    from safetensors.torch import load_file, save_file
-
     finished.set(train__epochs=1)
-    first = load_file(finished.root / "models/classifier.safetensors")
+    first = load_file(finished.root / MODEL)
     start = {**first, "3.weight": torch.zeros(5, 32), "extra": torch.zeros(1)}
     del start["3.bias"]
     save_file(start, finished.root / "models/pretrained/mine.safetensors")
@@ -79,10 +68,8 @@ def test_frozen_statistics_do_not_change(finished: Project) -> None:
     finished.set_all({"train.model": "cnn", "models.cnn.stem": 4, "models.cnn.widths": [4, 8], "train.epochs": 1})
     finished.stage("train")
     before = weights(finished)
-    shutil.copy(finished.root / "models/classifier.safetensors", finished.root / "models/pretrained/a.safetensors")
-    finished.set_all(
-        {"train.initial_checkpoint": "a.safetensors", "train.freeze": ["[0-3].*"], "train.optimizer": "muon"}
-    )
+    shutil.copy(finished.root / MODEL, finished.root / "models/pretrained/a.safetensors")
+    finished.set(train__initial_checkpoint="a.safetensors", train__freeze=["[0-3].*"], train__optimizer="muon")
     finished.stage("train")
     after = weights(finished)
     same = {name for name in before if torch.equal(before[name], after[name])}
@@ -93,8 +80,9 @@ def test_bad_initial_checkpoint_is_one_line(finished: Project) -> None:
     finished.set(train__initial_checkpoint="none.safetensors")
     (finished.root / "models/pretrained/none.safetensors").write_bytes(b"no weights")
     assert "not a readable safetensors file" in finished.stage("train", status=1).stderr
+    save_file({"other": torch.zeros(1)}, finished.root / "x.safetensors")
     with pytest.raises(StageError, match="no tensor fits"):
-        pretrained.load_pretrained(nn.Linear(3, 3), _file(finished.root, {"other": torch.zeros(1)}))
+        pretrained.load_pretrained(nn.Linear(3, 3), finished.root / "x.safetensors")
 
 
 def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
@@ -102,15 +90,15 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
     finished.set_all({"train.epochs": 40, "train.patience": 2, "train.keep": "best", "train.schedule": "constant"})
     finished.set_all({"optimizers.sgd.lr": 0.3, "train.warmup_fraction": 0.9})
     output = finished.stage("train").stdout
-    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    curve = finished.table("metrics/train/curves.csv")
     best = curve.sort_values("val_loss").iloc[0]
     assert len(curve) < 40
     assert len(curve) == best["epoch"] + 2
     assert f"stopped early after epoch {len(curve)}: no lower validation loss since epoch {best['epoch']:.0f}" in output
-    assert metrics(finished)["val_loss"] == best["val_loss"]
-    assert metrics(finished)["val_acc"] == best["val_acc"]
+    assert finished.json("metrics/train.json")["val_loss"] == best["val_loss"]
+    assert finished.json("metrics/train.json")["val_acc"] == best["val_acc"]
     # The weights are those of that epoch: their loss is its loss.
-    model, model_config = load(finished.root / "models/classifier.safetensors")
+    model, model_config = load(finished.root / MODEL)
 
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
     with torch.inference_mode():
@@ -140,18 +128,16 @@ def test_curves_grow_while_training_runs(finished: Project) -> None:
 
 
 def test_tensorboard_files_hold_curves_and_graph(finished: Project) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    before = finished.read("models/classifier.safetensors")
+    before = finished.read(MODEL)
     finished.set(runtime__tensorboard=True)
     assert finished.repro() == []  # how a run behaves reruns nothing
     for _ in range(2):  # a second run writes its folder anew: no step twice
         finished.stage("train")
-    assert finished.read("models/classifier.safetensors") == before
+    assert finished.read(MODEL) == before
     (folder,) = (finished.root / "logs").iterdir()
     events = EventAccumulator(str(folder))
     events.Reload()
-    curve = pd.read_csv(finished.root / "metrics/train/curves.csv")
+    curve = finished.table("metrics/train/curves.csv")
     scalars = events.Scalars("loss/val")
     assert [event.step for event in scalars] == curve["epoch"].tolist()
     np.testing.assert_allclose([event.value for event in scalars], curve["val_loss"], atol=1e-5)
@@ -159,14 +145,7 @@ def test_tensorboard_files_hold_curves_and_graph(finished: Project) -> None:
     assert finished.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml"]
 
 
-def test_images_read_from_disk_give_the_same_bytes(finished: Project) -> None:
-    before = finished.read("models/classifier.safetensors")
-    finished.set_all({"runtime.image_memory_mb": 0.01, "runtime.prefetch_threads": 3})
-    finished.stage("train")
-    assert finished.read("models/classifier.safetensors") == before
-
-
-def test_batches_are_equal_from_memory_and_disk(finished: Project) -> None:
+def test_batches_and_models_are_equal_from_memory_and_disk(finished: Project) -> None:
     files = (finished.root / "data/annotations.csv", finished.root / "data/images.zip")
     memory, disk = (AnnotatedImages(*files, split="train", memory_mb=limit) for limit in (None, 0.1))
     assert memory.images is not None
@@ -179,30 +158,36 @@ def test_batches_are_equal_from_memory_and_disk(finished: Project) -> None:
     image, label = disk[3]
     assert torch.equal(image, memory[3][0])
     assert label == memory[3][1]
+    before = finished.read(MODEL)
+    finished.set_all({"runtime.image_memory_mb": 0.01, "runtime.prefetch_threads": 3})
+    finished.stage("train")
+    assert finished.read(MODEL) == before
 
 
 def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: Project) -> None:
-    expected = finished.read("models/classifier.safetensors")
+    expected = finished.read(MODEL)
     for epoch in (2, 5):
         finished.set(runtime__stop_after_epoch=epoch)
         stopped = finished.stage("train", status=75)
         assert f"stopped after epoch {epoch}, as runtime.stop_after_epoch says; it is saved" in stopped.stderr
-        assert not (finished.root / "models/classifier.safetensors").exists()
+        assert not (finished.root / MODEL).exists()
     finished.set(runtime__stop_after_epoch=4)  # it is further already
     finished.stage("train", status=75)
+    finished.set(optimizers__sgd__lr=0.02)
+    assert "resuming" not in finished.stage("train", status=75).stdout
+    finished.set(optimizers__sgd__lr=0.05)
     finished.set(runtime__stop_after_epoch=0)
     assert "resuming at step 45 of 54" in finished.stage("train").stdout
-    assert finished.read("models/classifier.safetensors") == expected
+    assert finished.read(MODEL) == expected
 
 
 @pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
 def test_weights_for_imagenet_get_its_normalization_and_fit_by_name(
     finished: Project, tmp_path: Path, channels: int, mean: list[float]
 ) -> None:
-    from torchvision.models import mobilenet_v3_small
-
     torch.manual_seed(0)
-    path = _file(tmp_path, mobilenet_v3_small(weights=None).state_dict())
+    path = tmp_path / "x.safetensors"
+    save_file(mobilenet_v3_small(weights=None).state_dict(), path)
     config: Any = SimpleNamespace(normalize="imagenet")
     pixels: Any = SimpleNamespace(shape=(channels, 224, 224))
     means, stds = setup.mean_and_std(config, pixels)

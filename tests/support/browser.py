@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 REQUIRED = "REQUIRE_BROWSER"  # .ci/run sets it: there, a test that cannot run is a failure
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -45,8 +48,6 @@ class Browser:
         Raises:
             selenium.common.TimeoutException: it did not become true.
         """
-        from selenium.webdriver.support.wait import WebDriverWait
-
         return WebDriverWait(self.driver, seconds, poll_frequency=0.02).until(lambda _: condition())
 
     def devtools(self, command: str, **parameters: Any) -> Any:
@@ -57,6 +58,10 @@ class Browser:
         self.devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
         )
+
+    def use_colors(self, scheme: str) -> None:
+        """Prefer ``light`` or ``dark``."""
+        self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def drop(self, path: Path) -> None:
         """Drag a file from outside over the middle of the page and let it go there."""
@@ -86,6 +91,17 @@ class Browser:
         sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         addresses = [urlsplit(request["request"]["url"]) for request in sent]
         return {address.netloc for address in addresses if address.scheme in ("http", "https", "ws", "wss")}
+
+
+def contrast(ink: str, paper: str) -> float:
+    """The contrast of two colors, 1 to 21 if the ink is the darker one, else 1 to 1/21 (WCAG 2.2)."""
+
+    def luminance(color: str) -> float:
+        channels = np.array(re.findall(r"\d+", color)[:3], float) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    return (luminance(paper) + 0.05) / (luminance(ink) + 0.05)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 def write(path: Path, array: np.ndarray) -> None:
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.unlink(missing_ok=True)  # DVC may have linked it to its cache
     path.write_bytes(header + array.astype(np.uint8, casting="equiv").tobytes())
 
 

@@ -5,7 +5,6 @@
 It prints one JSON object: for each check, the cases in which the bits differ.
 """
 
-import itertools
 import json
 import random
 import re
@@ -33,7 +32,8 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 taken = 0  # layers that the kernels computed
-Results = list[Tensor | None]
+Results = list[Tensor]
+Checked = Iterator[tuple[str, Results, Results]]
 KERNELS = ((2, 0), (3, 0), (3, 1), (5, 0))  # side and padding, of our own models
 SIZES = (1, 2, 3, 6, 7, 8, 9, 12, 13, 16, 27, 40)
 CHANNELS = (1, 2, 3, 6, 8, 10, 16, 24, 33, 64, 96)
@@ -60,7 +60,13 @@ def equal(some: Results, others: Results) -> bool:
     return all(
         torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
         for one, other in zip(some, others, strict=True)
-        if one is not None and other is not None
+    )
+
+
+def close(some: Results, others: Results) -> bool:
+    """Within the rounding of float32, relative to the largest value."""
+    return all(
+        (one - other).abs().max() <= 1e-5 * (1 + other.abs().max()) for one, other in zip(some, others, strict=True)
     )
 
 
@@ -85,150 +91,11 @@ def cases(count: int) -> Iterator[tuple[Conv2d, Tensor, bool]]:
         yield layer, images, draw.random() < 0.5
 
 
-def describe(layer: Conv2d, images: Tensor, *more: Any) -> str:
-    return " ".join(map(str, (layer, tuple(images.shape), *more)))
-
-
-def drawn() -> list[str]:
-    bad = []
-    for layer, images, needs_images in cases(150):
-        if not is_chain(layer, images, needs_images):
-            continue
-        found, expected = (results(layer, images, portable, needs_images) for portable in (True, False))
-        with torch.inference_mode():
-            calls.use(True)
-            found.append(layer(images))
-            calls.use(False)
-            expected.append(layer(images))
-        if not equal(found, expected):
-            bad.append(describe(layer, images, needs_images))
-    return bad
-
-
 def is_chain(layer: Conv2d, images: Tensor, needs_images: bool) -> bool:
     """Whether oneDNN, too, makes each output and gradient of one chain."""
     side, size = layer.kernel_size[0], images.shape[2:]
     inputs = layer.in_channels > 1 and (layer.padding == (side // 2, side // 2) or size == layer.kernel_size)
     return layer.weight.stride(1) == 1 and side <= min(size) and (inputs or not needs_images)
-
-
-def layouts() -> list[str]:
-    """Images that are slices, transposed, expanded or reversed."""
-    layer = make(6, 10, (3, 1)).to(memory_format=torch.channels_last)
-    whole = normal(8, 12, 14, 14, seed=0)
-    forms: dict[str, Callable[[Tensor], Tensor]] = {
-        "every second channel": lambda x: x[:, ::2],
-        "a part": lambda x: x[1:5, 3:9, 2:12, 1:13],
-        "transposed": lambda x: x[:, :6].transpose(2, 3),
-        "expanded": lambda x: x[:1, :6].expand(5, -1, -1, -1),
-        "one channel for all": lambda x: x[:, :1].expand(-1, 6, -1, -1),
-        "flipped": lambda x: x[:, :6].flip(3),
-    }
-    return [
-        name
-        for (name, form), layout in itertools.product(forms.items(), (torch.contiguous_format, torch.channels_last))
-        for images in [form(whole.contiguous(memory_format=layout))]
-        if not equal(results(layer, images, True), results(layer, images, False))
-    ]
-
-
-def not_finite() -> list[str]:
-    """NaN and infinity in images and weights, at the edges too."""
-    bad = []
-    for value, place, (kernel, side) in itertools.product(
-        (float("nan"), float("inf"), float("-inf")), ("images", "weights"), (((3, 1), 13), ((3, 1), 5), ((3, 0), 3))
-    ):
-        layer, images = make(8, 16, kernel), normal(4, 8, side, side, seed=1)
-        layer.to(memory_format=torch.channels_last)
-        tensor = images if place == "images" else layer.weight.data
-        tensor[1, 0, 0, 0] = tensor[2, -1, -1, -1] = value
-        if not equal(results(layer, images, True), results(layer, images, False)):
-            bad.append(describe(layer, images, value, place))
-    return bad
-
-
-def one_image() -> list[str]:
-    """An image alone has the outputs that it has among others."""
-    bad = []
-    for layer, images, _ in cases(60):
-        calls.use(True)
-        with torch.inference_mode():
-            if not torch.equal(layer(images[:1]), layer(images)[:1]):
-                bad.append(describe(layer, images))
-    return bad
-
-
-def several_sums() -> list[str]:
-    """Convolutions of which PyTorch may make several sums, against float64."""
-    return [
-        describe(layer, images)
-        for layer, images, needs_images in cases(150)
-        if not close(
-            results(layer, images, True, needs_images),
-            results(deepcopy(layer).double(), images.double(), False, needs_images),
-        )
-    ]
-
-
-def products() -> list[str]:
-    """Matrix products, norms and linear layers against float64."""
-    bad, draw = [], random.Random(1)
-    calls.use(True)
-    for number in range(150):
-        rows, inner, columns = (draw.choice((1, 2, 10, 16, 31, 32, 48, 64, 96, 130)) for _ in range(3))
-        a, b = normal(rows, 2 * inner, seed=number)[:, ::2], normal(columns, inner, seed=number + 1).T
-        layer = Linear(inner, columns)
-        found = [product(a, b), norm([a, b, a[0]]), *with_gradients(layer, a)]
-        total = torch.cat([a.flatten(), b.flatten(), a[0]]).double().norm()
-        if not close(found, [a.double() @ b.double(), total, *with_gradients(deepcopy(layer).double(), a.double())]):
-            bad.append(f"product of {rows} x {inner} x {columns}")
-    return bad
-
-
-def softmaxes() -> list[str]:
-    """Softmax and its logarithm against float64."""
-    calls.use(True)
-    return [
-        f"{mine.__name__} of {shape}"
-        for shape in ((1, 1), (2, 10), (300, 10), (7, 1000))
-        for mine in (softmax, log_softmax)
-        for logits in [9 * normal(*shape, seed=1)]
-        if not close(with_gradients(mine, logits), with_gradients(mine, logits.double()))
-    ]
-
-
-def batch_norms() -> list[str]:
-    """Batch normalization in training and afterwards, against float64."""
-    bad = []
-    calls.use(True)
-    for channels, batch, side in ((1, 2, 2), (6, 5, 13), (64, 64, 6), (100, 7, 1)):
-        layer, maps = BatchNorm2d(channels), 3 * normal(batch, channels, side, side, seed=channels) + 2
-        for parameter in layer.parameters():
-            nn.init.normal_(parameter)
-        found: list[Results] = []
-        for module, inputs in ((layer, maps), (deepcopy(layer).double(), maps.double())):
-            trained = with_gradients(module.train(), inputs)
-            with torch.inference_mode():
-                found.append([*trained, module.eval()(inputs), module.running_mean, module.running_var])
-        if not close(*found) or layer.num_batches_tracked != 1:
-            bad.append(f"batch norm of {tuple(maps.shape)}")
-    return bad
-
-
-def adams() -> list[str]:
-    """Twenty steps of Adam and AdamW against PyTorch's in float64."""
-    bad = []
-    for decoupled, other in ((False, torch.optim.Adam), (True, torch.optim.AdamW)):
-        parameters = [nn.Parameter(normal(1001, seed=0).to(kind)) for kind in (torch.float32, torch.float64)]
-        options: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
-        optimizers = Adam(parameters[:1], decoupled=decoupled, **options), other(parameters[1:], **options)
-        for step in range(20):
-            for parameter, optimizer in zip(parameters, optimizers, strict=True):
-                parameter.grad = normal(1001, seed=step).to(parameter.dtype)
-                optimizer.step()
-        if not close([*parameters[:1]], [*parameters[1:]]):
-            bad.append(other.__name__)
-    return bad
 
 
 def with_gradients(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Results:
@@ -240,25 +107,131 @@ def with_gradients(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Resu
     return [outputs.detach(), *torch.autograd.grad(outputs, [inputs, *parameters], gradient)]
 
 
-def close(some: Results, others: Results) -> bool:
-    """Within the rounding of float32, relative to the largest value."""
-    return all(
-        one is None or other is None or (one - other).abs().max() <= 1e-5 * (1 + other.abs().max())
-        for one, other in zip(some, others, strict=True)
-    )
+# --- bit for bit: each check yields the name of a case, what the kernels gave, and what it must be ------------------
 
 
-def threads() -> list[str]:
+def drawn() -> Checked:
+    for layer, images, needs_images in cases(150):
+        if not is_chain(layer, images, needs_images):
+            continue
+        found, expected = (results(layer, images, portable, needs_images) for portable in (True, False))
+        with torch.inference_mode():
+            for portable, tensors in ((True, found), (False, expected)):
+                calls.use(portable)
+                tensors.append(layer(images))
+        yield f"{layer} {images.shape} {needs_images}", found, expected
+
+
+def layouts() -> Checked:
+    """Images that are slices, transposed, expanded or reversed."""
+    layer = make(6, 10, (3, 1)).to(memory_format=torch.channels_last)
+    whole = normal(8, 12, 14, 14, seed=0)
+    forms: dict[str, Callable[[Tensor], Tensor]] = {
+        "every second channel": lambda x: x[:, ::2],
+        "a part": lambda x: x[1:5, 3:9, 2:12, 1:13],
+        "transposed": lambda x: x[:, :6].transpose(2, 3),
+        "expanded": lambda x: x[:1, :6].expand(5, -1, -1, -1),
+        "one channel for all": lambda x: x[:, :1].expand(-1, 6, -1, -1),
+        "flipped": lambda x: x[:, :6].flip(3),
+    }
+    for name, form in forms.items():
+        for layout in (torch.contiguous_format, torch.channels_last):
+            images = form(whole.contiguous(memory_format=layout))
+            yield name, results(layer, images, True), results(layer, images, False)
+
+
+def not_finite() -> Checked:
+    """NaN and infinity in images and weights, at the edges too."""
+    for value in (float("nan"), float("inf"), float("-inf")):
+        for kernel, side in (((3, 1), 13), ((3, 1), 5), ((3, 0), 3)):
+            for place in ("images", "weights"):
+                layer, images = make(8, 16, kernel), normal(4, 8, side, side, seed=1)
+                layer.to(memory_format=torch.channels_last)
+                tensor = images if place == "images" else layer.weight.data
+                tensor[1, 0, 0, 0] = tensor[2, -1, -1, -1] = value
+                found, expected = (results(layer, images, portable) for portable in (True, False))
+                yield f"{value} in {place}, {layer} {images.shape}", found, expected
+
+
+def one_image() -> Checked:
+    """An image alone has the outputs that it has among others."""
+    calls.use(True)
+    for layer, images, _ in cases(60):
+        with torch.inference_mode():
+            alone, among_others = layer(images[:1]), layer(images)[:1]
+        yield f"{layer} {images.shape}", [alone], [among_others]
+
+
+def threads() -> Checked:
     """Many calls at a time."""
-    some = [case for case, _ in zip(cases(1000), range(40), strict=False)]
+    some = [*cases(40)]
     calls.use(True)
     with ThreadPoolExecutor(4, initializer=compute.use_one_thread) as pool:
         found = [*pool.map(lambda case: results(case[0], case[1], True, case[2]), some)]
-    return [
-        describe(*case)
-        for case, result in zip(some, found, strict=True)
-        if not equal(result, results(case[0], case[1], True, case[2]))
-    ]
+    for (layer, images, needs_images), result in zip(some, found, strict=True):
+        yield f"{layer} {images.shape}", result, results(layer, images, True, needs_images)
+
+
+# --- against PyTorch in float64, where PyTorch may add in another order ---------------------------------------------
+
+
+def several_sums() -> Checked:
+    """Convolutions of which PyTorch may make several sums."""
+    for layer, images, needs_images in cases(150):
+        expected = results(deepcopy(layer).double(), images.double(), False, needs_images)
+        yield f"{layer} {images.shape} {needs_images}", results(layer, images, True, needs_images), expected
+
+
+def products() -> Checked:
+    """Matrix products, norms and linear layers."""
+    draw = random.Random(1)
+    calls.use(True)
+    for number in range(150):
+        rows, inner, columns = (draw.choice((1, 2, 10, 16, 31, 32, 48, 64, 96, 130)) for _ in range(3))
+        a, b = normal(rows, 2 * inner, seed=number)[:, ::2], normal(columns, inner, seed=number + 1).T
+        layer = Linear(inner, columns)
+        found = [product(a, b), norm([a, b, a[0]]), *with_gradients(layer, a)]
+        total = torch.cat([a.flatten(), b.flatten(), a[0]]).double().norm()
+        expected = [a.double() @ b.double(), total, *with_gradients(deepcopy(layer).double(), a.double())]
+        yield f"product of {rows} x {inner} x {columns}", found, expected
+
+
+def softmaxes() -> Checked:
+    """Softmax and its logarithm."""
+    calls.use(True)
+    for shape in ((1, 1), (2, 10), (300, 10), (7, 1000)):
+        for function in (softmax, log_softmax):
+            logits = 9 * normal(*shape, seed=1)
+            found, expected = (with_gradients(function, inputs) for inputs in (logits, logits.double()))
+            yield f"{function.__name__} of {shape}", found, expected
+
+
+def batch_norms() -> Checked:
+    """Batch normalization in training and afterwards."""
+    calls.use(True)
+    for channels, batch, side in ((1, 2, 2), (6, 5, 13), (64, 64, 6), (100, 7, 1)):
+        layer, maps = BatchNorm2d(channels), 3 * normal(batch, channels, side, side, seed=channels) + 2
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+        found: list[Results] = []
+        for module, inputs in ((layer, maps), (deepcopy(layer).double(), maps.double())):
+            trained = with_gradients(module.train(), inputs)
+            with torch.inference_mode():
+                found.append([*trained, module.eval()(inputs), *module.buffers()])
+        yield f"batch norm of {maps.shape}", found[0], found[1]
+
+
+def adams() -> Checked:
+    """Twenty steps of Adam and AdamW."""
+    for decoupled, other in ((False, torch.optim.Adam), (True, torch.optim.AdamW)):
+        parameters = [nn.Parameter(normal(1001, seed=0).to(kind)) for kind in (torch.float32, torch.float64)]
+        options: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
+        optimizers = Adam(parameters[:1], decoupled=decoupled, **options), other(parameters[1:], **options)
+        for step in range(20):
+            for parameter, optimizer in zip(parameters, optimizers, strict=True):
+                parameter.grad = normal(1001, seed=step).to(parameter.dtype)
+                optimizer.step()
+        yield other.__name__, [*parameters[:1]], [*parameters[1:]]
 
 
 def exports() -> list[str]:
@@ -276,14 +249,15 @@ def exports() -> list[str]:
 
 
 CHECKS = (
-    drawn, layouts, not_finite, one_image, several_sums, products, softmaxes, batch_norms, adams, threads, exports
-)  # fmt: skip
+    *((check, equal) for check in (drawn, layouts, not_finite, one_image, threads)),
+    *((check, close) for check in (several_sums, products, softmaxes, batch_norms, adams)),
+)
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     calls.use(True)
-    found: dict[str, Any] = {"kernels": calls.in_use()}
-    for check in CHECKS:
-        found[check.__name__] = check()
-    print(json.dumps({**found, "taken": taken}))
+    differing: dict[str, Any] = {"kernels": calls.in_use(), "exports": exports()}
+    for check, same in CHECKS:
+        differing[check.__name__] = [name for name, found, expected in check() if not same(found, expected)]
+    print(json.dumps({**differing, "taken": taken}))

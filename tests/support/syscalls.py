@@ -1,9 +1,9 @@
 """Kill a writer before each of its system calls in turn, as often as it has some: a power switch with a counter.
 
 The kernel stops a traced process before and after each call (ptrace(2), PTRACE_SYSCALL; Linux), so nothing has to be
-guessed about which calls a writer makes. Run as a program, in the root of a clone:
-python -m tests.support.syscalls CASE FOLDER. It prints JSON, one entry a kill: the state found, and the state and the
-files after the same writer ran again.
+guessed about which calls a writer makes. Run as a program, in the root of a clone, if it is about a stage that of the
+small project in ``tiny.py``: syscalls.py CASE FOLDER. It prints JSON, one entry a kill: the state found, and the state
+and the files after the same writer ran again.
 """
 
 import ctypes
@@ -17,13 +17,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from classifier import yaml_file
 from classifier.runner import files, stage
 from classifier.runner.cli import ROOT
 from classifier.runner.context import StageContext
-from classifier.runner.declaration import read_declaration
 
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SYSCALL = 0, 7, 24
+OUTS = ("models/first.bin", "models/second.bin", "metrics/tiny.json")  # of the stage
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
@@ -141,18 +140,16 @@ class State(OneFile):
 class Stage(OneFile):
     """A whole stage with several outs, from the first that gets its name to the end of the process."""
 
-    OUTS = read_declaration("annotate", yaml_file.load(Path("params.yaml").read_text())).outs
-
     def prepare(self) -> None:
-        for out in self.OUTS:
+        for out in OUTS:
             (ROOT / out).unlink(missing_ok=True)
 
     def write(self) -> None:
         def work(context: StageContext) -> None:
-            for out in self.OUTS:
+            for out in OUTS:
                 context.out(out).write_bytes(NEW)
 
-        assert stage.run_stage("annotate", work, None, []) == 0
+        assert stage.run_stage("tiny", work, None, []) == 0
 
     def write_counted(self) -> None:
         publish = files.publish  # hashing the inputs takes hundreds of calls: counting starts with the first out
@@ -166,7 +163,7 @@ class Stage(OneFile):
         self.write()
 
     def state(self) -> str:
-        paths = [ROOT / out for out in self.OUTS]
+        paths = [ROOT / out for out in OUTS]
         there = [path.read_bytes() == NEW for path in paths if path.exists()]
         return f"{len(there)} of {len(paths)} outs" if all(there) else "a part"
 

@@ -49,6 +49,7 @@ def test_copies_of_a_picture_are_one_of_the_confident_mistakes() -> None:
         texts = written(content.draw_mistakes(rows, pixels, 2))
         assert "No mistakes." in written(content.draw_mistakes(rows[:0], pixels[:0], 2))
     assert [text for text in texts if len(text) == 1] == ["a", "b"]
+    assert texts.count("predicted d") == 2
     assert "The 2 most confident mistakes" in texts
 
 

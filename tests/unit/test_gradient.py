@@ -5,13 +5,11 @@ from typing import Any
 
 from classifier.model import zoo
 from classifier.train.gradient import PartsGradient, count_parts
+from tests.support.recipes import MODEL_ARGUMENTS
 
 import pytest
 import torch
 from torch import nn
-
-MODELS: dict[str, dict[str, Any]] = {"mlp": {"hidden": [32]}, "lenet": {}, "cnn": {"stem": 4, "widths": [8, 16]}}
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +37,7 @@ def in_parts(model: nn.Module, batch_size: int, threads: int) -> PartsGradient:
 @pytest.mark.parametrize("count", [1, 2, 63, 130])
 def test_gradient_without_batch_norm_is_that_of_the_whole_batch(name: str, count: int) -> None:
     torch.manual_seed(0)
-    model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
+    model = zoo.build_model(name, MODEL_ARGUMENTS[name], 1, (28, 28), 10)
     inputs, targets, _ = batch(count)
     weights = torch.rand(count)
     losses, outputs = in_parts(model, 256, 2)(inputs, targets, weights, count)
@@ -53,12 +51,12 @@ def test_gradient_without_batch_norm_is_that_of_the_whole_batch(name: str, count
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODEL_ARGUMENTS)
 def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
     results = []
     for threads in (1, 2, 3, 4):
         torch.manual_seed(0)
-        model = zoo.build_model(name, MODELS[name], 1, (28, 28), 10)
+        model = zoo.build_model(name, MODEL_ARGUMENTS[name], 1, (28, 28), 10)
         gradient = in_parts(model, 200, threads)
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         for _ in range(3):

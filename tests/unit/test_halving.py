@@ -162,25 +162,18 @@ def test_search_learns_from_earlier_rounds() -> None:
         ({"objective": "accuracy"}, "objective: must be 'val_acc' or 'val_loss'; it is 'accuracy'"),
         ({"rungs": [3, 2]}, "rungs: must be epochs in rising order"),
         ({"rungs": [1, 9]}, "rungs: must be below train.epochs, 9, which is the last one"),
+        ({"space": {"optimizers.muon.lrr": [1.0, 2.0]}}, "space: optimizers.muon.lrr: no such key in params.yaml"),
+        ({"space": {"optimizers.muon.momentum": {"low": 0.4, "high": 1.5}}}, "muon.momentum: must be less than 1"),
+        ({"space": {"train.model": ["cnn", "lennet"]}}, "train.model: must be one of mlp"),
+        (
+            {"space": {"optimizers.adam.lr": [0.1, 0.2]}},
+            "no trial reads optimizers.adam.lr: train.optimizer is never adam, but muon",
+        ),
     ],
 )  # fmt: skip
 def test_wrong_search_is_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=message.replace(".", r"\.")):
         read(tmp_path, **change)
-
-
-@pytest.mark.parametrize(
-    ("axis", "message"),
-    [
-        ({"optimizers.muon.lrr": [1.0, 2.0]}, "space: optimizers.muon.lrr: no such key in params.yaml"),
-        ({"optimizers.muon.momentum": {"low": 0.4, "high": 1.5}}, "optimizers.muon.momentum: must be less than 1"),
-        ({"train.model": ["cnn", "lennet"]}, "train.model: must be one of mlp"),
-        ({"optimizers.adam.lr": [0.1, 0.2]}, "no trial reads optimizers.adam.lr: train.optimizer is never adam"),
-    ],
-)
-def test_wrong_value_in_the_space_is_one_line(axis: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=message):
-        read(tmp_path, space=axis)
 
 
 def test_table_and_page_rank_trials_and_show_choices_that_are_lists(

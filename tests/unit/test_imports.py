@@ -1,4 +1,6 @@
-"""Imports go one way: scripts import the package, its folders import its modules, and the ground imports nothing."""
+"""Imports go one way, the ground imports nothing, and docstrings name the thing."""
+
+import ast
 
 from tests.support import imports
 
@@ -48,3 +50,11 @@ def test_import_reader_sees_functions_packages_and_not_type_checking() -> None:
     direct = imports.direct("stages/train.py")
     assert "classifier/train/loop.py" in direct  # inside a function
     assert "classifier/train/__init__.py" in direct  # the package on the way
+
+
+@pytest.mark.parametrize("path", imports.modules("classifier", "stages", "tools"))
+def test_no_docstring_begins_with_a_filler(path: str) -> None:
+    nodes = ast.walk(ast.parse((imports.ROOT / path).read_text()))
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
+    assert not [doc for doc in docs if doc.startswith(("What ", "Of ", "See "))]

@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from classifier import portability
 from classifier.kernels import build, calls, convolution, library
@@ -34,27 +32,26 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@cache
-def against_pytorch(folder: Path, instructions: str) -> dict[str, Any]:
-    environment = {**os.environ, library.VARIABLE: instructions, "PYTHONPATH": str(folder)}
+@x86
+@pytest.mark.parametrize("instructions", ["avx2", "avx512"])
+def test_kernels_have_the_bits_of_pytorch_pinned_to_avx2(compiled: Path, instructions: str) -> None:
+    environment = {**os.environ, library.VARIABLE: instructions, "PYTHONPATH": str(compiled)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.kernels"], cwd=REPOSITORY, env=environment, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found = json.loads(done.stdout)
     if found.pop("kernels") != instructions:
         cannot_run(f"this processor has no {instructions}")
-    return found
-
-
-@x86
-@pytest.mark.parametrize("instructions", ["avx2", "avx512"])
-def test_kernels_have_the_bits_of_pytorch_pinned_to_avx2(compiled: Path, instructions: str) -> None:
-    found = dict(against_pytorch(compiled, instructions))
     assert found.pop("taken") > 100
     assert len(found) == 11
     assert not {name: cases for name, cases in found.items() if cases}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return digests(tmp_path_factory.mktemp("scalar"), find_program(("gcc",), "gcc"), "-O2", *SETS["scalar"])
 
 
 def digests(folder: Path, compiler: str, *options: str, emulator: str = "") -> str:
@@ -75,25 +72,24 @@ def digests(folder: Path, compiler: str, *options: str, emulator: str = "") -> s
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("instructions", SETS)
 def test_every_instruction_set_and_compiler_gives_the_same_digests(
-    compiler: str, instructions: str, tmp_path: Path
+    compiler: str, instructions: str, expected: str, tmp_path: Path
 ) -> None:
-    expected = digests(tmp_path, find_program(("gcc",), "gcc"), "-O2", *SETS["scalar"])
     assert digests(tmp_path, find_program((compiler,), compiler), "-O3", *SETS[instructions]) == expected
 
 
 @x86
 @pytest.mark.parametrize("instructions", SETS)
-def test_sanitizers_find_no_access_beyond_an_array_and_nothing_undefined(instructions: str, tmp_path: Path) -> None:
+def test_sanitizers_find_no_access_beyond_an_array_and_nothing_undefined(
+    instructions: str, expected: str, tmp_path: Path
+) -> None:
     gcc = find_program(("gcc",), "gcc")
-    expected = digests(tmp_path, gcc, "-O2", *SETS["scalar"])
     assert digests(tmp_path, gcc, "-O1", "-g", *SANITIZERS, *SETS[instructions]) == expected
 
 
 @pytest.mark.emulated
 @x86
 @pytest.mark.parametrize("options", [(), ("-DSCALAR",)])
-def test_arm_gives_the_same_digests(options: tuple[str, ...], tmp_path: Path) -> None:
-    expected = digests(tmp_path, find_program(("gcc",), "gcc"), "-O2", *SETS["scalar"])
+def test_arm_gives_the_same_digests(options: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     compiler = find_program(("aarch64-linux-gnu-gcc",), "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
     emulator = find_program(("qemu-aarch64", "qemu-aarch64-static"), "qemu-user")
     assert digests(tmp_path, compiler, "-O3", "-static", *options, emulator=emulator) == expected

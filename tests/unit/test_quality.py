@@ -1,10 +1,27 @@
 """Data quality: nothing that is nearly identical is missed."""
 
+from typing import Any
+
 from classifier.prepare import quality as quality_module
 
 import numpy as np
 import pandas as pd
 import pytest
+
+NOISE = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
+
+
+def findings(pixels: np.ndarray, asked: list[int], **columns: Any) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Of images a, b, c, ...; ``asked`` gets how many of them were looked at again."""
+    rows = pd.DataFrame({"image": [*"abcdefg"][: len(pixels)], "class_name": "a", "split": "train", "group": ""})
+    quality = quality_module.DataQuality()
+    quality.add(pixels)
+
+    def lookup(places: np.ndarray) -> np.ndarray:
+        asked.append(len(places))
+        return np.asarray(pixels[places])
+
+    return quality.findings(rows.assign(**columns), lookup)
 
 
 @pytest.mark.parametrize("most_candidates", [1000, 0])  # 0: each image is compared with its nearest ones
@@ -41,17 +58,8 @@ def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: py
 def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> None:
     one = np.random.default_rng(0).integers(0, 200, (1, 8, 8), dtype=np.uint8)
     pixels = np.stack([one, one, one + 1, one + 1, one + 50])
-    rows = pd.DataFrame({"image": [*"abcde"], "class_name": "a", "split": ["train", "test", "train", "train", "train"]})
-    rows["group"] = ""
-    quality = quality_module.DataQuality()
-    quality.add(pixels)
     asked: list[int] = []
-
-    def lookup(places: np.ndarray) -> np.ndarray:
-        asked.append(len(places))
-        return np.asarray(pixels[places])
-
-    counts, pairs = quality.findings(rows, lookup)
+    counts, pairs = findings(pixels, asked, split=["train", "test", "train", "train", "train"])
     near = pairs[pairs["finding"] == "nearly identical"]
     assert sorted(zip(near["image"], near["other"], strict=True)) == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
     assert counts["nearly_identical"] == {"across_splits": 2, "pairs": 4, "with_another_label": 0}
@@ -59,23 +67,13 @@ def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> Non
 
 
 def test_group_in_two_splits_is_listed_with_an_image_of_each() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
-    rows = pd.DataFrame({"image": [*"abcdefg"], "class_name": "a", "group": ["x", "x", "x", "y", "y", "", ""]})
-    rows["split"] = ["train", "train", "test", "val", "val", "train", "test"]
-    quality = quality_module.DataQuality()
-    quality.add(pixels)
-    counts, findings = quality.findings(rows, lambda places: pixels[places])
+    splits = ["train", "train", "test", "val", "val", "train", "test"]
+    counts, found = findings(NOISE, [], group=["x", "x", "x", "y", "y", "", ""], split=splits)
     assert counts["groups_in_several_splits"] == 1
-    assert findings[["finding", "image", "other", "splits_differ"]].to_numpy().tolist() == [
-        ["same group", "a", "c", True]
-    ]
+    assert found[["finding", "image", "other", "splits_differ"]].to_numpy().tolist() == [["same group", "a", "c", True]]
 
 
 def test_nothing_odd_gives_an_empty_table() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
-    quality = quality_module.DataQuality()
-    quality.add(pixels)
-    rows = pd.DataFrame({"image": [*"abc"], "class_name": "a", "split": "train", "group": ""})
-    _, findings = quality.findings(rows, lambda places: pixels[places])
-    assert findings.empty
-    assert {*findings} == {*quality_module.COLUMNS, "labels_differ", "splits_differ"}
+    _, found = findings(NOISE, [])
+    assert found.empty
+    assert {*found} == {*quality_module.COLUMNS, "labels_differ", "splits_differ"}

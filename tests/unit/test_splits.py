@@ -4,7 +4,7 @@ from itertools import combinations
 
 from classifier.errors import StageError
 from classifier.prepare import splits
-from tests.unit.test_labeled_images import options
+from tests.support.labeled import options
 
 import numpy as np
 import pandas as pd

@@ -1,8 +1,9 @@
-"""The state of a training run: its moving average."""
+"""The state of a training run: its moving average, and early stopping."""
 
 from types import SimpleNamespace
 from typing import Any
 
+from classifier.train.early_stopping import EarlyStopping
 from classifier.train.state import TrainState
 
 import torch
@@ -26,3 +27,19 @@ def test_moving_average_equals_torchs_and_counts_batches_as_the_model() -> None:
     for name, average in averages.items():
         assert torch.equal(average, expected.module.state_dict()[name]), name
         assert not torch.equal(average, model.state_dict()[name]), name
+
+
+def test_early_stopping_resumes_where_it_was() -> None:
+    losses = [3.0, 2.0, 2.5, 2.6]
+    model = nn.Linear(1, 1)
+    straight, resumed = EarlyStopping("best", 3), EarlyStopping("best", 3)
+    for epoch, loss in enumerate(losses, 1):
+        nn.init.constant_(model.weight, epoch)
+        straight.update(epoch, loss, model)
+        resumed.update(epoch, loss, model)
+        again = EarlyStopping("best", 3)
+        again.load_state_dict(resumed.state_dict())
+        resumed = again
+        assert (resumed.best_epoch, resumed.should_stop) == (straight.best_epoch, straight.should_stop)
+    resumed.restore_best(model)
+    assert (model.weight.item(), resumed.best_epoch) == (2, 2)

@@ -4,14 +4,13 @@ from classifier import yaml_file
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
 
 
 @pytest.mark.parametrize(
     "scalar", ["1e-3", "010", "-010", "0o10", "0x1F", "yes", "on", "True", "~", ".5", "12:30", ".inf", "1_000", "text"]
 )
 def test_values_equal_those_that_dvc_reads(scalar: str) -> None:
-    from dvc.utils.serialize import parse_yaml
-
     ours, theirs = (load(f"a: {scalar}\n") for load in (yaml_file.load, lambda text: parse_yaml(text, "params.yaml")))
     assert (ours, type(ours["a"])) == (theirs, type(theirs["a"]))
 
