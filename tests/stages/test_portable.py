@@ -85,6 +85,14 @@ def test_portable_refuses_what_differs_between_processors(portable: Project, key
     assert f"train.{key}: {value} differs between processors; it needs compute.portable: false" in done.stderr
 
 
+def test_portable_run_on_arm_names_what_pytorch_computes(portable: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portability, "IS_ARM", True)
+    assert portable.stage("train").stderr == ""
+    portable.set_all({"train.optimizer": "adagrad", "train.augment.rotate_degrees": 5})
+    says = "train.optimizer: adagrad, train.augment.rotate_degrees: PyTorch computes it, so on ARM the bytes may differ"
+    assert says in portable.stage("train").stderr
+
+
 def test_portable_run_of_8_bits_says_what_is_not(portable: Project) -> None:
     assert portable.stage("export").stderr == ""
     portable.set(export__int8=True)
