@@ -4,6 +4,7 @@ The tests do it some times (``tests/test_kill.py``), ``benchmarks/soak.py`` as o
 """
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -19,9 +20,11 @@ from classifier.runner import files
 from classifier.runner.declaration import read_declaration
 from tests.project import STAGES, Project
 
+import pandas as pd
 import psutil
 
 GROWING = "metrics/train/curves.csv"  # shown while it grows by whole rows: what lies there is the beginning of it
+LATEST = "metrics/train.json"  # shown anew at every epoch: what lies there is a row of the curves
 SECONDS = 120  # until a stage must have begun, or a process must be gone
 DVC_CUT_OFF = re.compile(
     r"dvc\.lock' (validation failed|is invalid)|Unable to read RWLock-file|': 'outs'$", re.MULTILINE
@@ -173,6 +176,9 @@ class Chaos:
                     whole = content(mine) == content(theirs)
                     if out == GROWING:
                         whole = theirs.read_bytes().startswith(mine.read_bytes())
+                    if out == LATEST:
+                        rows = pd.read_csv(self.reference.root / GROWING).to_dict("records")
+                        whole = any(json.loads(mine.read_text()).items() <= row.items() for row in rows)
                     assert whole, f"{out} is there and not whole: {self._told()}"
         stop = Stop(
             seed=self.seed,
