@@ -9,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 
 # One after another, whatever -j says: the tests would copy files that `repro` is just writing.
 .NOTPARALLEL:
-.PHONY: help repro metrics experiments test test-all lint bench demo checkpoints lock setup clean
+.PHONY: help repro metrics experiments test test-all lint bench demo plots checkpoints lock setup clean
 
 help:         ## show this list
 	@grep -E '^[a-z-]+: ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,16 @@ bench: repro  ## measure what the claims on speed rest on; run nothing beside it
 PORT ?= 8000
 demo: setup   ## build the page that runs the model in a browser, and serve it to this machine: make demo PORT=8000
 	python -m demo.build --port $(PORT)
+
+# The versions that DVC's page names. Each file has within it what its package depends on.
+VEGA := vega@5.20.2 vega-lite@5.2.0 vega-embed@6.18.2
+plots:        ## fetch what the page of `dvc plots show` draws with; then it needs no network
+	@command -v npm >/dev/null || { echo 'plots: npm is missing; install Node.js (on Debian: apt install npm)' >&2; exit 1; }
+	@mkdir -p scratch/vega
+	@cd scratch/vega && for package in $(VEGA); do \
+	  file=$$(npm pack --prefer-offline --loglevel error $$package) && \
+	  tar -xzf "$$file" --strip-components=2 package/build/$${package%@*}.min.js || exit 1; done
+	@rm scratch/vega/*.tgz
 
 checkpoints: setup  ## list the checkpoints of interrupted runs; python -m tools.checkpoints prune removes old ones
 	@python -m tools.checkpoints

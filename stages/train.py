@@ -2,7 +2,7 @@
 
 reads   data/images.zip, data/annotations.csv, the file of models/pretrained/ that train.initial_checkpoint names;
         params.yaml: train, compute, the chosen model, loss, optimizer and schedule
-writes  models/classifier.safetensors, metrics/train.json, metrics/train/curves.csv (anew at every epoch);
+writes  models/classifier.safetensors; metrics/train.json, metrics/train/curves.csv (both anew at every epoch);
         untracked: models/environment.json, logs/ for TensorBoard
 run     dvc repro train, or: python -m stages.train
 expect  a line an epoch; docs/results.md has accuracy and time of the default recipe

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 ENVIRONMENT = "models/environment.json"
-CURVES = "metrics/train/curves.csv"
+CURVES, METRICS = "metrics/train/curves.csv", "metrics/train.json"
 DECIMALS = 6
 
 Environment = dict[str, str | int | bool]
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 def epoch_callback(
     context: StageContext, model: nn.Module, model_config: ModelConfig, name: str
 ) -> Iterator[Callable[[list[Row]], None]]:
-    """A function that rewrites the curves after each epoch, and TensorBoard's files of that name if they are wanted."""
+    """A function that rewrites curves and metrics after each epoch, and TensorBoard's files of that name if wanted."""
     with contextlib.ExitStack() as stack:
         tensorboard = None
         if context.params.runtime.tensorboard and context.is_rank_zero:
@@ -43,8 +43,9 @@ def epoch_callback(
             tensorboard = stack.enter_context(TensorBoardLogger(logs, model, model_config.shape))
 
         def on_epoch(history: list[Row]) -> None:
-            write_curves(context, history)
-            context.publish_preview(CURVES)
+            write_figures(context, history)
+            for path in (CURVES, METRICS):
+                context.publish_preview(path)
             if tensorboard:
                 tensorboard.update(history)
 
@@ -61,23 +62,24 @@ def calibrate(model: nn.Module, task: Task) -> float:
 
 
 def write(context: StageContext, model: nn.Module, model_config: ModelConfig, task: Task, history: list[Row]) -> None:
-    """Write the model, its curves, the metrics of the epoch that was kept, and the environment."""
+    """Write the model, its curves and metrics, and the environment."""
     model_config = dataclasses.replace(model_config, temperature=calibrate(model, task))
     serialization.save(context.out("models/classifier.safetensors"), model, model_config)
-    write_curves(context, history)
-    kept = min(history, key=lambda row: row["val_loss"]) if task.config.keep == "best" else history[-1]
-    metrics = {key: round(value, DECIMALS) for key, value in kept.items() if key not in ("epoch", "lr")}
-    context.write_json("metrics/train.json", metrics)
+    write_figures(context, history)
     environment = {**compute.environment(task.backend), "packages": context.packages}
     files.atomic_write(context.untracked_out(ENVIRONMENT), portability.json_bytes(environment))
     total = sum(parameter.numel() for parameter in model.parameters())
     logger.info(f"wrote models/classifier.safetensors: {model_config.architecture}, {total:,} parameters")
 
 
-def write_curves(context: StageContext, history: list[Row]) -> None:
-    """Write one row an epoch."""
+def write_figures(context: StageContext, history: list[Row]) -> None:
+    """Write the curves, one row an epoch, and the metrics of the epoch that is kept: the last or the best so far."""
     frame = pd.DataFrame(history).astype({"epoch": int}).round(DECIMALS)
     frame.to_csv(context.out(CURVES), index=False, lineterminator="\n")
+    keep_best = context.params.train.keep == "best"
+    kept = min(history, key=lambda row: row["val_loss"]) if keep_best else history[-1]
+    metrics = {key: round(value, DECIMALS) for key, value in kept.items() if key not in ("epoch", "lr")}
+    context.write_json(METRICS, metrics)
 
 
 def log_environment_changes(context: StageContext, deciding: Environment) -> None:

@@ -113,18 +113,22 @@ def test_unnormalized_inputs_fail_at_the_first_step(finished: Project, monkeypat
     )
 
 
-def test_curves_grow_while_training_runs(finished: Project) -> None:
+def test_curves_and_metrics_follow_a_training_that_runs(finished: Project) -> None:
     finished.set(train__epochs=10_000)
-    path = finished.root / "metrics/train/curves.csv"
-    path.unlink()  # of the run before
-    process = finished.start("python", "-m", "stages.train")
-    wait_for(lambda: path.exists() and len(path.read_text().splitlines()) > 3)
-    rows = pd.read_csv(path)
+    curves, figures = (finished.root / name for name in ("metrics/train/curves.csv", "metrics/train.json"))
+    for path in (curves, figures):
+        path.unlink()  # of the run before
+    process = finished.start("dvc", "repro", "train")
+    wait_for(lambda: figures.exists() and len(curves.read_text().splitlines()) > 3)
+    shown = json.loads(finished.dvc("exp", "show", "--json").stdout)[0]["data"]["metrics"]["metrics/train.json"]["data"]
+    rows = pd.read_csv(curves)
     assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
+    assert any(shown.items() <= row.items() for row in rows.to_dict("records"))
     kill_group(process, 15)
     output, errors = process.communicate(timeout=60)
     assert re.search(r"train: epoch 2/10000: .* left\n", output), (output[:500], errors)
-    assert not path.exists()  # a stage that was stopped leaves nothing that looks finished
+    assert not curves.exists()  # a stage that was stopped leaves nothing that looks finished
+    assert not figures.exists()
 
 
 def test_tensorboard_files_hold_curves_and_graph(finished: Project) -> None:
