@@ -1,5 +1,6 @@
 """train: losses, initial weights, early stopping, memory, and what a run shows while it goes on."""
 
+import json
 import re
 import shutil
 from pathlib import Path
