@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from classifier import yaml_file
 from classifier.errors import ParamsError, StageError, shorten
 from classifier.experiments.git import WORKSPACE, read_file, recorded_run, resolve
+from classifier.experiments.statistics import PairedComparison, paired
 from classifier.runner.cli import ROOT
 from classifier.yaml_file import flatten
 
@@ -42,13 +43,16 @@ class ModelComparison:
     """Two models on the same images, and the exact McNemar p-value of the hypothesis that they are equally good.
 
     Attributes:
-        classes: a row for each class, by its name, with the recalls ``a`` and ``b`` and ``num_images``.
+        difference: of the accuracies, b minus a, with its interval.
+        classes: a row for each class, by its name, with the recalls ``a`` and ``b``, the ``change`` from a to b and
+            ``num_images``; the largest change first. A recall has no test of its own: the classes are few and related.
     """
 
     a: Side
     b: Side
     num_images: int
     p_value: float
+    difference: PairedComparison
     classes: pd.DataFrame
 
     def in_words(self) -> str:
@@ -72,13 +76,7 @@ def read_predictions(revision: str) -> pd.DataFrame:
     """
     if not revision:
         raise ParamsError(f"an empty revision; name a commit, an experiment, or {WORKSPACE}")
-    try:
-        content = dvc.api.read(PREDICTIONS, str(ROOT), rev=None if revision == WORKSPACE else revision, mode="rb")
-    except (DvcException, FileNotFoundError) as error:
-        reason = str(error).partition("\n")[0]
-        raise StageError(
-            f"{revision}: no {PREDICTIONS} ({reason}); `dvc pull` fetches it, `dvc exp show` lists experiments"
-        ) from None
+    content = read_tracked(revision, PREDICTIONS)
     text = dict.fromkeys(("image", "label", "predicted"), "str")  # a class may be called 1 or NA
     try:
         rows = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False)
@@ -89,6 +87,22 @@ def read_predictions(revision: str) -> pd.DataFrame:
     if changed := changed_since(revision):
         raise StageError(f"{revision}: {shorten(changed)} changed since; `dvc repro evaluate` makes {PREDICTIONS} anew")
     return rows
+
+
+def read_tracked(revision: str, path: str) -> bytes:
+    """A file of a git revision, an experiment or the workspace, as DVC tracks it.
+
+    Raises:
+        StageError: there is no such revision, or it does not have the file here or in a remote.
+    """
+    try:
+        content: bytes = dvc.api.read(path, str(ROOT), rev=None if revision == WORKSPACE else revision, mode="rb")
+    except (DvcException, FileNotFoundError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StageError(
+            f"{revision}: no {path} ({reason}); `dvc pull` fetches it, `dvc exp show` lists experiments"
+        ) from None
+    return content
 
 
 def changed_since(revision: str) -> list[str]:
@@ -134,10 +148,11 @@ def compare(name_a: str, a: pd.DataFrame, name_b: str, b: pd.DataFrame) -> Model
         return Side(name, float(correct.mean()), float(interval.low), float(interval.high), only)
 
     by_class = pd.DataFrame({"a": correct_a, "b": correct_b}).groupby(a["label"])
-    classes = by_class.mean().assign(num_images=by_class.size())
+    classes = by_class.mean().assign(change=lambda means: means["b"] - means["a"], num_images=by_class.size())
     return ModelComparison(
-        side(name_a, correct_a, only_a), side(name_b, correct_b, only_b), len(a), float(p_value), classes
-    )
+        side(name_a, correct_a, only_a), side(name_b, correct_b, only_b), len(a), float(p_value),
+        paired(correct_b, correct_a), classes.sort_values("change", key=lambda change: -abs(change), kind="stable"),
+    )  # fmt: skip
 
 
 def compare_models(arguments: argparse.Namespace) -> int:
@@ -162,11 +177,11 @@ def compare_models(arguments: argparse.Namespace) -> int:
 
 
 def print_classes(result: ModelComparison) -> None:
-    """One line a class, the largest change first; a recall has no test of its own: the classes are few and related."""
-    table = result.classes.assign(change=result.classes["b"] - result.classes["a"])
-    table = table.sort_values("change", key=lambda change: -abs(change), kind="stable")
-    formats = {"a": "{:.2%}", "b": "{:.2%}", "change": "{:+.2%}", "num_images": "{:,}"}
-    for name, form in formats.items():
-        table[name] = table[name].map(form.format)
-    table = table[[*formats]].rename_axis(index=None, columns="class")
+    """One line a class, the largest change first."""
+    table = format_classes(result.classes).rename_axis(index=None, columns="class")
     print(f"\n{table.to_string(header=[result.a.revision, result.b.revision, 'change', 'images'])}")
+
+
+def format_classes(classes: pd.DataFrame) -> pd.DataFrame:
+    formats = {"a": "{:.2%}", "b": "{:.2%}", "change": "{:+.2%}", "num_images": "{:,}"}
+    return pd.DataFrame({name: classes[name].map(form.format) for name, form in formats.items()})

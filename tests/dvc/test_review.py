@@ -1,0 +1,146 @@
+"""tools.review on real commits: what changed, what has to be fetched, and the gate."""
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.project import Project
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+WORSE = {"train.epochs": 1, "optimizers.sgd.lr": 0.001}
+
+
+def change(project: Project, branch: str = "change") -> None:
+    """A worse model on another branch."""
+    project.run("git", "checkout", "--quiet", "-b", branch)
+    project.set_all(WORSE)
+    project.repro()
+    project.commit("fewer epochs")
+
+
+def section(text: str, title: str) -> str:
+    (found,) = re.findall(rf"^## {title}\n\n(.*?)(?=\n\n## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def cells(table: str) -> list[list[str]]:
+    rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip(" `") for cell in row] for row in rows[2:]]
+
+
+def test_a_changed_param_and_a_relabeled_image(finished: Project) -> None:
+    old = pd.read_csv(finished.root / "metrics/predictions.csv").set_index("image")
+    rows = pd.read_csv(finished.root / "data/annotations.csv")
+    first = rows.query("split == 'train'").index[0]
+    other = rows[rows["label"] != rows.loc[first, "label"]].iloc[0]
+    was = rows.loc[first, "class_name"]
+    rows.loc[first, ["label", "class_name"]] = [other["label"], other["class_name"]]
+    finished.run("git", "checkout", "--quiet", "-b", "change")
+    (finished.root / "data/annotations.csv").unlink()
+    rows.to_csv(finished.root / "data/annotations.csv", index=False)
+    finished.dvc("commit", "--force", "annotate")
+    finished.edit("stages/train.py", '"""', '"""My ')
+    change(finished, "worse")
+    text = finished.tool("review", "main").stdout
+
+    assert cells(section(text, "Params")) == [["optimizers.sgd.lr", "0.05", "0.001"], ["train.epochs", "6", "1"]]
+    assert "## Packages" not in text
+    assert cells(section(text, "Data")) == [["train", "0", "0", "1", "0", "0"]]
+    assert f"`{rows.loc[first, 'image']}: {was} to {other['class_name']}`" in section(text, "Data")
+    assert cells(section(text, "Code")) == [["stages/train.py", "train"]]
+    new = pd.read_csv(finished.root / "metrics/predictions.csv").set_index("image")
+    right_old, right_new = old["label"] == old["predicted"], new["label"] == new["predicted"]
+    difference = right_new.mean() - right_old.mean()
+    assert section(text, "Accuracy").startswith(f"{difference:+.4f} (95 % interval -")
+    assert ["evaluate.accuracy", f"{right_old.mean():.5g}", f"{right_new.mean():.5g}", f"{difference:+.5g}"] in cells(
+        section(text, "Metrics")
+    )
+    changed = old["predicted"] != new["predicted"]
+    worst = new[right_old & ~right_new].filter(like="probability of ").max(axis=1)
+    listed = section(text, "Changed predictions")
+    kinds = f"{(right_old & ~right_new).sum()} newly wrong, {(changed & ~right_old & ~right_new).sum()} wrong in"
+    assert listed.startswith(f"{changed.sum()} of 100 test images: {kinds}")
+    image, label, before, now, confidence = cells(listed)[0]
+    assert worst[image] == worst.max()
+    assert (label, before, now) == (new.loc[image, "label"], old.loc[image, "predicted"], new.loc[image, "predicted"])
+    assert confidence == f"{worst.max():.0%}"
+    assert len(cells(section(text, "Classes that moved most"))) == 5
+    assert max(map(len, text.splitlines())) <= 120
+    assert Image.open(finished.root / "scratch/review.png").width < 1200
+
+
+def test_a_relabeled_test_image_is_left_out_of_the_comparison(finished: Project) -> None:
+    path = finished.root / "metrics/predictions.csv"
+    rows = pd.read_csv(path)
+    rows.loc[:1, "label"] = "Another"
+    path.unlink()
+    rows.to_csv(path, index=False)
+    finished.dvc("commit", "--force", "evaluate")
+    assert "98 pairs" in section(finished.tool("review").stdout, "Accuracy")
+
+
+@pytest.mark.experiments
+def test_predictions_are_fetched_and_nothing_else(finished: Project, tmp_path: Path) -> None:
+    finished.dvc("remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    finished.commit("a remote")
+    finished.dvc("push")
+    change(finished)
+    finished.dvc("push")
+    finished.run("git", "clone", "--quiet", str(finished.root), str(tmp_path / "elsewhere"))
+    other = Project(tmp_path / "elsewhere", finished.raw)
+    text = other.tool("review", "--sheet", "sheet.png").stdout
+    assert section(text, "Accuracy") == section(finished.tool("review").stdout, "Accuracy")
+    assert "Left out, the contact sheet" in section(text, "Changed predictions")
+    cached = [path for path in (other.root / ".dvc/cache").rglob("*") if path.is_file()]
+    assert len(cached) == 2
+
+    shutil.rmtree(other.root / ".dvc/cache")
+    shutil.rmtree(tmp_path / "remote")
+    done = other.tool("review", "--fail-below", "0.0", status=1)
+    assert section(done.stdout, "Accuracy").startswith("Left out: ")
+    assert section(done.stdout, "Accuracy").count("\n") == 0
+    assert "review: error: --fail-below needs the predictions of both versions" in done.stderr
+
+
+def test_no_change_is_one_line(finished: Project) -> None:
+    commit = finished.run("git", "rev-parse", "--short", "HEAD").stdout.strip()
+    finished.edit("README.md", "#", "##")
+    text = finished.tool("review", "--fail-below", "0.0").stdout
+    assert text.startswith(f"No change since {commit}: ")
+    assert text.count("\n") == 1
+    finished.tool("review", "--fail-below", "0.001", status=1)
+
+
+def test_a_run_that_is_missing_is_named(finished: Project) -> None:
+    finished.set(train__seed=1)
+    text = finished.tool("review").stdout
+    assert section(text, "Accuracy") == (
+        "Left out: workspace: params.yaml (train.seed) changed since; `dvc repro` makes new predictions."
+    )
+
+
+def test_the_gate_refuses_only_a_worse_model(finished: Project) -> None:
+    change(finished)
+    done = finished.tool("review", "--fail-below", "0.0", status=1)
+    assert "workspace is better" not in done.stdout
+    assert re.fullmatch(r"review: error: accuracy: the interval ends at -0\.\d{4}, below 0\n", done.stderr)
+    finished.tool("review", "--fail-below", "-1.0")
+    finished.run("git", "checkout", "--quiet", "main")
+    finished.dvc("checkout")
+    assert "workspace is better than" in finished.tool("review", "change", "--fail-below", "0.0").stdout
+
+
+def test_errors_are_one_line(finished: Project) -> None:
+    def refused(*words: str) -> str:
+        done = finished.tool("review", *words, status=1)
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    assert "nowhere: no commit that is known here" in refused("nowhere")
+    assert "no readable dvc.lock; `dvc repro` writes it" in refused("HEAD~1")
+    shutil.move(finished.root / ".git", finished.root / "elsewhere")
+    assert "this needs a git repository with a commit" in refused()
