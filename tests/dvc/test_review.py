@@ -72,14 +72,32 @@ def test_a_changed_param_and_a_relabeled_image(finished: Project) -> None:
     assert Image.open(finished.root / "scratch/review.png").width < 1200
 
 
-def test_a_relabeled_test_image_is_left_out_of_the_comparison(finished: Project) -> None:
+def test_the_worst_comes_first_and_relabeled_test_images_are_left_out(finished: Project) -> None:
     path = finished.root / "metrics/predictions.csv"
     rows = pd.read_csv(path)
-    rows.loc[:1, "label"] = "Another"
-    path.unlink()
-    rows.to_csv(path, index=False)
-    finished.dvc("commit", "--force", "evaluate")
-    assert "98 pairs" in section(finished.tool("review").stdout, "Accuracy")
+    rows["predicted"] = rows["label"]
+    one, two = rows["label"].unique()[:2]
+    first = rows[~rows["label"].isin([one, two])].index[:6].tolist()
+
+    def commit(labels: list[str], predicted: list[str]) -> None:
+        path.unlink()
+        rows.assign(
+            label=rows["label"].where(~rows.index.isin(first), pd.Series(labels, first)),
+            predicted=rows["predicted"].where(~rows.index.isin(first), pd.Series(predicted, first)),
+        ).to_csv(path, index=False)
+        finished.dvc("commit", "--force", "evaluate")
+
+    right = rows.loc[first, "label"].tolist()
+    commit(right, [one, one, *right[2:]])
+    finished.commit("two mistakes")
+    commit([*right[:4], one, one], [right[0], two, one, one, one, one])
+    text = finished.tool("review").stdout
+    assert "98 pairs" in section(text, "Accuracy")
+    listed = section(text, "Changed predictions")
+    assert listed.startswith("4 of 98 test images: 2 newly wrong, 1 wrong in another way, 1 newly right.")
+    confidence = rows.filter(like="probability of ").max(axis=1)
+    wrong = sorted(first[2:4], key=lambda place: -confidence[place])
+    assert [row[0] for row in cells(listed)] == rows["image"][[*wrong, first[1], first[0]]].tolist()
 
 
 @pytest.mark.experiments
