@@ -112,7 +112,7 @@ def changed_metrics(metrics: dict[str, dict[str, dict[str, Any]]]) -> str:
     rows = [
         [code(f"{Path(file).stem}.{key}"), f"{pair['old']:.5g}", f"{pair['new']:.5g}", f"{pair['diff']:+.5g}"]
         for file, pairs in sorted(metrics.items())
-        for key, pair in pairs.items()
+        for key, pair in sorted(pairs.items())
         if "diff" in pair
     ]
     return table(["metric", "base", "now", "difference"], rows, numbers=3)
