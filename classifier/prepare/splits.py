@@ -59,7 +59,7 @@ def draw(rows: pd.DataFrame, split: str, fraction: float, seed: int, fold: int =
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:
-    """What stays in one split: the content, or the group; groups that share a content are one."""
+    """The group or else the content of each image, which stay in one split; groups that share a content are one."""
     groups, contents = rows["group"], rows["content"]
     if (groups == "").all():
         return contents
