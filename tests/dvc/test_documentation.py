@@ -29,7 +29,7 @@ def type_in(project: Project, line: str) -> str:
 
 @pytest.mark.experiments
 def test_merge_conflict_is_solved_as_documented(finished: Project) -> None:
-    for branch, change in (("theirs", {"evaluate.batch_size": 9}), ("mine", {"train.seed": 4})):
+    for branch, change in (("theirs", {"train.ema_decay": 0.5}), ("mine", {"train.seed": 4})):
         finished.run("git", "checkout", "--quiet", "-b", branch, "main")
         finished.dvc("checkout")
         finished.set_all(change)
@@ -42,7 +42,7 @@ def test_merge_conflict_is_solved_as_documented(finished: Project) -> None:
     assert finished.run("git", "status", "--porcelain").stdout == ""
     assert finished.repro() == []
     params = yaml_file.load(finished.read("params.yaml").decode())
-    assert (params["evaluate"]["batch_size"], params["train"]["seed"]) == (9, 4)
+    assert (params["train"]["ema_decay"], params["train"]["seed"]) == (0.5, 4)
 
 
 @pytest.mark.experiments

@@ -129,7 +129,7 @@ def test_ddp_node_that_differs_is_refused(project: Project, tmp_path: Path) -> N
 def test_ddp_more_processes_than_images_of_a_batch_is_one_line(project: Project) -> None:
     project.set(train__world_size=11)
     errors = project.run(*BY_PARAM, status=2).stderr
-    assert "leaves a last batch of 10 for 11 processes" in errors
+    assert "leaves a last batch of 9 for 11 processes" in errors
     assert errors.count("train: error") == 1
     assert not (project.root / MODEL).exists()
     assert not trainers(project)

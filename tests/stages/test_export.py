@@ -75,7 +75,7 @@ def test_metadata_have_contract_and_provenance(finished: Project) -> None:
         "training_data": {
             "attribution": "Zalando SE, 2017",
             "homepage": "github.com/zalandoresearch/fashion-mnist",
-            "images": {"test": 100, "train": 360, "val": 40},
+            "images": {"test": 100, "train": 359, "val": 41},
             "license": "MIT",
             "name": "Fashion-MNIST",
         },

@@ -73,11 +73,11 @@ def test_curves_have_one_row_per_epoch_and_end_in_the_metrics(finished: Project)
     [
         ({"optimizers.sgd.lr": 1e30}, 3, "step"),
         ({"optimizers.sgd.lr": 1e9}, 3, "a smaller optimizers.*.lr would help"),
-        ({"train.batch_size": 100_000}, 2, "train.batch_size: 100000 is more than the 360 training images"),
+        ({"train.batch_size": 100_000}, 2, "train.batch_size: 100000 is more than the 359 training images"),
         ({"compute.device": "mps"}, 1, "compute.device: this machine has no usable mps; auto takes what is available"),
         ({"train.model": "cnn", "models.cnn.widths": [8] * 6}, 2, "too small for the model cnn"),
         (
-            {"train.model": "cnn", "train.batch_size": 359},
+            {"train.model": "cnn", "train.batch_size": 358},
             2,
             "leaves a last batch of 1, too few for batch normalization",
         ),

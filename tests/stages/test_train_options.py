@@ -39,7 +39,7 @@ def test_torchvision_model_trains_by_name(finished: Project) -> None:
 def test_model_summary_has_shapes_and_parameters(finished: Project) -> None:
     output = finished.stage("train").stdout
     assert re.search(r"train:   1 +Linear +32 +25,120\n", output)
-    assert "train: mlp with 25,450 parameters, 360 images, 6 epochs, cpu\n" in output
+    assert "train: mlp with 25,450 parameters, 359 images, 6 epochs, cpu\n" in output
 
 
 def test_initial_checkpoint_loads_what_fits_and_lists_the_rest(finished: Project) -> None:
