@@ -148,7 +148,7 @@ def test_repro_writes_every_out_and_again_runs_nothing(finished: Project) -> Non
 def test_changed_param_reruns_its_stages_and_going_back_none(finished: Project) -> None:
     before = finished.read("models/classifier.safetensors")
     finished.set(evaluate__batch_size=7)
-    assert finished.repro() == ["evaluate", "report"]
+    assert finished.repro() == ["evaluate"]  # an image has the same bits in any batch
     finished.set(train__seed=1)
     assert finished.repro() == STAGES[2:]
     assert finished.read("models/classifier.safetensors") != before
