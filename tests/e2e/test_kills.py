@@ -33,8 +33,9 @@ def test_repro_killed_at_random_ends_with_the_same_bytes(
     chaos = Chaos(fresh, finished_template, int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(2**32))))
     while_recording = chaos.random.sample(STAGES, 2)
     for stage in STAGES:
-        # A finished training would leave nothing to resume but its last step, so "publishing" comes late.
-        points = ["epoch", "epoch"] * (stage == "train") + ["any time", "publishing"]
+        points = ["publishing", "any time", *(["epoch", "epoch"] if stage == "train" else [])]
+        if stage == "train":
+            points.reverse()  # a finished training would leave nothing to resume but its last step
         for point in points + ["recording"] * (stage in while_recording):
             chaos.stop(stage, point)
     chaos.finish()
