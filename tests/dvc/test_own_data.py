@@ -230,10 +230,10 @@ def test_folder_of_icons_becomes_a_model(fresh: Project) -> None:
     """Real icons with transparency, in ten folders of 2 to 270, many of them links to others (public domain)."""
     shutil.copytree(TANGO, fresh.root / "data/own/icons")
     fresh.set_all({"dataset": "icons", "train.batch_size": 16, "optimizers.sgd.lr": 0.01})
-    fresh.set_all({"train.model": "lenet", "train.epochs": 12})
+    fresh.set_all({"train.model": "lenet", "train.epochs": 24})
     assert fresh.repro() == STAGES
     assert len(fresh.table("data/annotations.csv")) > 800
     figures = fresh.json("metrics/evaluate/details.json")
-    assert figures["accuracy"] > figures["majority_accuracy"]
+    assert figures["balanced_accuracy"] > 0.2  # the most frequent class for all has 0.1
     counts = fresh.json("metrics/annotate.json")["findings"]["identical"]
     assert counts["across_splits"] < counts["images"] / 10  # copies of a file stay in one split
