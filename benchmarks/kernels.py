@@ -1,9 +1,9 @@
-"""What a training step of the committed recipe costs with the kernels and with PyTorch's convolutions, here.
+"""What a training step of the committed recipe costs with the kernels and with PyTorch's layers, here.
 
     python benchmarks/kernels.py [--threads 2] [--steps 40] [--rounds 5]
 
 Each mode is a process of its own, since libraries read their variables once; the modes take turns. Prints the median
-milliseconds of a step of 256 images, and the ratio to PyTorch pinned to AVX2, which gives the bytes of the kernels.
+milliseconds of a step of 256 images, and the ratio to PyTorch pinned to AVX2.
 """
 
 import argparse

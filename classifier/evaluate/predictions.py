@@ -42,9 +42,8 @@ def write(path: Path, images: list[str], labels: np.ndarray, class_names: list[s
     names = np.array(class_names)
     rows = pd.DataFrame({"image": images, "label": names[labels], "predicted": names[probabilities.argmax(1)]})
     for name, column in zip(class_names, probabilities.T.tolist(), strict=True):
-        rows[f"{PROBABILITY}{name}"] = [
-            f"{value:.{metrics.DECIMALS}f}" for value in column
-        ]  # twice as fast as float_format
+        # twice as fast as float_format
+        rows[f"{PROBABILITY}{name}"] = [f"{value:.{metrics.DECIMALS}f}" for value in column]
     rows.to_csv(path, index=False, lineterminator="\n")
 
 

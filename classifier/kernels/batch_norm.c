@@ -1,4 +1,4 @@
-/* Batch normalization of a matrix (rows, channels): sums are chains over the rows, in float64; the rest is elementwise. */
+/* Batch normalization of a matrix (rows, channels): sums are chains over rows, in float64; the rest is elementwise. */
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>

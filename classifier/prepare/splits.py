@@ -55,7 +55,7 @@ def draw(rows: pd.DataFrame, split: str, fraction: float, seed: int, fold: int =
     for names in of_classes:
         if drawn[names].all():
             drawn[names[-1]] = False
-    return keys.map(drawn)
+    return keys.map(drawn).astype(bool)
 
 
 def _keys(rows: pd.DataFrame) -> pd.Series:

@@ -102,3 +102,8 @@ def test_class_of_one_group_stays_in_training_with_all_of_the_group() -> None:
         splits.complete(frame, options(seed=seed))
         assert set(frame["split"]) == {"train", "val", "test"}
         assert set(frame.loc[frame["group"].str.startswith("copies"), "split"]) == {"train"}
+
+
+def test_images_that_are_all_of_a_given_test_split_are_refused_in_a_line() -> None:
+    with pytest.raises(StageError, match=r"no train image: of 200 images in 2 classes none could be drawn"):
+        splits.complete(rows().assign(split="test"), options())
