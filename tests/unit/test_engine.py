@@ -3,9 +3,12 @@
 import signal
 from concurrent.futures import Future
 
-from classifier.experiments import engine
+from classifier import portability, yaml_file
+from classifier.experiments import decided, engine
 from classifier.experiments.halving import Run
 from classifier.experiments.stage_process import Answer
+from classifier.kernels import library
+from classifier.runner.cli import ROOT
 
 import pytest
 
@@ -42,3 +45,15 @@ def test_signal_that_python_drops_stops_the_search_all_the_same() -> None:
         for signum, handler in zip(signals, before, strict=True):
             signal.signal(signum, handler)
     assert len(ended) == 1
+
+
+def test_processor_decides_unless_the_results_are_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = yaml_file.load((ROOT / "params.yaml").read_text())
+    monkeypatch.setattr(library, "load", lambda: ("avx2", object()))
+    monkeypatch.setattr(portability, "unmet_conditions", list)
+    assert decided.beyond_params([], params)["processor"] == "any"
+    monkeypatch.setattr(library, "load", lambda: ("none", None))
+    assert decided.beyond_params([], params)["processor"] != "any"
+    monkeypatch.setattr(library, "load", lambda: ("avx2", object()))
+    monkeypatch.setattr(portability, "unmet_conditions", lambda: ["no AVX2"])
+    assert decided.beyond_params([], params)["processor"] != "any"
