@@ -21,7 +21,8 @@ def clone() -> Iterator[Project]:
         root = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
         project = Project(root, root)
-        project.dvc("config", "--local", "cache.dir", str(REPOSITORY / ".dvc/cache"))
+        cache = subprocess.run(["dvc", "cache", "dir"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        project.dvc("config", "--local", "cache.dir", cache.stdout.strip())
         project.dvc("checkout", "data/images.zip", "data/test_images.zip", "data/annotations.csv")
         yield project
 

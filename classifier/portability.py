@@ -1,8 +1,8 @@
 """The same bits on x86-64 processors with AVX2 and on ARM: which instructions libraries use; the form of JSON files.
 
 Each library picks its kernels by the processor that it runs on, and kernels for other instructions add in another
-order. Environment variables pin them, if they are set before the library reads them. docs/reproducibility.md lists
-what each of them changes. Source of the idea: github.com/Deep-MI/FastSurfer, pull request 892.
+order. Environment variables pin them, if they are set before the library reads them.
+Source of the idea: github.com/Deep-MI/FastSurfer, pull request 892.
 """
 
 import json
