@@ -2,6 +2,7 @@
 
 Each library picks its kernels by the processor that it runs on, and kernels for other instructions add in another
 order. Environment variables pin them, if they are set before the library reads them.
+
 Source of the idea: github.com/Deep-MI/FastSurfer, pull request 892.
 """
 

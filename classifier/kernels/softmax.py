@@ -12,51 +12,32 @@ from torch.autograd.function import once_differentiable
 
 def softmax(logits: Tensor) -> Tensor:
     """The probabilities ``(N, classes)`` of logits of the same shape."""
-    probabilities: Tensor = _Softmax.apply(logits) if calls.accept(logits) else logits.softmax(1)
+    probabilities: Tensor = _Softmax.apply(logits, False) if calls.accept(logits) else logits.softmax(1)
     return probabilities
 
 
 def log_softmax(logits: Tensor) -> Tensor:
     """The logarithms ``(N, classes)`` of the probabilities of logits of the same shape."""
-    logarithms: Tensor = _LogSoftmax.apply(logits) if calls.accept(logits) else logits.log_softmax(1)
+    logarithms: Tensor = _Softmax.apply(logits, True) if calls.accept(logits) else logits.log_softmax(1)
     return logarithms
-
-
-def _compute(logits: Tensor) -> tuple[Tensor, Tensor]:
-    logarithms, probabilities = torch.empty(2, *logits.shape)
-    calls.call("softmax", logits.shape, logits.contiguous(), logarithms, probabilities)
-    return logarithms, probabilities
-
-
-def _sum_columns(matrix: Tensor) -> Tensor:
-    return product(matrix, matrix.new_ones(matrix.shape[1], 1))
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        _, probabilities = _compute(logits)
+    def forward(ctx: Any, logits: Tensor, is_log: bool) -> Tensor:
+        logarithms, probabilities = torch.empty(2, *logits.shape)
+        calls.call("softmax", logits.shape, logits.contiguous(), logarithms, probabilities)
         ctx.save_for_backward(probabilities)
-        return probabilities
+        ctx.is_log = is_log
+        return logarithms if is_log else probabilities
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (probabilities,) = ctx.saved_tensors
-        of_logits: Tensor = probabilities * (gradient - _sum_columns(gradient * probabilities))
-        return of_logits
-
-
-class _LogSoftmax(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        logarithms, probabilities = _compute(logits)
-        ctx.save_for_backward(probabilities)
-        return logarithms
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (probabilities,) = ctx.saved_tensors
-        of_logits: Tensor = gradient - probabilities * _sum_columns(gradient)
-        return of_logits
+        ones = probabilities.new_ones(probabilities.shape[1], 1)
+        if ctx.is_log:
+            of_logits = gradient - probabilities * product(gradient, ones)
+        else:
+            of_logits = probabilities * (gradient - product(gradient * probabilities, ones))
+        return of_logits, None
