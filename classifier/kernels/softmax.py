@@ -36,6 +36,7 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (probabilities,) = ctx.saved_tensors
         ones = probabilities.new_ones(probabilities.shape[1], 1)
+        of_logits: Tensor
         if ctx.is_log:
             of_logits = gradient - probabilities * product(gradient, ones)
         else:
