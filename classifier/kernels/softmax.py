@@ -25,8 +25,9 @@ def log_softmax(logits: Tensor) -> Tensor:
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, is_log: bool) -> Tensor:
-        logarithms, probabilities = torch.empty(2, *logits.shape)
-        calls.call("softmax", logits.shape, logits.contiguous(), logarithms, probabilities)
+        logits = logits.contiguous()
+        logarithms, probabilities = torch.empty_like(logits), torch.empty_like(logits)
+        calls.call("softmax", logits.shape, logits, logarithms, probabilities)
         ctx.save_for_backward(probabilities)
         ctx.is_log = is_log
         return logarithms if is_log else probabilities
