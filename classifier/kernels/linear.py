@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from classifier.kernels import calls
@@ -30,7 +31,7 @@ def norm(tensors: Sequence[Tensor]) -> Tensor:
     if not calls.accept(*tensors):
         return nn.utils.get_total_norm(tensors)
     sums = [sum_rows((tensor.flatten(1) if tensor.dim() > 1 else tensor[None]).square()) for tensor in tensors]
-    return torch.tensor(math.sqrt(math.fsum(value for columns in sums for value in columns[0].tolist())))
+    return torch.tensor(math.sqrt(math.fsum(chain.from_iterable(columns[0].tolist() for columns in sums))))
 
 
 class Linear(nn.Linear):
