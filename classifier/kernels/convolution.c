@@ -13,36 +13,9 @@
  * Layout: images (n, y, x, channel), weights (output channel, ky, kx, input channel): PyTorch's channels_last. The
  * stride is 1. build.py compiles this file once for each instruction set.
  */
-#include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#define LANES 16
-#define FMA(s, v, acc) _mm512_fmadd_ps(_mm512_set1_ps(s), v, acc)
-#define SUPPORTED __builtin_cpu_supports("avx512f")
-#elif defined(__AVX2__)
-#include <immintrin.h>
-#define LANES 8
-#define FMA(s, v, acc) _mm256_fmadd_ps(_mm256_set1_ps(s), v, acc)
-#define SUPPORTED (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-#elif defined(__ARM_NEON) && !defined(SCALAR)
-#include <arm_neon.h>
-#define LANES 4
-#define FMA(s, v, acc) vfmaq_n_f32(acc, v, s)
-#define SUPPORTED 1
-#else /* any processor: the C library's fma is exact even where it is no instruction */
-#define LANES 1
-#define FMA(s, v, acc) ((Vector){__builtin_fmaf(s, (v)[0], (acc)[0])})
-#define SUPPORTED 1
-#endif
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "kernels.h"
 
 /* Speed alone depends on these. A tile's sums fit the registers. */
 #define VECTORS (LANES == 4 ? 4 : 2)     /* of a wide panel; a narrow one has one */
@@ -50,14 +23,6 @@
 #define NARROW_ROWS 12
 #define SMALL_MAP 8 /* columns; on smaller maps the rows of a product are images, on others pixels */
 #define IMAGES 36   /* rows of such a product, at most */
-
-typedef ptrdiff_t Size;
-typedef float Vector __attribute__((vector_size(4 * LANES)));
-typedef Vector Unaligned __attribute__((aligned(4), may_alias));
-
-typedef struct {
-  Size images, height, width, inputs, outputs, kernel, padding; /* inputs and outputs: channels; kernel: its side */
-} Shape;
 
 typedef struct { Size rows, inner, columns, a_row, a_inner, b_inner, b_column; } Factors;
 
@@ -69,14 +34,8 @@ typedef struct {
   int goes_on; /* the chains start from the values of c */
 } Product;
 
-static Size least(Size a, Size b) { return a < b ? a : b; }
-static Size most(Size a, Size b) { return a > b ? a : b; }
-static Size bytes(Size floats) { return floats * (Size)sizeof(float); }
-static Size output_rows(const Shape *s) { return s->height + 2 * s->padding - s->kernel + 1; }
-static Size output_columns(const Shape *s) { return s->width + 2 * s->padding - s->kernel + 1; }
 static Size products(const Shape *s) { return s->kernel * s->kernel * s->inputs; }
 static Size panel_width(Size columns) { return columns % (VECTORS * LANES) ? LANES : VECTORS * LANES; }
-static Size in_panels(Size columns) { return (columns + LANES - 1) / LANES * LANES; }
 
 /* A matrix (rows, columns) with these strides as panels; the last one is filled up with zeros. */
 static void pack(const float *in, Size rows, Size columns, Size next_row, Size next, float *out) {
@@ -108,7 +67,6 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 
 #define NARROW(n) case n: tile(n, 1, p); break;
 #define WIDE(n) case n: tile(n < WIDE_ROWS ? n : WIDE_ROWS, VECTORS, p); break;
-#define EACH(TILE) TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 
 static void multiply_tile(const Product *p) {
   if (p->width == LANES)

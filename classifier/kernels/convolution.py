@@ -27,6 +27,17 @@ class Conv2d(nn.Conv2d):
         outputs: Tensor = _Convolution.apply(images, self.weight, self.bias, self.padding[0])
         return outputs
 
+    def pooled(self, images: Tensor) -> Tensor:
+        """The largest outputs of 2x2 windows, ``(N, outputs, rows // 2, columns // 2)``; for layers without a bias.
+
+        In training the kernels do both at once, to the same bits: the whole outputs are not kept, and three of four
+        terms of their gradients are zero.
+        """
+        if torch.is_grad_enabled() and calls.accept(images, self.weight) and self._fits(images) and self.bias is None:
+            outputs: Tensor = _PooledConvolution.apply(images, self.weight, self.padding[0])
+            return outputs
+        return nn.functional.max_pool2d(self(images), 2)
+
     def _fits(self, images: Tensor) -> bool:
         """Whether the kernels can read these images; PyTorch refuses all others."""
         return (
@@ -63,3 +74,29 @@ class _Convolution(torch.autograd.Function):
             of_bias = torch.empty(len(weight))
             calls.call("weight_gradient", ctx.sizes, images, gradient, of_weight, of_bias)
         return of_images, of_weight, of_bias if ctx.needs_input_grad[2] else None, None
+
+
+class _PooledConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, padding: int) -> Tensor:
+        images, weight = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (images, weight))
+        (count, inputs, height, width), (outputs, _, side, _) = images.shape, weight.shape
+        ctx.sizes = (count, height, width, inputs, outputs, side, padding)
+        rows, columns = ((extent + 2 * padding - side + 1) // 2 for extent in (height, width))
+        result = torch.empty(count, outputs, rows, columns, memory_format=torch.channels_last)
+        places = torch.empty_like(result, dtype=torch.uint8)
+        ctx.save_for_backward(images, weight, places)
+        calls.call("pooled_forward", ctx.sizes, images, weight, result, places)
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, places = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_images, of_weight = None, torch.empty_like(weight)
+        if ctx.needs_input_grad[0]:
+            of_images = torch.empty_like(images)
+            calls.call("pooled_input_gradient", ctx.sizes, gradient, places, weight, of_images)
+        calls.call("pooled_weight_gradient", ctx.sizes, images, gradient, places, of_weight)
+        return of_images, of_weight, None

@@ -12,7 +12,9 @@ import platform
 import sys
 from pathlib import Path
 
-SOURCES = [Path(__file__).with_name(name) for name in ("convolution.c", "batch_norm.c", "softmax.c", "adam.c")]
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / f"{name}.c" for name in ("convolution", "pooled_convolution", "batch_norm", "softmax", "adam")]
+HEADER = FOLDER / "kernels.h"
 OPTIONS = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared"]
 # By machine, the fastest first, with the compiler's options for them. They give the same bits.
 INSTRUCTION_SETS: dict[str, dict[str, list[str]]] = {
@@ -31,7 +33,9 @@ def instruction_sets() -> dict[str, list[str]]:
 def file_name(instructions: str) -> str:
     """The name of the library for an instruction set."""
     options = repr((OPTIONS, instruction_sets()[instructions]))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES) + options.encode()).hexdigest()
+    digest = hashlib.sha256(
+        b"".join(source.read_bytes() for source in (*SOURCES, HEADER)) + options.encode()
+    ).hexdigest()
     return f"classifier_kernels_{instructions}_{digest[:16]}.so"
 
 

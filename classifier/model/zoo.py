@@ -95,6 +95,18 @@ class Cnn(nn.Sequential):
         if self.has_whitening_stem:
             next(self.parameters()).requires_grad_(False)
 
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """The logits; a convolution and the pooling behind it are one step."""
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            if isinstance(layer, Conv2d) and isinstance(layers[0], nn.MaxPool2d):
+                maps = layer.pooled(maps)
+                del layers[0]
+            else:
+                maps = layer(maps)
+        return maps
+
     @torch.no_grad()
     def set_stem(self, filters: torch.Tensor) -> None:
         """Set the filters of a whitening stem, see ``whitening.filters``; they are not trained.

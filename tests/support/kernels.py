@@ -20,27 +20,27 @@ portability.pin_instruction_set(True)
 # isort: split
 from classifier.export import onnx_file  # noqa: E402
 from classifier.kernels import calls  # noqa: E402
-from classifier.kernels.adam import Adam  # noqa: E402
-from classifier.kernels.batch_norm import BatchNorm2d  # noqa: E402
 from classifier.kernels.convolution import Conv2d  # noqa: E402
-from classifier.kernels.linear import Linear, norm, product  # noqa: E402
-from classifier.kernels.softmax import log_softmax, softmax  # noqa: E402
 from classifier.model import compute, zoo  # noqa: E402
 from classifier.model.serialization import ModelConfig  # noqa: E402
+from tests.support.kernel_layers import (  # noqa: E402
+    Checked,
+    Results,
+    adams,
+    batch_norms,
+    normal,
+    products,
+    softmaxes,
+    with_gradients,
+)  # fmt: skip
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 taken = 0  # layers that the kernels computed
-Results = list[Tensor]
-Checked = Iterator[tuple[str, Results, Results]]
 KERNELS = ((2, 0), (3, 0), (3, 1), (5, 0))  # side and padding, of our own models
 SIZES = (1, 2, 3, 6, 7, 8, 9, 12, 13, 16, 27, 40)
 CHANNELS = (1, 2, 3, 6, 8, 10, 16, 24, 33, 64, 96)
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def results(layer: nn.Module, images: Tensor, portable: bool, needs_images: bool = True) -> Results:
@@ -98,15 +98,6 @@ def is_chain(layer: Conv2d, images: Tensor, needs_images: bool) -> bool:
     return layer.weight.stride(1) == 1 and side <= min(size) and (inputs or not needs_images)
 
 
-def with_gradients(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Results:
-    """The outputs, the gradient of the inputs, and those of the parameters of a layer."""
-    inputs = inputs.detach().requires_grad_()
-    outputs = function(inputs)
-    parameters = [*function.parameters()] if isinstance(function, nn.Module) else []
-    gradient = normal(*outputs.shape, seed=4).to(outputs.dtype)
-    return [outputs.detach(), *torch.autograd.grad(outputs, [inputs, *parameters], gradient)]
-
-
 # --- bit for bit: each check yields the name of a case, what the kernels gave, and what it must be ------------------
 
 
@@ -153,6 +144,19 @@ def not_finite() -> Checked:
                 yield f"{value} in {place}, {layer} {images.shape}", found, expected
 
 
+def pooled() -> Checked:
+    """A convolution with the pooling behind it, where outputs are equal, too."""
+    calls.use(True)
+    for number, (layer, images, _) in enumerate(cases(300)):
+        layer.bias = None
+        if number % 2:
+            images, layer.weight.data = images.round(), (4 * layer.weight.data).round()
+        if min(layer(images[:1]).shape[2:]) > 1:
+            found = with_gradients(layer.pooled, images, layer)
+            expected = with_gradients(nn.Sequential(layer, nn.MaxPool2d(2)), images)
+            yield f"{layer} {images.shape}", found, expected
+
+
 def one_image() -> Checked:
     """An image alone has the outputs that it has among others."""
     calls.use(True)
@@ -182,58 +186,6 @@ def several_sums() -> Checked:
         yield f"{layer} {images.shape} {needs_images}", results(layer, images, True, needs_images), expected
 
 
-def products() -> Checked:
-    """Matrix products, norms and linear layers."""
-    draw = random.Random(1)
-    calls.use(True)
-    for number in range(150):
-        rows, inner, columns = (draw.choice((1, 2, 10, 16, 31, 32, 48, 64, 96, 130)) for _ in range(3))
-        a, b = normal(rows, 2 * inner, seed=number)[:, ::2], normal(columns, inner, seed=number + 1).T
-        layer = Linear(inner, columns)
-        found = [product(a, b), norm([a, b, a[0]]), *with_gradients(layer, a)]
-        total = torch.cat([a.flatten(), b.flatten(), a[0]]).double().norm()
-        expected = [a.double() @ b.double(), total, *with_gradients(deepcopy(layer).double(), a.double())]
-        yield f"product of {rows} x {inner} x {columns}", found, expected
-
-
-def softmaxes() -> Checked:
-    """Softmax and its logarithm."""
-    calls.use(True)
-    for shape in ((1, 1), (2, 10), (300, 10), (7, 1000)):
-        for function in (softmax, log_softmax):
-            logits = 9 * normal(*shape, seed=1)
-            found, expected = (with_gradients(function, inputs) for inputs in (logits, logits.double()))
-            yield f"{function.__name__} of {shape}", found, expected
-
-
-def batch_norms() -> Checked:
-    """Batch normalization in training and afterwards."""
-    calls.use(True)
-    for channels, batch, side in ((1, 2, 2), (6, 5, 13), (64, 64, 6), (100, 7, 1)):
-        layer, maps = BatchNorm2d(channels), 3 * normal(batch, channels, side, side, seed=channels) + 2
-        for parameter in layer.parameters():
-            nn.init.normal_(parameter)
-        found: list[Results] = []
-        for module, inputs in ((layer, maps), (deepcopy(layer).double(), maps.double())):
-            trained = with_gradients(module.train(), inputs)
-            with torch.inference_mode():
-                found.append([*trained, module.eval()(inputs), *module.buffers()])
-        yield f"batch norm of {maps.shape}", found[0], found[1]
-
-
-def adams() -> Checked:
-    """Twenty steps of Adam and AdamW."""
-    for decoupled, other in ((False, torch.optim.Adam), (True, torch.optim.AdamW)):
-        parameters = [nn.Parameter(normal(1001, seed=0).to(kind)) for kind in (torch.float32, torch.float64)]
-        options: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
-        optimizers = Adam(parameters[:1], decoupled=decoupled, **options), other(parameters[1:], **options)
-        for step in range(20):
-            for parameter, optimizer in zip(parameters, optimizers, strict=True):
-                parameter.grad = normal(1001, seed=step).to(parameter.dtype)
-                optimizer.step()
-        yield other.__name__, [*parameters[:1]], [*parameters[1:]]
-
-
 def exports() -> list[str]:
     """The ONNX file and TensorBoard's graph of a portable run: no kernel is called for them."""
     torch.manual_seed(0)
@@ -249,7 +201,7 @@ def exports() -> list[str]:
 
 
 CHECKS = (
-    *((check, equal) for check in (drawn, layouts, not_finite, one_image, threads)),
+    *((check, equal) for check in (drawn, layouts, not_finite, pooled, one_image, threads)),
     *((check, close) for check in (several_sums, products, softmaxes, batch_norms, adams)),
 )
 

@@ -18,6 +18,11 @@ int softmax(const ptrdiff_t *sizes, const float *x, float *log_p, float *p);
 int forward(const ptrdiff_t *shape, const float *x, const float *w, const float *bias, float *y);
 int input_gradient(const ptrdiff_t *shape, const float *dy, const float *w, float *dx);
 int weight_gradient(const ptrdiff_t *shape, const float *x, const float *dy, float *dw, float *dbias);
+int pooled_forward(const ptrdiff_t *shape, const float *x, const float *w, float *y, unsigned char *places);
+int pooled_input_gradient(const ptrdiff_t *shape, const float *dy, const unsigned char *places, const float *w,
+                          float *dx);
+int pooled_weight_gradient(const ptrdiff_t *shape, const float *x, const float *dy, const unsigned char *places,
+                           float *dw);
 
 static uint64_t state = 88172645463325252u;
 
@@ -38,6 +43,21 @@ static void show(const char *name, const float *values, ptrdiff_t count) {
   printf(" %s %016" PRIx64, name, digest);
 }
 
+/* The pooled convolution; that its bits are those of a convolution and PyTorch's pooling is tested elsewhere. */
+static int show_pooled(const ptrdiff_t *s, const float *x, const float *w) {
+  const ptrdiff_t rows = (s[1] + 2 * s[6] - s[5] + 1) / 2, columns = (s[2] + 2 * s[6] - s[5] + 1) / 2;
+  const ptrdiff_t count = s[0] * rows * columns * s[4], weights = s[4] * s[5] * s[5] * s[3];
+  const ptrdiff_t inputs = s[0] * s[1] * s[2] * s[3];
+  float *y = draw(count), *dy = draw(count), *dx = draw(inputs), *dw = draw(weights);
+  unsigned char *places = malloc((size_t)count);
+  if (pooled_forward(s, x, w, y, places) || pooled_input_gradient(s, dy, places, w, dx)) return 1;
+  if (pooled_weight_gradient(s, x, dy, places, dw)) return 1;
+  show("pooled", y, count), show("inputs", dx, inputs), show("weights", dw, weights);
+  puts("");
+  free(y), free(dy), free(dx), free(dw), free(places);
+  return 0;
+}
+
 int main(void) {
   /* images, height, width, inputs, outputs, kernel, padding */
   static const ptrdiff_t shapes[][7] = {
@@ -56,6 +76,7 @@ int main(void) {
     if (forward(s, x, w, bias, y) || input_gradient(s, dy, w, dx) || weight_gradient(s, x, dy, dw, dbias)) return 1;
     show("with bias", y, outputs), show("inputs", dx, inputs), show("weights", dw, weights), show("bias", dbias, s[4]);
     puts("");
+    if (s[1] > s[5] && show_pooled(s, x, w)) return 1;
     /* rows, inner, columns, strides of a and b; the second matrix transposed */
     const ptrdiff_t sizes[] = {s[0], inputs / s[0], s[4], inputs / s[0], 1, 1, inputs / s[0]}, count = s[0] * s[4];
     float *b = draw(inputs / s[0] * s[4]), *c = draw(count), *log_p = draw(count), *p = draw(count);
