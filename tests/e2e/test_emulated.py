@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier import portability
-from tests.project import REPOSITORY, Project
+from tests.project import REPOSITORY, STAGES, Project
 from tests.support import arm
 from tests.support.browser import find_program
 
@@ -84,6 +84,29 @@ def test_training_prediction_and_export_on_arm_give_the_same_bits(
     here: dict[str, str], on_arm: Callable[[str, str], Any], processor: str
 ) -> None:
     assert on_arm(processor, "tests.support.portable_run") == here
+
+
+@pytest.mark.emulated
+def test_all_stages_on_arm_write_the_same_files(finished: Project, on_arm: Callable[[str, str], Any]) -> None:
+    options = ["-Strain.model=cnn", "-Strain.optimizer=muon", "-Strain.epochs=2", "-Strain.pruning.skip=0.5"]
+    command, environment = arm.python(find_qemu("aarch64"), "neoverse-n1"), arm.environment(finished.root)
+    for stage in STAGES[1:]:
+        finished.run("python", "-m", f"stages.{stage}", *options, "--out=scratch/here")
+        words = [*command, "-m", f"stages.{stage}", *options, "--out=scratch/arm"]
+        done = subprocess.run(
+            words, cwd=finished.root, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+    here, there = (outputs(finished.root / "scratch" / name) for name in ("here", "arm"))
+    assert here == there
+    assert len(here) > 20
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """The content of all files of the stages that DVC tracks."""
+    untracked = ("environment.json", "export_differences.json")
+    found = (path for part in ("data", "metrics", "models") for path in (folder / part).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.name not in untracked}
 
 
 @pytest.mark.emulated

@@ -10,9 +10,11 @@ import platform
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 from unittest.mock import patch
 
+from classifier.export.model_card import PROJECT
 from classifier.kernels import library
 from tests.project import REPOSITORY
 
@@ -61,6 +63,10 @@ def make() -> None:
         "uv", "pip", "install", "--python", sys.executable, "--python-platform", "aarch64-manylinux_2_35",
         "--target", SITE, "--no-deps", "--requirement", FOLDER / "requirements.txt",
     )  # fmt: skip
+    own = distribution(PROJECT).read_text("METADATA")
+    assert own
+    (SITE / f"{PROJECT.replace('-', '_')}.dist-info").mkdir()
+    (SITE / f"{PROJECT.replace('-', '_')}.dist-info/METADATA").write_text(own)
 
 
 def run(*words: str | Path, cwd: Path | None = None) -> None:
@@ -77,9 +83,9 @@ def compile_kernels() -> None:
                 run("aarch64-linux-gnu-gcc", *library.OPTIONS, *options, *library.SOURCES, "-o", path)
 
 
-def environment() -> dict[str, str]:
-    """The variables with which the emulated Python finds its libraries and this clone."""
-    return {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{SITE}", "PYTHONHOME": str(ROOT / "usr")}
+def environment(clone: Path = REPOSITORY) -> dict[str, str]:
+    """The variables with which the emulated Python finds its libraries and a clone."""
+    return {**os.environ, "PYTHONPATH": f"{clone}{os.pathsep}{SITE}", "PYTHONHOME": str(ROOT / "usr")}
 
 
 def python(emulator: str, processor: str) -> list[str]:
