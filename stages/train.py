@@ -38,7 +38,7 @@ def train(context: StageContext, group: processes.ProcessGroup) -> None:
     """Load the data, build the model, fit it, write it."""
     params = context.params
     config, runtime = params.train, params.runtime
-    backend = compute.prepare(params.compute, runtime.threads, config.world_size)
+    backend = compute.prepare(params.compute, runtime.threads, config)
     device = distributed.select_device(backend.device, config.world_size)
     deciding = compute.deciding(compute.environment(backend))
     results.log_environment_changes(context, deciding)

@@ -59,7 +59,7 @@ def next_run() -> dict[str, Any]:
     """
     params, plain = params_file.read()
     declared = read_declaration("train", plain)
-    backend = compute.prepare(params.compute, params.runtime.threads, params.train.world_size)
+    backend = compute.prepare(params.compute, params.runtime.threads, params.train)
     inputs = files.digests(path for path in declared.deps if Path(path).exists())
     chosen = {key: get_by_key(plain, key) for key in declared.params}
     environment = compute.deciding(compute.environment(backend))

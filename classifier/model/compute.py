@@ -6,9 +6,10 @@ import platform
 from dataclasses import dataclass
 
 from classifier import portability
-from classifier.config.schema import Compute
+from classifier.config.schema import Compute, Train
 from classifier.errors import StageError
 from classifier.kernels import calls, library
+from classifier.model import zoo
 from classifier.threads import count_cores
 
 import torch
@@ -27,29 +28,26 @@ class Backend:
         threads: of this process.
         in_parts: each operation runs on one thread, and the threads share the batches, or the parts of a batch. So the
             result does not depend on how many threads there are. Otherwise the threads share each operation.
+        is_same_everywhere: whether the result is the same on every processor that the promise is for.
     """
 
     device: torch.device
     threads: int
     in_parts: bool
-
-    @property
-    def is_same_everywhere(self) -> bool:
-        """Whether the result is the same on every processor that the promise is for, with the locked versions."""
-        return self.in_parts and not _unmet_conditions()
+    is_same_everywhere: bool = False
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device. CUDA is asked not to wait for what was queued before; others have to."""
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
-def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backend:
+def prepare(compute: Compute, threads: int | str, train: Train | None = None) -> Backend:
     """Set threads and deterministic algorithms, choose the device, and log why results may differ elsewhere.
 
     Args:
         compute: the section ``compute`` of params.yaml.
         threads: ``runtime.threads``: a number, or auto.
-        world_size: processes that share the work; several of them are not portable.
+        train: the section ``train``, for a training.
 
     Raises:
         StageError: the requested device is not available.
@@ -61,9 +59,11 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     if not available[name]:
         raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
     number = min(count_cores(), MAX_AUTO_THREADS) if threads == "auto" else int(threads)
-    backend = Backend(torch.device(name), number, compute.portable and name == "cpu" and world_size == 1)
+    world_size = train.world_size if train else 1
+    in_parts = compute.portable and name == "cpu" and world_size == 1
+    reasons = _unmet_conditions(train)
+    backend = Backend(torch.device(name), number, in_parts, in_parts and not reasons)
     if compute.portable:
-        reasons = _unmet_conditions()
         pinned = portability.TORCH["ATEN_CPU_CAPABILITY"].upper()
         if backend.in_parts and not reasons and torch.backends.cpu.get_cpu_capability() != pinned:
             reasons.append("PyTorch had computed something before its instructions were pinned, so results may differ")
@@ -85,11 +85,20 @@ def prepare(compute: Compute, threads: int | str, world_size: int = 1) -> Backen
     return backend
 
 
-def _unmet_conditions() -> list[str]:
+def _unmet_conditions(train: Train | None) -> list[str]:
     """Why results on this machine may differ from those of other machines; one line each, none if all is well."""
     reasons = portability.unmet_conditions()
     if library.load()[0] == "none":
         reasons.append("no compiled kernels, so results may differ between machines; `make setup` compiles them")
+    if train and portability.IS_ARM:
+        by_pytorch = {
+            f"train.model: {train.model}": train.model not in zoo.ARCHITECTURES,
+            "train.optimizer: adagrad": train.optimizer == "adagrad",
+            "train.augment.rotate_degrees": train.augment.rotate_degrees,
+            "train.freeze": train.freeze,
+        }
+        if keys := [key for key, is_used in by_pytorch.items() if is_used]:
+            reasons.append(f"{', '.join(keys)}: PyTorch computes it, so on ARM the bytes may differ from x86-64")
     return reasons
 
 

@@ -92,15 +92,6 @@ def log_summary(config: Train, model: nn.Module, model_config: ModelConfig, num_
         f"{num_images:,} images, {config.epochs} epochs, {backend.device.type}"
         f"{f', {config.world_size} processes' if config.world_size > 1 else ''}"
     )
-    by_pytorch = {
-        f"train.model: {config.model}": config.model not in zoo.ARCHITECTURES,
-        "train.optimizer: adagrad": config.optimizer == "adagrad",
-        "train.augment.rotate_degrees": config.augment.rotate_degrees,
-        "train.freeze": config.freeze,
-    }
-    if portability.IS_ARM and backend.in_parts and any(by_pytorch.values()):
-        keys = ", ".join(key for key, is_used in by_pytorch.items() if is_used)
-        logger.warning(f"{keys}: PyTorch computes it, so on ARM the bytes may differ from those on x86-64")
     flags = portability.cpu_flags()
     if config.precision == "bf16" and backend.device.type == "cpu" and flags and not flags & BF16_INSTRUCTIONS:
         logger.warning(

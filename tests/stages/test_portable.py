@@ -91,6 +91,7 @@ def test_portable_run_on_arm_names_what_pytorch_computes(portable: Project, monk
     portable.set_all({"train.optimizer": "adagrad", "train.augment.rotate_degrees": 5})
     says = "train.optimizer: adagrad, train.augment.rotate_degrees: PyTorch computes it, so on ARM the bytes may differ"
     assert says in portable.stage("train").stderr
+    assert portable.json("models/environment.json")["same_everywhere"] is False
 
 
 def test_portable_run_of_8_bits_says_what_is_not(portable: Project) -> None:
