@@ -96,4 +96,4 @@ setup:        ## create .venv from requirements.lock, or update it if the lock c
 
 clean:        ## remove the environment and the checkpoints of interrupted runs; data, models and metrics stay
 	@[ ! -x "$$BIN/python" ] || "$$BIN/python" -m tools.checkpoints prune --all
-	rm -rf .venv scratch
+	rm -rf .venv

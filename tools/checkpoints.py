@@ -1,7 +1,8 @@
-"""The checkpoints of interrupted runs in scratch/: list them, and prune those that no run would resume from.
+"""The checkpoints of interrupted runs in scratch/: list them, and prune those of other params, data or code.
 
 reads   scratch/; params.yaml and the inputs of the stages, to tell whether the next run would resume from a checkpoint
-writes  nothing; `prune` deletes the checkpoints of other params, data or code, `prune --all` every checkpoint
+writes  nothing; `prune` deletes the checkpoints of other params, data or code, those of `-S` and of experiments too;
+        `prune --all` every checkpoint
 run     python -m tools.checkpoints [list | prune [--all]]
 expect  a line a run, two seconds (PyTorch reads the checkpoints); those of a stage that is running are never removed
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from classifier.config import params_file
 from classifier.model import compute
+from classifier.portability import pin_instruction_set
 from classifier.runner import files, packages
 from classifier.runner.cli import ROOT, make_parser, run_tool
 from classifier.runner.context import FINGERPRINT_FILE
@@ -58,6 +60,7 @@ def next_run() -> dict[str, Any]:
         ParamsError: params.yaml is wrong.
     """
     params, plain = params_file.read()
+    pin_instruction_set(params.compute.portable)
     declared = read_declaration("train", plain)
     backend = compute.prepare(params.compute, params.runtime.threads, params.train)
     inputs = files.digests(path for path in declared.deps if Path(path).exists())
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser("tools.checkpoints", __doc__)
     commands = parser.add_subparsers(dest="command", metavar="list | prune")
     commands.add_parser("list", help="list the checkpoints of interrupted runs (the default)")
-    prune = commands.add_parser("prune", help="remove those that no run would resume from")
+    prune = commands.add_parser("prune", help="remove those of other params, data or code than the present ones")
     prune.add_argument("--all", action="store_true", help="remove all of them")
     return run_tool("checkpoints", parser, list_and_prune, argv)
 
@@ -80,15 +83,17 @@ def list_and_prune(arguments: argparse.Namespace) -> int:
     """Print a line for each interrupted run, removed or not."""
     os.chdir(ROOT)
     found = sorted(folder for folder in SCRATCH.glob(RUN_FOLDERS) if any(folder.iterdir()))
-    now = next_run() if found else {}
+    is_pruned = arguments.command == "prune"
+    every = is_pruned and arguments.all
+    now = next_run() if found and not every else {}  # params.yaml may be wrong
     for folder in found:
-        before = decided_by(folder)
+        before = {} if every else decided_by(folder)
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         differs = [key if "/" in key else f"{key} {before.get(key, '(none)')}" for key in keys]  # of a file the name
         if not before:
             differs = ["params, data or code, which it does not tell"]
-        line = describe(folder, differs)
-        if arguments.command == "prune" and (differs or arguments.all):
+        line = folder.name if every else describe(folder, differs)
+        if is_pruned and differs:
             with exclusive("train", folder, wait_seconds=0):
                 files.remove(folder)
             line = f"removed: {line}"

@@ -1,8 +1,8 @@
 """List what takes the disk in this clone, and remove what nothing reachable needs, once you agree.
 
 reads   DVC's cache and experiments; scratch/, .dvc/tmp/, .venv
-writes  nothing before you agree; then removes what `dvc gc` finds unused, and the checkpoints that no run would resume
-        from, as `python -m tools.checkpoints prune` does
+writes  nothing before you agree; then removes what `dvc gc` finds unused, and the checkpoints of other params, data or
+        code than the present ones, as `python -m tools.checkpoints prune` does
 run     python -m tools.clean [--yes] [--cache FOLDER]; no experiment or search may run meanwhile
 expect  some seconds; what the workspace, a branch, a tag or an experiment needs stays
 
@@ -107,7 +107,7 @@ def clean(arguments: argparse.Namespace) -> int:
     print("checkpoints:")
     checkpoints.list_and_prune(argparse.Namespace(command="list"))
     if not arguments.yes:
-        print("Remove what is unused, and checkpoints that no run would resume from? [y/N] ", end="", flush=True)
+        print("Remove what is unused, and checkpoints of other params, data or code? [y/N] ", end="", flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was removed")
             return 0

@@ -85,12 +85,14 @@ def images_in(paths: Sequence[str], bad: list[str]) -> Iterator[str]:
             continue
         pattern = f"{glob.escape(path)}/**" if os.path.isdir(path) else path
         longest_first = sorted(glob.glob(pattern, recursive=True), key=len, reverse=True)
-        found = {os.path.realpath(each): os.path.normpath(each) for each in longest_first if os.path.isfile(each)}
+        real = {os.path.realpath(each): os.path.normpath(each) for each in longest_first}
+        # What is missing is the target of a link.
+        found = [name for place, name in real.items() if os.path.isfile(place) or not os.path.exists(place)]
         closed = (each for each in longest_first if os.path.isdir(each) and not os.access(each, os.R_OK | os.X_OK))
         bad += [f"{printable(each)}: this folder cannot be read; permissions are needed" for each in closed]
         if not found:
             bad.append(f"{printable(path)}: {'no file in this folder' if os.path.isdir(path) else 'no such file'}")
-        yield from sorted(found.values())
+        yield from sorted(found)
 
 
 def as_text(name: str) -> str:

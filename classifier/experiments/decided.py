@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from classifier import portability
+from classifier.config import params_file
 from classifier.errors import StageError
 from classifier.experiments.settings import SEARCHED
-from classifier.kernels import library
 from classifier.runner import files, packages
 from classifier.runner.cli import ROOT
 from classifier.runner.declaration import read_declaration
@@ -28,12 +28,19 @@ def beyond_params(stages: Sequence[str], params: dict[str, Any]) -> dict[str, st
         StageError: an input is missing.
     """
     found = [file for path in inputs(stages, params) for file in files.iter_files(ROOT / path)]
-    is_alike = params["compute"]["portable"] and library.load()[1] and not portability.unmet_conditions()
     return {
         **{file.relative_to(ROOT).as_posix(): files.digest(file) for file in found},
         **packages.installed([*read_declaration("train", params, ROOT / "dvc.yaml").packages, "optuna"]),
-        "processor": "any" if is_alike else portability.cpu_info().get("model name", "unknown"),
+        "processor": processor(params),
     }
+
+
+def processor(params: dict[str, Any]) -> str:
+    """The processor, or "any" if results do not depend on it."""
+    from classifier.model import compute  # PyTorch takes seconds, and most comparisons need none
+
+    is_alike = compute.is_same_everywhere(params_file.validate(params))
+    return "any" if is_alike else portability.cpu_info().get("model name", "unknown")
 
 
 def inputs(stages: Sequence[str], params: dict[str, Any]) -> list[str]:

@@ -71,6 +71,8 @@ def record(run: Run, answer: Answer, objective: str) -> Record:
     """
     if answer["status"] in (0, PausedError.exit_status):
         row = answer["metrics"] if answer["status"] == 0 else answer["history"][run.epochs - 1]
+        if objective not in row:
+            raise StageError(f"{run.name}: no {objective}, since there are no validation images")
         return {"params": run.params, "value": round(row[objective], 6)}
     if answer["status"] in (DivergedError.exit_status, ParamsError.exit_status):
         return {"params": run.params, "value": None, "error": answer["message"]}
@@ -177,8 +179,8 @@ def run_on_worker(task: Task, folder: str, token: str, decided_by: dict[str, Any
     worker = get_worker()
     key, project = worker.get_current_task(), Path(folder) / "project"
     shared = (project / TOKEN).is_file() and (project / TOKEN).read_text() == token
+    refuse_other_machine(decided_by, project if shared else ROOT, shared)
     if not shared:
-        refuse_other_clone(decided_by)
         project, own = ROOT, ROOT / SCRATCH / Path(folder).name
         task = task | {name: str(own / Path(task[name]).relative_to(folder)) for name in ("out", "log")}
     if getattr(_thread, "process", None) is None or _thread.process.folder != project:
@@ -195,15 +197,16 @@ def run_on_worker(task: Task, folder: str, token: str, decided_by: dict[str, Any
     return answer
 
 
-def refuse_other_clone(decided_by: dict[str, Any]) -> None:
-    """Make sure that the clone of this worker gives the same results.
+def refuse_other_machine(decided_by: dict[str, Any], project: Path, shared: bool) -> None:
+    """Make sure that this worker gives the same results.
 
     Raises:
-        StageError: it has other params, code, data or packages, or another processor.
+        StageError: its clone has other params, code, data or packages, or it has another processor.
     """
     try:
-        _, params = params_file.read(ROOT / "params.yaml")
-        if changed := decided.differing(decided_by, decided.everything(params)):
+        _, params = params_file.read(project / "params.yaml")
+        now = decided_by | {"processor": decided.processor(params)} if shared else decided.everything(params)
+        if changed := decided.differing(decided_by, now):
             raise StageError(f"another {shorten(changed)}; the same commit, data and environment are needed")
     except StageError as error:
         raise StageError(f"the worker on {socket.gethostname()} in {ROOT}: {error}") from None

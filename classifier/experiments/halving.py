@@ -84,6 +84,14 @@ class Halving:
         """How many trials reach a rung."""
         return max(1, math.ceil(self.search.trials / float(self.search.reduction_factor) ** rung))
 
+    def expected(self, rung: int) -> int:
+        """How many trials will have been at a rung: fewer if too many of the rung before have diverged."""
+        if rung == 0:
+            return self.search.trials
+        before = self.ranking(rung - 1)
+        diverged = sum(self.value(number, rung - 1) is None for number in before)
+        return min(self.survivors(rung), self.expected(rung - 1) - diverged)
+
     def _trial(self, number: int, params: dict[str, Any], rung: int) -> Run:
         seed = derive_seed(self.search.seed, "trial", number) % 2**32
         return Run(f"trial-{number:03}", params | {SEED: seed}, self.rungs[rung], goes_on=rung < self.last)
@@ -110,7 +118,7 @@ class Halving:
     def epochs_left(self) -> int:
         """The epochs of the runs that have not ended, those of trials that will diverge included."""
         steps = [high - low for low, high in itertools.pairwise([0, *self.rungs])]
-        trials = sum((self.survivors(rung) - len(self.ranking(rung))) * steps[rung] for rung in range(len(steps)))
+        trials = sum((self.expected(rung) - len(self.ranking(rung))) * steps[rung] for rung in range(len(steps)))
         confirmed = sum(run.key in self.records for run in self.confirming())
         return trials + self.rungs[-1] * (2 * self.search.confirm_seeds - confirmed)
 

@@ -28,7 +28,7 @@ from classifier.yaml_file import flatten
 
 import pandas as pd
 
-SEED, FOLD = "train.seed", "annotate.validation_fold"
+SEED, FOLD, CHECKPOINT = "train.seed", "annotate.validation_fold", "train.initial_checkpoint"
 OBJECTIVE = "val_acc"
 STAGES = ("annotate", "train")
 FOLDER = SCRATCH / "compare-recipes"
@@ -57,7 +57,7 @@ def compare_recipes(arguments: argparse.Namespace) -> int:
         for name, params in (("a", changed), ("b", {}))
     }
     with exclusive("compare", FOLDER), engine.stoppable():
-        snapshot = Snapshot(FOLDER / decided.digest(machine)[:6], STAGES, content)
+        snapshot = Snapshot(FOLDER / decided.digest(machine | flatten(content))[:6], STAGES, content)
         records = train([*runs["a"], *runs["b"]], snapshot, arguments.jobs)
     values = {name: [records[run.key]["value"] for run in of_recipe] for name, of_recipe in runs.items()}
     table = pd.DataFrame(pairs, columns=["fold", "seed"]).assign(**values)
@@ -111,7 +111,10 @@ def other_params(content: dict[str, Any], revision: str | None, changes: Sequenc
             raise ParamsError(f"-S {key}: must be a key of {', '.join(SEARCHED)}, and not {SEED}, which varies anyway")
         different[key] = value
     params_file.replaced(content, different, "-S ")
-    return {key: value for key, value in different.items() if get_by_key(content, key) != value}
+    changed = {key: value for key, value in different.items() if get_by_key(content, key) != value}
+    if CHECKPOINT in changed:
+        raise ParamsError(f"{CHECKPOINT}: must be the same for both recipes; it is {changed[CHECKPOINT]!r}")
+    return changed
 
 
 def make_run(content: dict[str, Any], params: dict[str, Any], machine: dict[str, Any]) -> Run:

@@ -26,7 +26,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 MAIN = ("origin/main", "main")  # the first that exists
-ANNOTATIONS = "data/annotations.csv"
+ANNOTATIONS, ARCHIVES = "data/annotations.csv", ("data/images.zip", "data/test_images.zip")
 SETTINGS = {"Params": "params.yaml", "Packages": str(ENVIRONMENT)}
 CLASSES, LISTED, DRAWN = 5, 10, 24  # at most: classes and images in a table, images in the contact sheet
 ROWS, WIDTH = 30, 120  # of any table, at most; a terminal has as many columns
@@ -42,7 +42,10 @@ def review(arguments: argparse.Namespace) -> int:
         metrics = repo.metrics.diff(base, WORKSPACE).get("diff", {})
     sections = {"Accuracy": ""} | {name: changed_values(params.get(file, {})) for name, file in SETTINGS.items()}
     try:
-        sections["Data"] = changed_data(base) if before.get(ANNOTATIONS) != now.get(ANNOTATIONS) else ""
+        others = [code(path) for path in ARCHIVES if before.get(path) != now.get(path)]
+        sections["Data"] = f"Other images in {' and '.join(others)}." if others else ""
+        if before.get(ANNOTATIONS) != now.get(ANNOTATIONS):
+            sections["Data"] = changed_data(base)
     except StageError as error:
         sections["Data"] = f"Left out: {error}."
     sections |= {"Code": changed_code(base), "Metrics": changed_metrics(metrics)}
@@ -144,7 +147,9 @@ def changed_code(base: str) -> str:
     params = yaml_file.load(read_file(ROOT, WORKSPACE, "params.yaml"))
     stages = stages_from("download", ROOT / "dvc.yaml")
     deps = {stage: read_declaration(stage, params, ROOT / "dvc.yaml").deps for stage in stages}
-    changed = git(ROOT, "-c", "core.quotePath=false", "diff", "--name-only", "--relative", base).splitlines()
+    changed = git(
+        ROOT, "-c", "core.quotePath=false", "diff", "--name-only", "--no-renames", "--relative", base
+    ).splitlines()
     changed += git(ROOT, "-c", "core.quotePath=false", "ls-files", "--others", "--exclude-standard").splitlines()
     rows = []
     for file in sorted(changed):

@@ -22,6 +22,7 @@ FIXED_IN_A_SEARCH = {
     "train.patience": "rungs stop the trials that fall behind",
     "train.seed": "each trial has a seed of its own, derived from seed",
     "train.world_size": "it is a matter of the machine",
+    "train.initial_checkpoint": "all trials begin from the file that params.yaml names",
 }
 
 

@@ -24,6 +24,7 @@ from classifier.runner.lock import SCRATCH
 from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
+CODE = ("classifier", "stages")  # where files that git does not track yet are needed, too
 COMMIT = SCRATCH / "commit"  # in the copy: the commit that experiments belong to
 
 
@@ -54,7 +55,8 @@ class Snapshot:
             raise StageError(
                 f"this needs git: experiments belong to a commit; `git init`, `git add`, `git commit` ({error})"
             ) from None
-        tracked = [name for name in git(ROOT, "ls-files", "-z").split("\0") if name and (ROOT / name).is_file()]
+        listed = git(ROOT, "ls-files", "-z") + git(ROOT, "ls-files", "-z", "--others", "--exclude-standard", *CODE)
+        tracked = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
         folders = {str(folder) for name in tracked for folder in Path(name).parents}
         data = [path for path in inputs(stages, params) if path not in {*tracked, *folders}]
         making = self.folder / ".tmp.project"
@@ -143,10 +145,11 @@ def dvc_without_git(clone: Path) -> Repo:
 
 
 def link(names: Iterable[str], source: Path, target: Path) -> None:
-    """Give files and folders a second name below another folder; files that have a name there keep it."""
+    """Give files and folders a second name below another folder, in place of files of that name."""
     for file in (file for name in names for file in files.iter_files(source / name)):
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
         link_or_copy(file, place)
 
 

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 
 from classifier import portability
-from classifier.config.schema import Compute, Train
+from classifier.config.schema import Compute, Params, Train
 from classifier.errors import StageError
 from classifier.kernels import calls, library
 from classifier.model import zoo
@@ -52,12 +52,7 @@ def prepare(compute: Compute, threads: int | str, train: Train | None = None) ->
     Raises:
         StageError: the requested device is not available.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = (
-        compute.device if compute.device != "auto" else next(device for device, usable in available.items() if usable)
-    )
-    if not available[name]:
-        raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
+    name = _choose_device(compute)
     number = min(count_cores(), MAX_AUTO_THREADS) if threads == "auto" else int(threads)
     world_size = train.world_size if train else 1
     in_parts = compute.portable and name == "cpu" and world_size == 1
@@ -83,6 +78,22 @@ def prepare(compute: Compute, threads: int | str, train: Train | None = None) ->
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # it selects kernels by timing, so not always the same ones
     return backend
+
+
+def is_same_everywhere(params: Params) -> bool:
+    """Whether a training gives the same bytes on every processor that the promise is for."""
+    in_parts = params.compute.portable and _choose_device(params.compute) == "cpu" and params.train.world_size == 1
+    return in_parts and not _unmet_conditions(params.train)
+
+
+def _choose_device(compute: Compute) -> str:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = (
+        compute.device if compute.device != "auto" else next(device for device, usable in available.items() if usable)
+    )
+    if not available[name]:
+        raise StageError(f"compute.device: this machine has no usable {name}; auto takes what is available")
+    return name
 
 
 def _unmet_conditions(train: Train | None) -> list[str]:

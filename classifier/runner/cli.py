@@ -29,7 +29,7 @@ def make_parser(command: str, doc: str | None) -> argparse.ArgumentParser:
         prog=f"python -m {command}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    parser.add_argument("--quiet", action="store_true", help="print no messages but warnings and errors")
     return parser
 
 

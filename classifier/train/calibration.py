@@ -33,6 +33,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float((of_labels - expected).sum()) / temperature + log_temperature / PRIOR_WIDTH**2
 
     low, high = LOG_TEMPERATURES
-    if slope(high) <= 0:  # logits that are mostly wrong, and sure of it
+    if slope(low) >= 0:  # all are right, and the logits nearly equal
+        return round(math.exp(low), 6)
+    if slope(high) <= 0:  # they are mostly wrong, and sure of it
         return round(math.exp(high), 6)
     return round(math.exp(brentq(slope, low, high, xtol=1e-12)), 6)

@@ -30,6 +30,7 @@ from torch import nn
 VALIDATION_BATCH_SIZE = 250  # images; the last bits of the loss depend on it, so it is not a param
 FETCH_STEPS = 10  # between two looks at what an accelerator has computed; each look waits until it has caught up
 MAX_INITIAL_LOSS_RATIO = 10  # to the chance loss: fresh weights that start above it got inputs that are not normalized
+ADVICE = "a smaller optimizers.*.lr would help"
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def check_losses(state: TrainState, task: Task) -> None:
     losses, chance = state.meter.fetch(task.device), task.loss.chance_loss
     for step, value in enumerate(losses, state.step - len(losses) + 1):
         if not math.isfinite(value):
-            raise DivergedError(f"the loss is {value} at step {step}; a smaller optimizers.*.lr would help")
+            raise DivergedError(f"the loss is {value} at step {step}; {ADVICE}")
         if step == 1 and value > MAX_INITIAL_LOSS_RATIO * chance:
             raise DivergedError(
                 f"the loss is {value:.1f} at the start, where chance gives {chance:.2f}: the initial weights or"
@@ -156,11 +157,17 @@ def check_losses(state: TrainState, task: Task) -> None:
 
 
 def end_epoch(state: TrainState, task: Task) -> None:
-    """Validate, and add a row to the history."""
+    """Validate, and add a row to the history.
+
+    Raises:
+        DivergedError: the validation loss is not finite.
+    """
     epoch, lr = len(state.history) + 1, state.optimizer.param_groups[0]["lr"]
     row = {"epoch": epoch, "lr": lr, **state.meter.end_epoch(len(task.train_images))}
     if len(task.val_images):
         row |= validate(state, task)
+        if not math.isfinite(row["val_loss"]):
+            raise DivergedError(f"the validation loss is {row['val_loss']} after epoch {epoch}; {ADVICE}")
         state.early_stopping.update(epoch, row["val_loss"], state.eval_model)
         task.gradient.train_mode()
     state.history.append(row)
@@ -182,6 +189,7 @@ def finish(state: TrainState, stop_after_epoch: int) -> nn.Module:
 
     Raises:
         PausedError: ``stop_after_epoch`` is reached.
+        DivergedError: a weight is not finite, after the last step.
     """
     if state.early_stopping.should_stop:
         logger.info(
@@ -193,6 +201,8 @@ def finish(state: TrainState, stop_after_epoch: int) -> nn.Module:
             f"stopped after epoch {len(state.history)}, as runtime.stop_after_epoch says; it is saved", state.history
         )
     state.early_stopping.restore_best(state.eval_model)
+    if not all(parameter.isfinite().all() for parameter in state.eval_model.parameters()):
+        raise DivergedError(f"a weight is not finite after the last step; {ADVICE}")
     return state.eval_model.eval()
 
 

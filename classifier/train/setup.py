@@ -89,7 +89,7 @@ def log_summary(config: Train, model: nn.Module, model_config: ModelConfig, num_
     frozen = total - sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info(
         f"{model_config.architecture} with {total:,} parameters{f' ({frozen:,} frozen)' if frozen else ''}, "
-        f"{num_images:,} images, {config.epochs} epochs, {backend.device.type}"
+        f"{num_images:,} images, {config.epochs} epoch{'s' * (config.epochs > 1)}, {backend.device.type}"
         f"{f', {config.world_size} processes' if config.world_size > 1 else ''}"
     )
     flags = portability.cpu_flags()

@@ -40,6 +40,8 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
     finished.edit("classifier/model/zoo.py", '"""', '"""Changed. ')
     assert checkpoints_tool(finished)[0].endswith("of other classifier/model/zoo.py")
     finished.run("git", "checkout", "classifier/model/zoo.py")
+    assert finished.run("python", "-m", "tools.checkpoints").stderr == ""
+    finished.set(train__epochs="many")  # is not read
     assert checkpoints_tool(finished, "prune", "--all")[0].startswith("removed: ")
     assert checkpoints_tool(finished) == ["nothing in scratch/"]
 

@@ -7,10 +7,15 @@ import random
 import shlex
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from classifier import yaml_file
+from classifier.errors import StageError
+from classifier.experiments import recipes
+from classifier.experiments.halving import Run
+from classifier.experiments.snapshot import Snapshot, link
 from tests.project import Project, kill_group, one_line, wait_for
 from tests.support import dask, own
 
@@ -318,6 +323,36 @@ def test_recipes_are_compared_on_folds_and_runs_are_reused(searchable: Project, 
     assert references(project) == {}
     assert project.run("git", "status", "--porcelain").stdout == " M search.yaml\n"
     assert {path.name for path in (project.root / "scratch/compare-recipes").iterdir() if path.is_dir()} >= {"records"}
+
+
+def test_recipes_are_trained_with_params_and_code_as_they_are_now(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[Path] = []
+
+    def interrupted(runs: Sequence[Run], snapshot: Snapshot, jobs: int) -> None:
+        copies.append(snapshot.project)
+        raise StageError("interrupted")
+
+    monkeypatch.setattr(recipes, "train", interrupted)
+    (finished.root / "classifier/train/new.py").write_text("")
+    for epochs in (4, 5):
+        finished.set(train__epochs=epochs)
+        finished.tool("compare", "recipes", "-S", "train.batch_size=50", status=1)
+    old, new = ((copy / "params.yaml").read_bytes() for copy in copies)
+    assert old != new == finished.read("params.yaml")
+    assert (copies[1] / "classifier/train/new.py").exists()
+    refused = finished.tool("compare", "recipes", "-S", "train.initial_checkpoint=some.safetensors", status=2)
+    assert "train.initial_checkpoint: must be the same for both recipes; it is 'some.safetensors'" in refused.stderr
+
+
+def test_link_leaves_other_names_of_a_file_alone(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    for source, target in (("first", "a"), ("first", "b"), ("first", "b"), ("second", "b")):
+        link(["file"], tmp_path / source, tmp_path / target)
+    assert [(tmp_path / name / "file").read_text() for name in ("a", "b")] == ["first", "second"]
 
 
 @pytest.mark.experiments

@@ -36,6 +36,26 @@ def test_torchvision_model_trains_by_name(finished: Project) -> None:
     assert model_config.architecture == "mobilenet_v3_small"
 
 
+@pytest.mark.parametrize(
+    ("fraction", "says"),
+    [(0.1, "the validation loss is nan after epoch 1; a smaller"), (0.0, "a weight is not finite after the last step")],
+)
+def test_weights_that_overflow_in_the_last_step_are_a_divergence(finished: Project, fraction: float, says: str) -> None:
+    out = ("--out", "scratch/out", f"-Sannotate.validation_fraction={fraction}")
+    finished.stage("annotate", *out)
+    count = finished.json("scratch/out/metrics/annotate.json")["num_images"]["train"]  # one step
+    options = (
+        "train.warmup_fraction=0.0",
+        "optimizers.sgd.lr=3e38",
+        "optimizers.sgd.weight_decay=1e3",
+        "train.epochs=1",
+        f"train.batch_size={count}",
+    )
+    done = finished.stage("train", *out, *(f"-S{option}" for option in options), status=3)
+    assert says in done.stderr
+    assert not (finished.root / "scratch/out" / MODEL).exists()
+
+
 def test_model_summary_has_shapes_and_parameters(finished: Project) -> None:
     output = finished.stage("train").stdout
     assert re.search(r"train:   1 +Linear +32 +25,120\n", output)

@@ -4,6 +4,7 @@ import signal
 from concurrent.futures import Future
 
 from classifier import portability, yaml_file
+from classifier.errors import StageError
 from classifier.experiments import decided, engine
 from classifier.experiments.halving import Run
 from classifier.experiments.stage_process import Answer
@@ -52,8 +53,15 @@ def test_processor_decides_unless_the_results_are_the_same_everywhere(monkeypatc
     monkeypatch.setattr(library, "load", lambda: ("avx2", object()))
     monkeypatch.setattr(portability, "unmet_conditions", list)
     assert decided.beyond_params([], params)["processor"] == "any"
+    of_two = {**params, "train": {**params["train"], "world_size": 2}}
+    assert decided.beyond_params([], of_two)["processor"] != "any"
     monkeypatch.setattr(library, "load", lambda: ("none", None))
     assert decided.beyond_params([], params)["processor"] != "any"
     monkeypatch.setattr(library, "load", lambda: ("avx2", object()))
     monkeypatch.setattr(portability, "unmet_conditions", lambda: ["no AVX2"])
     assert decided.beyond_params([], params)["processor"] != "any"
+
+
+def test_training_without_the_objective_is_refused() -> None:
+    with pytest.raises(StageError, match="trial-1: no val_acc, since there are no validation images"):
+        engine.record(Run("trial-1", {}, 1), {"status": 0, "metrics": {"train_acc": 0.5}}, "val_acc")

@@ -106,6 +106,10 @@ def test_diverged_trials_never_go_on() -> None:
     number = 4
     records[f"trial-{number:03}-1"]["value"] = 0.5
     assert [run.key for run in halving(records).next_runs()] == [f"trial-{number:03}-3"]
+    rest = dict(records)
+    while runs := halving(rest).next_runs():
+        rest |= {run.key: {"params": run.params, "value": 0.5} for run in runs}
+    assert halving(rest).epochs_left == 0
     records[f"trial-{number:03}-1"]["value"] = None
     assert halving(records).next_runs() == []
     assert halving(records).best is None
@@ -158,6 +162,7 @@ def test_search_learns_from_earlier_rounds() -> None:
         ({"space": {"optimizers.muon.lr": 0.1}}, "must be a list of choices, or a range"),
         ({"space": {"optimizers.muon.lr": {"low": 0.1, "high": 0.5, "lgo": True}}}, "lgo: unknown key"),
         ({"space": {"train.seed": [1, 2]}}, "train.seed cannot vary: each trial has a seed of its own"),
+        ({"space": {"train.initial_checkpoint": ["a", "b"]}}, "all trials begin from the file that params.yaml names"),
         ({"space": {"evaluate.batch_size": [1, 2]}}, "evaluate.batch_size cannot vary: it must be a key of train"),
         ({"objective": "accuracy"}, "objective: must be 'val_acc' or 'val_loss'; it is 'accuracy'"),
         ({"rungs": [3, 2]}, "rungs: must be epochs in rising order"),
