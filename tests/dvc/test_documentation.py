@@ -76,7 +76,7 @@ def test_cookbook_works_as_documented(finished: Project) -> None:
 EXAMPLES = REPOSITORY / "examples"
 
 
-def test_documentation_shows_and_links_the_examples() -> None:
+def test_documentation_links_the_examples() -> None:
     pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
     linked = {
         (page.parent / target).resolve()
@@ -86,5 +86,3 @@ def test_documentation_shows_and_links_the_examples() -> None:
     }
     for name in ("classify.py", "classify.mjs", "classify.cpp"):
         assert EXAMPLES / name in linked, name
-    code = (EXAMPLES / "classify.py").read_text().split('"""\n\n', 1)[1]
-    assert code in (REPOSITORY / "docs/onnx-model.md").read_text()
