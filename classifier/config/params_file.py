@@ -5,6 +5,7 @@ Every stage validates the whole file, so a typo in ``export`` stops ``download``
 
 import copy
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -16,6 +17,7 @@ from classifier.errors import ParamsError
 
 from pydantic import ValidationError
 
+TYPE = re.compile(r"bool|constrained-.*|.*\[.*")  # pydantic's names of those that a value may have
 Schema = TypeVar("Schema", bound=Section)
 
 
@@ -89,8 +91,7 @@ def validate_as(schema: type[Schema], content: dict[str, Any], where: str = "") 
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        # A misspelled key is unknown under one name and missing under another: the first says more.
-        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing")
+        details = sorted(error.errors(include_url=False), key=_says_less)
         lines = [_explain(detail, schema) for detail in details]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ParamsError(f"{where}{lines[0]}{more}") from None
@@ -115,10 +116,20 @@ def replaced(content: dict[str, Any], values: Mapping[str, Any], where: str = ""
     return content
 
 
+def _says_less(detail: Any) -> bool:
+    """Whether another finding explains more.
+
+    A misspelled key is unknown under one name and missing under another. A value that may be a word or something else
+    is explained as what it looks like.
+    """
+    is_other = (detail["type"] == "literal_error") != isinstance(detail["input"], str)
+    return detail["type"] == "missing" or (is_other and any(map(TYPE.fullmatch, map(str, detail["loc"]))))
+
+
 def _explain(detail: Any, schema: type[Section]) -> str:
     """One of pydantic's findings as ``section.key: what is wrong``."""
     location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
+    key = ".".join(part for part in location if not TYPE.fullmatch(part))
     match detail["type"]:
         case "extra_forbidden":
             known = _keys_of(location[:-1], schema)
@@ -126,6 +137,10 @@ def _explain(detail: Any, schema: type[Section]) -> str:
             return f"{key}: unknown key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
         case "missing":
             return f"{key}: missing"
+        case "string_pattern_mismatch":
+            return f"{key}: must be a name, without folders and blanks at its ends; it is {detail['input']!r}"
+        case "too_short":
+            return f"{key}: must have at least {detail['ctx']['min_length']} values; it is {detail['input']!r}"
         case "value_error":
             return f"{key}.{detail['ctx']['error']}".lstrip(".").replace(".:", ":")
     wanted = detail["msg"].replace("Input should be ", "must be ")

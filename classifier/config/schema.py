@@ -80,6 +80,12 @@ class Pruning(Section):
     skip: Fraction
     between: Annotated[list[Share], Field(min_length=2, max_length=2)]
 
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> "Pruning":
+        if self.between[0] >= self.between[1]:
+            raise ValueError(f"between: must be two rising shares of the epochs; it is {self.between}")
+        return self
+
 
 class Train(Section):
     model: str

@@ -112,12 +112,19 @@ def changed_values(pairs: dict[str, dict[str, Any]]) -> str:
 
 
 def changed_metrics(metrics: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Those that differ, unless the workspace has those of other params, code or data."""
     rows = [
         [code(f"{Path(file).stem}.{key}"), f"{pair['old']:.5g}", f"{pair['new']:.5g}", f"{pair['diff']:+.5g}"]
         for file, pairs in sorted(metrics.items())
         for key, pair in sorted(pairs.items())
         if "diff" in pair
     ]
+    try:
+        stale = rows and shorten(models.changed_since(WORKSPACE))
+    except StageError as error:
+        return f"Left out: {error}."
+    if stale:
+        return f"Left out: {WORKSPACE}: {stale} changed since."
     return table(["metric", "base", "now", "difference"], rows, numbers=3)
 
 

@@ -151,6 +151,13 @@ def test_a_run_that_is_missing_is_named(finished: Project) -> None:
     )
 
 
+def test_metrics_of_other_params_are_left_out(finished: Project) -> None:
+    change(finished)
+    finished.set(train__seed=1)
+    text = finished.tool("review", "main").stdout
+    assert section(text, "Metrics") == "Left out: workspace: params.yaml (train.seed) changed since."
+
+
 def test_the_gate_refuses_only_a_worse_model(finished: Project) -> None:
     change(finished)
     done = finished.tool("review", "--fail-below", "0.0", status=1)

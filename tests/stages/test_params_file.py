@@ -39,6 +39,15 @@ import pytest
             "train.class_balance: equal draws the images, so it needs train.shuffle: true",
         ),
         ("no mapping", "download:", "- download:", "not valid YAML"),
+        ("a word or a list", "  size: auto", "  size: [0, 28]", "annotate.size.0: must be greater than or equal to 1"),
+        ("a wrong word", "  size: auto", "  size: small", "annotate.size: must be 'auto'; it is 'small'"),
+        ("a path", "dataset: fashion-mnist", "dataset: pets/", "dataset: must be a name, without folders and blanks"),
+        (
+            "falling",
+            "    - 0.15\n    - 0.9",
+            "    - 0.9\n    - 0.1",
+            "between: must be two rising shares of the epochs",
+        ),
     ],
 )
 def test_bad_params_are_one_line(tmp_path: Path, case: str, old: str, new: str, says: str) -> None:
