@@ -155,7 +155,7 @@ def test_metrics_of_other_params_are_left_out(finished: Project) -> None:
     change(finished)
     finished.set(train__seed=1)
     text = finished.tool("review", "main").stdout
-    assert section(text, "Metrics") == "Left out: workspace: params.yaml (train.seed) changed since."
+    assert section(text, "Metrics").strip() == "Left out: workspace: params.yaml (train.seed) changed since."
 
 
 def test_the_gate_refuses_only_a_worse_model(finished: Project) -> None:
