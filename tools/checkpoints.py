@@ -87,13 +87,13 @@ def list_and_prune(arguments: argparse.Namespace) -> int:
     every = is_pruned and arguments.all
     now = next_run() if found and not every else {}  # params.yaml may be wrong
     for folder in found:
-        before = {} if every else decided_by(folder)
+        before = decided_by(folder)
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         differs = [key if "/" in key else f"{key} {before.get(key, '(none)')}" for key in keys]  # of a file the name
         if not before:
             differs = ["params, data or code, which it does not tell"]
         line = folder.name if every else describe(folder, differs)
-        if is_pruned and differs:
+        if every or (is_pruned and differs):
             with exclusive("train", folder, wait_seconds=0):
                 files.remove(folder)
             line = f"removed: {line}"
