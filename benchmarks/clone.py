@@ -23,7 +23,7 @@ def clone() -> Iterator[Project]:
         project = Project(root, root)
         cache = subprocess.run(["dvc", "cache", "dir"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
         project.dvc("config", "--local", "cache.dir", cache.stdout.strip())
-        project.dvc("checkout", "data/images.zip", "data/test_images.zip", "data/annotations.csv")
+        project.dvc("checkout", "data/images", "data/test_images", "data/annotations.csv")
         yield project
 
 

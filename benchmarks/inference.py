@@ -67,8 +67,8 @@ def onnx(path: Path, threads: int) -> Backend:
 def main() -> None:
     """Measure and print all combinations."""
     rows = annotations.read(REPOSITORY / "data/annotations.csv")
-    archive = REPOSITORY / "data/images.zip"
-    test = AnnotatedImages(rows, REPOSITORY / "data/test_images.zip", split="test").all_images().numpy()
+    archive = REPOSITORY / "data/images"
+    test = AnnotatedImages(rows, REPOSITORY / "data/test_images", split="test").all_images().numpy()
     training = rows[rows["split"] == "train"].sample(CALIBRATION_IMAGES, random_state=0)
     weights = REPOSITORY / "models/classifier.safetensors"
     models = [serialization.load(weights)[0] for _ in range(2)]

@@ -1,6 +1,6 @@
 """Build the page that runs the exported model in a browser, and serve it on localhost only.
 
-reads   models/classifier.onnx, data/test_images.zip, data/annotations.csv; demo/page/, demo/package-lock.json
+reads   models/classifier.onnx, data/test_images, data/annotations.csv; demo/page/, demo/package-lock.json
 writes  scratch/demo/site/, a static page that any web server can serve; scratch/demo/runtime/, the files fetched by npm
 run     make demo, or: python -m demo.build [--port 8000] [--build-only]
 expect  a few seconds, then the address of the page; needs npm, and the network the first time
@@ -27,7 +27,7 @@ from classifier.data import images
 from classifier.errors import StageError
 from classifier.runner.cli import ROOT, make_parser, run_tool
 
-MODEL, IMAGES, ANNOTATIONS = Path("models/classifier.onnx"), Path("data/test_images.zip"), Path("data/annotations.csv")
+MODEL, IMAGES, ANNOTATIONS = Path("models/classifier.onnx"), Path("data/test_images"), Path("data/annotations.csv")
 SOURCES, SCRATCH = Path("demo"), Path("scratch/demo")
 RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"]  # of onnxruntime-web: CPU only, one thread
 SAMPLES = 40

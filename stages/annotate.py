@@ -1,7 +1,7 @@
-"""Turn raw files or a person's own images into archives of PNG images and one CSV that annotates them.
+"""Turn raw files or a person's own images into shards of PNG images and one CSV that annotates them.
 
 reads   data/raw/, or data/own/NAME if `dataset` names one's own images; params.yaml: annotate, dataset
-writes  data/images.zip (training and validation), data/test_images.zip, data/annotations.csv, data/dataset_info.json,
+writes  data/images/ (training and validation), data/test_images/, data/annotations.csv, data/dataset_info.json,
         metrics/annotate.json, and in metrics/annotate/: classes.csv, findings.csv, samples.png
 run     dvc repro annotate, or: python -m stages.annotate
 expect  70,000 images in about ten seconds; a validation split drawn from the training images;
@@ -22,7 +22,6 @@ from classifier.prepare.registry import DATASETS
 from classifier.runner.context import StageContext
 from classifier.runner.stage import run_stage
 
-import numpy as np
 import pandas as pd
 
 DECIMALS = 6
@@ -44,9 +43,9 @@ def main(context: StageContext) -> None:
         others = f"; {more:,} more: python -m tools.check_images {path}" if more else ""
         raise StageError(f"{found.problems[0]}{others}; mend that, or set annotate.bad_files: skip")
 
-    archives = {False: context.out("data/images.zip"), True: context.out("data/test_images.zip")}
-    packed = packing.pack(found.rows, found.decode(), archives, skip=options.bad_files == "skip")
-    rows = found.rows[packed.kept].reset_index(drop=True)
+    folders = {False: context.out("data/images"), True: context.out("data/test_images")}
+    packed = packing.pack(found, folders, options)
+    rows = packed.rows
     for line in labeled_images.thin_classes(rows, found.class_names):
         logger.warning(line)
     if problems := found.problems + packed.problems:
@@ -58,7 +57,7 @@ def main(context: StageContext) -> None:
         how = {}  # nothing was fitted, so a picture for the model is stretched, which keeps its background
     context.write_json("data/dataset_info.json", {**info, **how})
 
-    counts, pairs = packed.quality.findings(rows, lambda places: packed.lookup(rows, archives, places))
+    counts, pairs = quality.findings(rows, packed.figures, packed.lookup)
     counts["left_out"] = len(problems)
     means, stds = ([round(value, DECIMALS) for value in values] for values in images.mean_and_std_of(packed.histogram))
     num_images = {str(split): int(count) for split, count in rows["split"].value_counts().sort_index().items()}
@@ -76,10 +75,12 @@ def main(context: StageContext) -> None:
     by_class = pd.crosstab(rows["class_name"], rows["split"]).loc[found.class_names]
     by_class.to_csv(context.out("metrics/annotate/classes.csv"), index_label="class", lineterminator="\n")
     names = drawable_names(found.class_names)
-    samples = [(name, np.stack(packed.samples[label])) for label, name in enumerate(names)]
-    plots.sample_grid(context.out("metrics/annotate/samples.png"), samples)
+    samples = packed.samples()
+    plots.sample_grid(
+        context.out("metrics/annotate/samples.png"), [(name, samples[label]) for label, name in enumerate(names)]
+    )
     sizes = ", ".join(f"{split} {count:,}" for split, count in num_images.items())
-    logger.info(f"wrote data/images.zip, data/test_images.zip, data/annotations.csv: {len(rows):,} images ({sizes})")
+    logger.info(f"wrote data/images, data/test_images, data/annotations.csv: {len(rows):,} images ({sizes})")
     logger.info(quality.summarize(counts))
 
 

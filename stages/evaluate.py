@@ -1,6 +1,6 @@
 """Apply the trained model to the test images: accuracy, confidence and calibration, overall and by class.
 
-reads   models/classifier.safetensors, data/test_images.zip, data/annotations.csv; params.yaml: evaluate, compute
+reads   models/classifier.safetensors, data/test_images, data/annotations.csv; params.yaml: evaluate, compute
 writes  metrics/evaluate.json (the figures to compare), metrics/predictions.csv (one row a test image), and in
         metrics/evaluate/: details.json (all figures), classes.csv, reliability.csv
 run     dvc repro evaluate, or: python -m stages.evaluate
@@ -41,7 +41,7 @@ def main(context: StageContext) -> None:
     model, model_config = serialization.load(model_path)
     (test_images,) = load_splits(
         context.dep("data/annotations.csv"),
-        context.dep("data/test_images.zip"),
+        context.dep("data/test_images"),
         "test",
         memory_mb=0,  # each image is looked at once
         threads=params.runtime.prefetch_threads,

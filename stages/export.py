@@ -1,6 +1,6 @@
 """Write the trained model as one ONNX file that takes pixels, and verify that it computes what PyTorch computes.
 
-reads   models/classifier.safetensors, data/test_images.zip, data/images.zip (to calibrate 8 bits),
+reads   models/classifier.safetensors, data/test_images, data/images (to calibrate 8 bits),
         data/annotations.csv, data/dataset_info.json (name and license of the images), metrics/annotate.json,
         metrics/evaluate/details.json, metrics/evaluate/classes.csv; params.yaml: export, compute
 writes  models/classifier.onnx, models/README.md (the model card), metrics/export.json, metrics/export/details.json;
@@ -42,7 +42,7 @@ def main(context: StageContext) -> None:
     model_path = context.dep("models/classifier.safetensors")
     model, model_config = serialization.load(model_path)
     annotations_file = context.dep("data/annotations.csv")
-    (test_images,) = load_splits(annotations_file, context.dep("data/test_images.zip"), "test")
+    (test_images,) = load_splits(annotations_file, context.dep("data/test_images"), "test")
     model_config.check_fits(model_path, test_images)
     rows = annotations.read(annotations_file)
     metadata = onnx_metadata.make(context, model_config, test_images, rows)
@@ -78,7 +78,7 @@ def main(context: StageContext) -> None:
     if params.int8:
         training = rows[rows["split"] == "train"]
         drawn = training.sample(min(params.int8_calibration_images, len(training)), random_state=0)
-        images = AnnotatedImages(drawn, context.dep("data/images.zip")).all_images()
+        images = AnnotatedImages(drawn, context.dep("data/images")).all_images()
         int8 = onnx_int8.write(folder, path, images.numpy(), test_images, metadata, params, backend)
         onnx_validate.check_contract(folder / onnx_int8.NAME, model_config, params.opset)
         details["int8"] = int8

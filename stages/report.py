@@ -1,7 +1,7 @@
 """Show an evaluation to a person: pictures for DVC, and one self-contained page.
 
-reads   metrics/predictions.csv, metrics/train/curves.csv, metrics/annotate/findings.csv, data/test_images.zip,
-        data/images.zip, in metrics/evaluate/: details.json, classes.csv, reliability.csv; the model (for the params
+reads   metrics/predictions.csv, metrics/train/curves.csv, metrics/annotate/findings.csv, data/test_images,
+        data/images, in metrics/evaluate/: details.json, classes.csv, reliability.csv; the model (for the params
         that it was trained with and the first layer's filters); params.yaml: report
 writes  metrics/report.html, metrics/report/*.png
 run     dvc repro report, or: python -m stages.report; then open metrics/report.html in a browser
@@ -39,9 +39,9 @@ def main(context: StageContext) -> None:
     by_class = content.read_table(context.dep("metrics/evaluate/classes.csv"), "class")
     bins = content.read_table(context.dep("metrics/evaluate/reliability.csv"), "scaling")
     predictions = predictions_file.read(context.dep("metrics/predictions.csv"))
-    read = images.reader(context.dep("data/test_images.zip"))
+    read = images.reader(context.dep("data/test_images"))
     findings = pd.read_csv(context.dep("metrics/annotate/findings.csv"), dtype="str", keep_default_na=False)
-    read_other = images.reader(context.dep("data/images.zip"))
+    read_other = images.reader(context.dep("data/images"))
     curves = pd.read_csv(context.dep("metrics/train/curves.csv"))
     model_config, filters = content.read_model(context.dep("models/classifier.safetensors"))
 

@@ -1,6 +1,6 @@
 """Train the classifier that params.yaml describes on the annotated images.
 
-reads   data/images.zip, data/annotations.csv, the file of models/pretrained/ that train.initial_checkpoint names;
+reads   data/images, data/annotations.csv, the file of models/pretrained/ that train.initial_checkpoint names;
         params.yaml: train, compute, the chosen model, loss, optimizer and schedule
 writes  models/classifier.safetensors; metrics/train.json, metrics/train/curves.csv (both anew at every epoch);
         untracked: models/environment.json, logs/ for TensorBoard
@@ -45,7 +45,7 @@ def train(context: StageContext, group: processes.ProcessGroup) -> None:
 
     train_images, val_images = load_splits(
         context.dep("data/annotations.csv"),
-        context.dep("data/images.zip"),
+        context.dep("data/images"),
         "train",
         optional="val",
         memory_mb=runtime.image_memory_mb,

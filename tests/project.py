@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,14 @@ class Project:
         """Put another file in a file's place; DVC may have linked the old one to its cache."""
         (self.root / path).unlink(missing_ok=True)
         (self.root / path).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def test_images(self) -> Path:
+        """A folder with the test images as files, as any program for tar unpacks them."""
+        folder = self.root.with_name(f"{self.root.name}-unpacked")
+        for shard in (self.root / "data/test_images").glob("*.tar"):
+            with tarfile.open(shard) as archive:
+                archive.extractall(folder, filter="data")
+        return folder
 
     def clean(self) -> bool:
         """Whether git sees no change, and DVC none either."""

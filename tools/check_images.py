@@ -46,7 +46,7 @@ def look(arguments: argparse.Namespace) -> int:
     try:
         own = labeled_images.load(arguments.path, params.annotate, problems)
         failed, blank = {}, []
-        for place, result in own.decode():
+        for place, result in own.decode(own.rows.index.to_numpy()):
             if isinstance(result, StageError):
                 failed[place] = str(result)
             elif np.ptp(result) < FAINT:

@@ -1,7 +1,7 @@
 """Review a change, in Markdown: what differs in params, packages, data, code and metrics, and is the model better?
 
 reads   both versions of what git and dvc.lock record; through DVC, which fetches what is missing, those of
-        data/annotations.csv and metrics/predictions.csv; data/test_images.zip
+        data/annotations.csv and metrics/predictions.csv; data/test_images
 writes  scratch/review.png (--sheet): the images whose prediction changed, the worst first
 run     python -m tools.review [BASE] [--sheet FILE] [--fail-below X] > review.md
 expect  seconds, no training; one line if nothing changed; what is not available is left out, with the reason

@@ -1,6 +1,6 @@
 """Search for better hyperparameters: search.yaml says which ones vary, and how many are tried.
 
-reads   search.yaml, params.yaml, data/annotations.csv, data/images.zip; the test images for the winner only, at the end
+reads   search.yaml, params.yaml, data/annotations.csv, data/images; the test images for the winner only, at the end
 writes  metrics/search.csv, metrics/search_confirmed.csv, metrics/search.html (all of them anew after each run), and DVC
         experiments; params.yaml, models and the branch stay as they are
 run     python -m tools.search [--jobs N | --scheduler ADDRESS]

@@ -51,6 +51,7 @@ class Annotate(Section):
     background: Literal["black", "white"]
     max_megapixels: Positive
     bad_files: Literal["stop", "skip"]
+    shard_mb: Positive
 
     @model_validator(mode="after")
     def _fold_exists(self) -> "Annotate":

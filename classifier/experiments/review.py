@@ -26,7 +26,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 MAIN = ("origin/main", "main")  # the first that exists
-ANNOTATIONS, ARCHIVES = "data/annotations.csv", ("data/images.zip", "data/test_images.zip")
+ANNOTATIONS, ARCHIVES = "data/annotations.csv", ("data/images", "data/test_images")
 SETTINGS = {"Params": "params.yaml", "Packages": str(ENVIRONMENT)}
 CLASSES, LISTED, DRAWN = 5, 10, 24  # at most: classes and images in a table, images in the contact sheet
 ROWS, WIDTH = 30, 120  # of any table, at most; a terminal has as many columns
@@ -191,7 +191,7 @@ def changed_predictions(old: pd.DataFrame, new: pd.DataFrame, sheet: Path) -> st
 def draw(rows: pd.DataFrame, sheet: Path) -> str:
     """Write the images as one PNG, and return a line that names it."""
     try:
-        pixels = images.stack(rows["image"], len(rows), images.reader(ROOT / "data/test_images.zip"))
+        pixels = images.stack(rows["image"], len(rows), images.reader(ROOT / "data/test_images"))
     except StageError as error:
         return f"Left out, the contact sheet: {error}."
     classes = pd.unique(rows[["label", "before", "predicted"]].to_numpy().ravel()).tolist()

@@ -44,10 +44,12 @@ class LabeledImages:
     notes: list[str]
     problems: list[str]
 
-    def decode(self) -> Iterator[tuple[int, np.ndarray | StageError]]:
-        """Place in ``rows`` and pixels of each image, ``(C, H, W) uint8``, or why it cannot be decoded; in order."""
+    def decode(self, places: np.ndarray) -> Iterator[tuple[int, np.ndarray | StageError]]:
+        """Each of the places in ``rows`` and the pixels of its image, ``(C, H, W) uint8``, or why there are none."""
+        sources = self.rows["source"].to_numpy()
 
-        def one(source: str) -> np.ndarray | StageError:
+        def one(place: int) -> np.ndarray | StageError:
+            source = sources[place]
             try:
                 return self.preprocessing(self.collection.read(source), source)
             except StageError as error:
@@ -55,9 +57,8 @@ class LabeledImages:
             except OSError as error:
                 return StageError(f"{source}: {images.reason(error)}")
 
-        decoded = map_ahead(one, self.rows["source"], count_cores(), AHEAD)
-        for place, (_, result) in enumerate(progress_bar(decoded, "decoding images", total=len(self.rows))):
-            yield place, result
+        decoded = map_ahead(one, places, count_cores(), AHEAD)
+        yield from progress_bar(decoded, "decoding images", total=len(places))
 
 
 def load(

@@ -1,20 +1,22 @@
-"""Writes the images of all splits, and collects on the way what is reported about them."""
+"""Writes the images of all splits in shards, and collects on the way what is reported about them."""
 
+import functools
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from classifier.data import images
+from classifier.config.schema import Annotate
+from classifier.data import images, shards
 from classifier.errors import StageError
-from classifier.prepare.quality import DataQuality
+from classifier.prepare import quality
+from classifier.prepare.labeled_images import LabeledImages
 
 import numpy as np
 import pandas as pd
 
 BATCH = 256  # images whose figures are computed at once
-SAMPLES_PER_CLASS = 10
-KEPT_BYTES = 1 << 29  # of pixels that stay in memory for the search for near-duplicates; others are read again
+SAMPLES = 10  # of each class, for a picture
 
 
 @dataclass
@@ -22,74 +24,77 @@ class Packed:
     """The images that were written, and what is reported about them.
 
     Attributes:
-        kept: the rows whose images were written, ``(N,) bool``.
-        problems: why others were not, a line each.
-        quality: has seen every image.
+        rows: of the images that were written, in the order of ``LabeledImages.rows``.
+        folders: of the test images (True) and of the others (False).
+        figures: of each row, from ``quality.describe``.
         histogram: of the training pixels by channel, ``(C, 256) int64``.
-        samples: the first training images of each class, by label.
+        problems: why images were left out, a line each.
     """
 
-    kept: np.ndarray
-    problems: list[str] = field(default_factory=list)
-    quality: DataQuality = field(default_factory=DataQuality)
-    histogram: np.ndarray | int = 0
-    samples: dict[int, list[np.ndarray]] = field(default_factory=dict)
-    _pixels: list[np.ndarray] | None = field(default_factory=list)
+    rows: pd.DataFrame
+    folders: dict[bool, Path]
+    figures: pd.DataFrame
+    histogram: np.ndarray
+    problems: list[str]
 
-    def lookup(self, rows: pd.DataFrame, archives: dict[bool, Path], places: np.ndarray) -> np.ndarray:
+    @functools.cached_property
+    def _read(self) -> dict[bool, Callable[[str], bytes]]:
+        return {is_test: images.reader(folder) for is_test, folder in self.folders.items()}
+
+    def lookup(self, places: np.ndarray) -> np.ndarray:
         """The images at some places of the rows, ``(n, C, H, W) uint8``."""
-        if self._pixels is not None:
-            return np.stack([self._pixels[place] for place in places])
-        read = {is_test: images.reader(path) for is_test, path in archives.items()}
-        chosen = rows.iloc[places]
+        chosen = self.rows.iloc[places]
         pairs = zip(chosen["image"], chosen["split"] == "test", strict=True)
-        return np.stack([images.decode(read[is_test](name), name) for name, is_test in pairs])
+        return np.stack([images.decode(self._read[is_test](name), name) for name, is_test in pairs])
 
-    def add(self, batch: list[np.ndarray], labels: list[int], is_train: list[bool]) -> None:
-        """Take the figures of some images that were written."""
-        pixels = np.stack(batch)
-        self.quality.add(pixels)
-        if any(is_train):
-            self.histogram = self.histogram + images.histogram(pixels[np.asarray(is_train)])
-        for image, label, train in zip(batch, labels, is_train, strict=True):
-            if train and len(shown := self.samples.setdefault(label, [])) < SAMPLES_PER_CLASS:
-                shown.append(image)
-        if self._pixels is not None:
-            self._pixels += batch
-            if len(self._pixels) * batch[0].nbytes > KEPT_BYTES:
-                self._pixels = None
+    def samples(self) -> dict[int, np.ndarray]:
+        """The first training images of each class, by label."""
+        labels = self.rows["label"][self.rows["split"] == "train"]
+        return {label: self.lookup(labels.index[labels == label].to_numpy()[:SAMPLES]) for label in labels.unique()}
 
 
-def pack(
-    rows: pd.DataFrame, decoded: Iterable[tuple[int, np.ndarray | StageError]], archives: dict[bool, Path], skip: bool
-) -> Packed:
-    """Write each image to the archive of its split.
-
-    Args:
-        rows: with ``image``, ``label`` and ``split``.
-        decoded: place in the rows and pixels of each image, ``(C, H, W) uint8``, or why there are none.
-        archives: of test images (True) and of the others (False).
-        skip: leave out images that cannot be decoded, instead of failing.
+def pack(found: LabeledImages, folders: dict[bool, Path], options: Annotate) -> Packed:
+    """Write each image to its shard, in the folder of the test images (True) or of the others (False).
 
     Raises:
-        StageError: an image cannot be decoded.
+        StageError: an image cannot be decoded, and ``bad_files`` says to stop.
     """
-    packed = Packed(np.zeros(len(rows), bool))
-    names, labels, splits = (rows[column].tolist() for column in ("image", "label", "split"))
-    images_in_order = iter(decoded)
-    with images.ZipWriter(archives[True]) as test, images.ZipWriter(archives[False]) as other:
-        while some := [*itertools.islice(images_in_order, BATCH)]:
-            written: dict[int, np.ndarray] = {}
-            for place, pixels in some:
-                if isinstance(pixels, StageError):
-                    packed.problems.append(str(pixels))
-                    if not skip:
-                        raise pixels
-                else:
-                    (test if splits[place] == "test" else other).add(names[place], pixels)
-                    written[place] = pixels
-            if written:
-                packed.kept[[*written]] = True
-                is_train = [splits[place] == "train" for place in written]
-                packed.add([*written.values()], [labels[place] for place in written], is_train)
-    return packed
+    names, labels, splits = (found.rows[column].to_numpy() for column in ("image", "label", "split"))
+    how = found.preprocessing
+    most = _images_in(options.shard_mb, (how.channels, how.height, how.width))
+    plan = []
+    for is_test, folder in folders.items():
+        places = ((splits == "test") == is_test).nonzero()[0]
+        plan += [(folder, shard, places[chosen]) for shard, chosen in shards.plan(names[places], most)]
+    decoded = found.decode(np.concatenate([places for _, _, places in plan]))
+    problems: list[str] = []
+
+    def of_shard(places: np.ndarray, kept: dict[int, np.ndarray]) -> Iterator[tuple[str, int, bytes]]:
+        for place, pixels in itertools.islice(decoded, len(places)):
+            if not isinstance(pixels, StageError):
+                kept[place] = pixels
+                yield names[place], labels[place], images.png(pixels)
+            elif options.bad_files == "stop":
+                raise pixels
+            else:
+                problems.append(str(pixels))
+
+    figures, histogram = [], np.zeros((how.channels, 256), np.int64)
+    for folder, shard, places in plan:
+        kept: dict[int, np.ndarray] = {}
+        shards.write(folder, shard, of_shard(places, kept))
+        for begin in range(0, len(kept), BATCH):
+            batch = np.array([*kept][begin : begin + BATCH])
+            pixels = np.stack([kept[place] for place in batch])
+            figures.append(quality.describe(pixels).set_index(batch))
+            histogram += images.histogram(pixels[splits[batch] == "train"])
+    if not figures:
+        raise StageError(f"no image can be decoded: {min(problems)}")
+    in_order = pd.concat(figures).sort_index()
+    rows = found.rows.loc[in_order.index].reset_index(drop=True)
+    return Packed(rows, folders, in_order.reset_index(drop=True), histogram, sorted(problems))
+
+
+def _images_in(megabytes: float, shape: tuple[int, int, int]) -> int:
+    """The images of one shape that a shard has room for, at least one."""
+    return max(1, int(megabytes * 1e6) // shards.stored_bytes(images.png(np.zeros(shape, np.uint8))))

@@ -17,106 +17,105 @@ COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
 LISTED = 500  # rows of the table of findings that are written
+SKETCH = "sketch_"  # begins the names of columns
 COLUMNS = ["finding", "image", "other", "label", "split", "other_label", "other_split"]  # of those
 
 
-class DataQuality:
-    """Collects what is needed of each image as it passes, a few numbers, and finds the issues at the end."""
+def describe(pixels: np.ndarray) -> pd.DataFrame:
+    """A few numbers of each of ``(N, C, H, W) uint8`` images: ``blank``, ``digest`` and the columns of its sketch."""
+    flat = pixels.reshape(len(pixels), -1)
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels]
+    numbers = pd.DataFrame(sketch(pixels)).add_prefix(SKETCH)
+    return numbers.assign(blank=flat.max(1) == flat.min(1), digest=digests)
 
-    def __init__(self) -> None:
-        self._digests: list[bytes] = []
-        self._sketches: list[np.ndarray] = []
-        self._blank: list[np.ndarray] = []
-        self._pixels_per_image = 0
 
-    def add(self, pixels: np.ndarray) -> None:
-        """Look at ``(N, C, H, W) uint8`` images."""
-        flat = pixels.reshape(len(pixels), -1)
-        self._blank.append(flat.max(1) == flat.min(1))
-        self._digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
-        self._sketches.append(sketch(pixels))
-        self._pixels_per_image = flat.shape[1]
+def findings(
+    rows: pd.DataFrame, figures: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The counts as metrics/annotate.json holds them, and the images that they count.
 
-    def findings(
-        self, rows: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
-        """The counts as metrics/annotate.json holds them, and the images that they count.
+    Args:
+        rows: the annotations of the images, with ``image``, ``class_name``, ``split``, ``group``.
+        figures: of the images, from ``describe``.
+        lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
 
-        Args:
-            rows: the annotations of all images that were added, with ``image``, ``class_name``, ``split``, ``group``.
-            lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
+    Returns:
+        Counts, and a table of what they count, the worst first: ``COLUMNS`` (a blank image has no other one),
+        ``labels_differ`` and ``splits_differ``.
+    """
+    blank = figures["blank"].to_numpy().nonzero()[0]
+    pairs = {
+        "blank": (blank, blank),
+        "identical": _identical(figures["digest"]),
+        "nearly identical": _nearly_identical(figures, lookup),
+        "same group": _cut_groups(rows),
+    }
+    table = pd.DataFrame({"finding": np.repeat([*pairs], [len(places) for places, _ in pairs.values()])})
+    first, second = (np.concatenate(places) for places in zip(*pairs.values(), strict=True))
+    for prefix, places in (("", first), ("other_", second)):
+        for name, column in (("image", "image"), ("label", "class_name"), ("split", "split")):
+            table[prefix + name] = rows[column].to_numpy()[places]
+    for part in ("label", "split"):
+        table[f"{part}s_differ"] = table[part] != table[f"other_{part}"]
+    table = table.rename(columns={"other_image": "other"})
+    table.loc[table["finding"] == "blank", ["other", "other_label", "other_split"]] = ""
+    order = ["labels_differ", "splits_differ", "finding", "image", "other"]
+    table = table.sort_values(order, ascending=[False, False, True, True, True], ignore_index=True)
+    near = table[table["finding"] == "nearly identical"]
+    counts = {
+        "blank": len(blank),
+        "groups_in_several_splits": rows["group"].iloc[pairs["same group"][0]].nunique(),
+        "identical": _images_with_an_identical_one(rows, figures["digest"]),
+        "nearly_identical": {
+            "across_splits": int(near["splits_differ"].sum()),
+            "pairs": len(near),
+            "with_another_label": int(near["labels_differ"].sum()),
+        },
+    }
+    return counts, table
 
-        Returns:
-            Counts, and a table of what they count, the worst first: ``COLUMNS`` (a blank image has no other one),
-            ``labels_differ`` and ``splits_differ``.
-        """
-        blank = np.concatenate(self._blank).nonzero()[0]
-        pairs = {
-            "blank": (blank, blank),
-            "identical": self._identical(),
-            "nearly identical": self._nearly_identical(lookup),
-            "same group": _cut_groups(rows),
-        }
-        table = pd.DataFrame({"finding": np.repeat([*pairs], [len(places) for places, _ in pairs.values()])})
-        first, second = (np.concatenate(places) for places in zip(*pairs.values(), strict=True))
-        for prefix, places in (("", first), ("other_", second)):
-            for name, column in (("image", "image"), ("label", "class_name"), ("split", "split")):
-                table[prefix + name] = rows[column].to_numpy()[places]
-        for part in ("label", "split"):
-            table[f"{part}s_differ"] = table[part] != table[f"other_{part}"]
-        table = table.rename(columns={"other_image": "other"})
-        table.loc[table["finding"] == "blank", ["other", "other_label", "other_split"]] = ""
-        order = ["labels_differ", "splits_differ", "finding", "image", "other"]
-        table = table.sort_values(order, ascending=[False, False, True, True, True], ignore_index=True)
-        near = table[table["finding"] == "nearly identical"]
-        counts = {
-            "blank": len(blank),
-            "groups_in_several_splits": rows["group"].iloc[pairs["same group"][0]].nunique(),
-            "identical": self._images_with_an_identical_one(rows),
-            "nearly_identical": {
-                "across_splits": int(near["splits_differ"].sum()),
-                "pairs": len(near),
-                "with_another_label": int(near["labels_differ"].sum()),
-            },
-        }
-        return counts, table
 
-    def _images_with_an_identical_one(self, rows: pd.DataFrame) -> dict[str, int]:
-        groups = rows.groupby(self._digests)
-        duplicates = groups["class_name"].transform("size") > 1
-        return {
-            "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
-            "images": int(duplicates.sum()),
-            "with_another_label": int((duplicates & (groups["class_name"].transform("nunique") > 1)).sum()),
-        }
+def _images_with_an_identical_one(rows: pd.DataFrame, digests: pd.Series) -> dict[str, int]:
+    groups = rows.groupby(digests.to_numpy())
+    duplicates = groups["class_name"].transform("size") > 1
+    return {
+        "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
+        "images": int(duplicates.sum()),
+        "with_another_label": int((duplicates & (groups["class_name"].transform("nunique") > 1)).sum()),
+    }
 
-    def _identical(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs: the first of images that are identical, and each of the others."""
-        place = pd.Series(range(len(self._digests)))
-        first = place.groupby(self._digests).transform("first").to_numpy()
-        later = (first != place.to_numpy()).nonzero()[0]
-        return first[later], later
 
-    def _nearly_identical(self, lookup: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of images that differ, but by at most ``NEAR``.
+def _identical(digests: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs: the first of images that are identical, and each of the others."""
+    place = pd.Series(range(len(digests)))
+    first = place.groupby(digests.to_numpy()).transform("first").to_numpy()
+    later = (first != place.to_numpy()).nonzero()[0]
+    return first[later], later
 
-        A k-d tree of the sketches finds all candidates among 70,000 images in a few seconds. Of identical images one
-        is compared.
-        """
-        groups = pd.Series(range(len(self._digests))).groupby(self._digests, sort=False)
-        first = groups.first().to_numpy()
-        radius = (NEAR + 1e-6) * self._pixels_per_image**0.5  # a little more, as sums are rounded
-        candidates = first[_candidates(np.concatenate(self._sketches)[first], radius)]
-        parts = np.array_split(candidates, len(candidates) * 4 * self._pixels_per_image // COMPARED_BYTES + 1)
-        near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
-        sizes = groups.transform("size").to_numpy()[near]
-        if (sizes > 1).any() and sizes.prod(1).sum() <= MAX_CANDIDATES:  # list their copies, too, unless it is too much
-            copies = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
-            pairs = pd.DataFrame(near, columns=["a", "b"]).merge(copies, left_on="a", right_on="of")
-            pairs = pairs.merge(copies, left_on="b", right_on="of", suffixes=("_a", "_b"))
-            near = np.sort(pairs[["image_a", "image_b"]].to_numpy(), axis=1)
-        first, second = near.T
-        return first, second
+
+def _nearly_identical(
+    figures: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of images that differ, but by at most ``NEAR``.
+
+    A k-d tree of the sketches finds all candidates among 70,000 images in a few seconds. Of identical images one
+    is compared.
+    """
+    groups = pd.Series(range(len(figures))).groupby(figures["digest"].to_numpy(), sort=False)
+    first = groups.first().to_numpy()
+    pixels_per_image = lookup(first[:1]).size
+    radius = (NEAR + 1e-6) * pixels_per_image**0.5  # a little more, as sums are rounded
+    candidates = first[_candidates(figures.filter(like=SKETCH).to_numpy()[first], radius)]
+    parts = np.array_split(candidates, len(candidates) * 4 * pixels_per_image // COMPARED_BYTES + 1)
+    near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
+    sizes = groups.transform("size").to_numpy()[near]
+    if (sizes > 1).any() and sizes.prod(1).sum() <= MAX_CANDIDATES:  # list their copies, too, unless it is too much
+        copies = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
+        pairs = pd.DataFrame(near, columns=["a", "b"]).merge(copies, left_on="a", right_on="of")
+        pairs = pairs.merge(copies, left_on="b", right_on="of", suffixes=("_a", "_b"))
+        near = np.sort(pairs[["image_a", "image_b"]].to_numpy(), axis=1)
+    first, second = near.T
+    return first, second
 
 
 def _cut_groups(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

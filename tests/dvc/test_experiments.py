@@ -3,6 +3,7 @@
 import statistics
 from collections import defaultdict
 
+from classifier.runner import files
 from tests.project import Project, wait_for
 
 import pandas as pd
@@ -67,7 +68,7 @@ def test_compare_refuses_predictions_of_other_params_or_code(finished: Project) 
     finished.commit("params of a run that did not happen")
     assert refused("main") == "main: params.yaml (train.seed)"
     finished.set(train__seed=0)
-    (finished.root / "data/images.zip").unlink()  # as in a clone that has pulled the predictions only
+    files.remove(finished.root / "data/images")  # as in a clone that has pulled the predictions only
     assert "No significant difference" in finished.tool("compare", "models", "main~1").stdout
 
 

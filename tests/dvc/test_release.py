@@ -106,7 +106,7 @@ def test_second_machine_gets_results_without_computing(
     if way == "pull":
         other.dvc("pull")
         assert other.repro() == []
-        for path in ("models/classifier.onnx", "data/images.zip", "metrics/predictions.csv"):
+        for path in ("models/classifier.onnx", "data/images/shard-0.tar", "metrics/predictions.csv"):
             assert other.read(path) == finished.read(path)
         assert other.run("git", "status", "--porcelain").stdout == ""
     else:

@@ -133,7 +133,7 @@ def test_dag_has_the_documented_edges(finished: Project) -> None:
 def test_repro_writes_every_out_and_again_runs_nothing(finished: Project) -> None:
     for path in [
         *(f"data/raw/{name}" for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")),
-        *("data/images.zip", "data/annotations.csv", "models/classifier.safetensors", "models/classifier.onnx"),
+        *("data/images", "data/annotations.csv", "models/classifier.safetensors", "models/classifier.onnx"),
         *(f"metrics/{name}.json" for name in STAGES[1:-1]),
         *("metrics/predictions.csv", "metrics/train/curves.csv", "metrics/annotate/samples.png"),
         *("metrics/report.html", "metrics/report/mistakes.png"),

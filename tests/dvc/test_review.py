@@ -134,13 +134,11 @@ def test_no_change_is_one_line(finished: Project) -> None:
 
 def test_moved_code_and_other_pixels_are_listed(finished: Project) -> None:
     finished.run("git", "mv", "classifier/train/augment.py", "tools/augment.py")
-    (digest,) = re.findall("md5: (.*)", (finished.root / "dvc.lock").read_text().partition("path: data/images.zip")[2])[
-        :1
-    ]
+    (digest,) = re.findall("md5: (.*)", (finished.root / "dvc.lock").read_text().partition("path: data/images")[2])[:1]
     finished.edit("dvc.lock", digest, "0" * 32)
     text = finished.tool("review").stdout
     assert cells(section(text, "Code")) == [["classifier/train/augment.py", "train"]]
-    assert section(text, "Data") == "Other images in `data/images.zip`."
+    assert section(text, "Data") == "Other images in `data/images`."
 
 
 def test_a_run_that_is_missing_is_named(finished: Project) -> None:

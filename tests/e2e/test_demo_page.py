@@ -6,11 +6,11 @@ import json
 import shutil
 import signal
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from classifier.runner import files
 from tests.project import Project, kill_group, one_line
 from tests.support import own
 from tests.support.browser import Browser, cannot_run, contrast
@@ -126,8 +126,8 @@ def predict(project: Project, path: Path, *words: str) -> dict[str, float]:
 @pytest.fixture(scope="session")
 def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A picture of another size, shape and mode than the model's: a test image in colors, dark on light."""
-    with zipfile.ZipFile(demo.root / "data/test_images.zip") as archive, archive.open("test/00000.png") as file:
-        image = ImageOps.invert(Image.open(file).convert("L")).resize((301, 217), Image.Resampling.BICUBIC)
+    image = ImageOps.invert(Image.open(demo.test_images() / "test/00000.png"))
+    image = image.resize((301, 217), Image.Resampling.BICUBIC)
     path = tmp_path_factory.mktemp("photo") / "photo.png"
     ImageOps.colorize(image, "#200000", "#f0fff0").save(path)
     return path
@@ -377,22 +377,22 @@ def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, 
     """Three classes, 24 x 20 RGB, as JPEG, with a model that is no network of this project."""
     project = demo.copy(tmp_path / "project")
     random, names = np.random.default_rng(0), ["<b>red", "green", "blue"]
-    for path in ("models/classifier.onnx", "data/test_images.zip"):
-        (project.root / path).unlink()
+    for path in ("models/classifier.onnx", "data/test_images"):
+        files.remove(project.root / path)
     write_linear_model(project.root / "models/classifier.onnx", names, (3, 20, 24), random)
     pictures = [Image.fromarray(random.integers(0, 256, (20, 24, 3)).astype(np.uint8)) for _ in range(9)]
-    with zipfile.ZipFile(project.root / "data/test_images.zip", "w") as archive:
-        for number, picture in enumerate(pictures):
-            archive.writestr(f"{number}.jpg", own.encode(picture, "JPEG"))
+    folder = project.root / "data/test_images"  # of files, without shards
+    folder.mkdir()
+    for number, picture in enumerate(pictures):
+        (folder / f"{number}.jpg").write_bytes(own.encode(picture, "JPEG"))
     rows = [f"{number}.jpg,{number % 3},{names[number % 3]},test\n" for number in range(9)]
     project.write("data/annotations.csv", "image,label,class_name,split\n" + "".join(rows))
     session = onnxruntime.InferenceSession(project.root / "models/classifier.onnx")
-    with served(project) as address, zipfile.ZipFile(project.root / "data/test_images.zip") as archive:
+    with served(project) as address:
         page = Page(browser, address)
         assert page.text("about").startswith("3 classes · 24 × 20 RGB pixels")
         for number in range(9):
-            with archive.open(f"{number}.jpg") as file:
-                pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
+            pixels = np.asarray(Image.open(folder / f"{number}.jpg")).transpose(2, 0, 1)
             (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})
             page.choose(page.samples().index(f"{number}.jpg"))
             page.must_say(f"{number}.jpg", dict(zip(names, probabilities[0], strict=True)))

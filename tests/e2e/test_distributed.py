@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from classifier.runner import files
 from tests.project import Project, kill_group, wait_for
 from tests.support.recipes import LONG, checkpoints
 
@@ -203,8 +204,8 @@ def of_bad_params(project: Project) -> str:
 
 def of_a_missing_input(project: Project) -> str:
     project.set(train__world_size=2)
-    (project.root / "data/images.zip").unlink()
-    return "data/images.zip is missing; `dvc repro train` makes what this stage needs"
+    files.remove(project.root / "data/images")
+    return "data/images is missing; `dvc repro train` makes what this stage needs"
 
 
 @pytest.mark.parametrize(("prepare", "times"), [(of_another_size, 2), (of_bad_params, 1), (of_a_missing_input, 1)])

@@ -6,7 +6,6 @@ import os
 import random
 import shlex
 import subprocess
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from classifier.errors import StageError
 from classifier.experiments import recipes
 from classifier.experiments.halving import Run
 from classifier.experiments.snapshot import Snapshot, link
+from classifier.runner import files
 from tests.project import Project, kill_group, one_line, wait_for
 from tests.support import dask, own
 
@@ -108,13 +108,11 @@ def models(project: Project) -> dict[str, str]:
 
 
 def blank_test_images(project: Project) -> None:
-    path = project.root / "data/test_images.zip"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    path.unlink()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, own.encode(Image.new("L", (28, 28)), "PNG"))
+    folder = project.test_images()
+    for path in folder.rglob("*.png"):
+        path.write_bytes(own.encode(Image.new("L", (28, 28)), "PNG"))
+    files.remove(project.root / "data/test_images")
+    folder.rename(project.root / "data/test_images")
 
 
 def check_same(project: Project, undisturbed: Project) -> None:

@@ -20,14 +20,14 @@ def test_annotations_have_one_row_per_raw_image_and_metrics_describe_them(finish
         raw = idx_files.read(finished.raw / f"{part}-images-idx3-ubyte")
         labels = idx_files.read(finished.raw / f"{part}-labels-idx1-ubyte")
         mine = rows[rows["image"].str.startswith(folder)]
-        archive = "test_images.zip" if folder == "test" else "images.zip"
+        archive = "test_images" if folder == "test" else "images"
         read = images.reader(finished.root / "data" / archive)
         assert (images.stack(mine["image"], len(mine), read)[:, 0] == raw).all()
         assert (mine["label"] == labels).all()
     metrics = finished.json("metrics/annotate.json")
     assert metrics["num_images"]["train"] == (rows["split"] == "train").sum()
     names = rows[rows["split"] == "train"]["image"]
-    used = images.stack(names, len(names), images.reader(finished.root / "data/images.zip")) / 255
+    used = images.stack(names, len(names), images.reader(finished.root / "data/images")) / 255
     assert metrics["training_pixels"]["mean"] == pytest.approx(used.mean(), abs=1e-6)
     assert metrics["training_pixels"]["std"] == pytest.approx(used.std(), abs=1e-6)
 
@@ -43,7 +43,7 @@ def test_params_of_annotate_are_obeyed_or_refused(finished: Project) -> None:
     finished.set_all({"annotate.seed": 1, "annotate.size": [14, 20], "annotate.channels": 3})
     finished.stage("annotate")
     assert drawn() != first
-    read = images.reader(finished.root / "data/images.zip")  # size and channels hold for a built-in set, too
+    read = images.reader(finished.root / "data/images")  # size and channels hold for a built-in set, too
     assert images.decode(read("train/00000.png"), "train/00000.png").shape == (3, 14, 20)
     finished.set(annotate__validation_fraction=0.99)
     finished.stage("annotate")
@@ -132,7 +132,7 @@ def test_raw_file_that_is_damaged_is_named(finished: Project) -> None:
         line = one_line(finished.stage("annotate", status=1))
         assert "data/raw, 'train-images-idx3-ubyte': " in line
         assert "download" in line
-        for out in ("data/images.zip", "data/annotations.csv", "metrics/annotate.json", "data/.tmp.images.zip"):
+        for out in ("data/images", "data/annotations.csv", "metrics/annotate.json", "data/.tmp.images"):
             assert not (finished.root / out).exists(), out
 
 

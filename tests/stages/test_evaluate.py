@@ -71,7 +71,7 @@ def test_every_figure_is_that_of_scikit_learn(finished: Project) -> None:
 
     assert figures["temperature"] != 1
     session = onnxruntime.InferenceSession(finished.root / "models/classifier.onnx")
-    test = AnnotatedImages(finished.root / ANNOTATIONS, finished.root / "data/test_images.zip", split="test")
+    test = AnnotatedImages(finished.root / ANNOTATIONS, finished.root / "data/test_images", split="test")
     logits, calibrated = session.run(["logits", "probabilities"], {"images": test.all_images().numpy()})
     for suffix, values in (("", calibrated), ("_uncalibrated", softmax(logits, axis=1))):
         arguments = torch.from_numpy(values), torch.from_numpy(labels), 10
@@ -90,8 +90,8 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
     normalize = serialization.Normalize(model_config)
     with torch.inference_mode():
         annotations, folder = finished.root / ANNOTATIONS, finished.root / "data"
-        validation = AnnotatedImages(annotations, folder / "images.zip", split="val")
-        test = AnnotatedImages(annotations, folder / "test_images.zip", split="test")
+        validation = AnnotatedImages(annotations, folder / "images", split="val")
+        test = AnnotatedImages(annotations, folder / "test_images", split="test")
         of_validation = model(normalize(validation.all_images()))
         mirrored = model(normalize(test.all_images().flip(-1)))
         both = model(normalize(test.all_images())) + mirrored

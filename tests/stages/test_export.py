@@ -3,7 +3,6 @@
 import hashlib
 import json
 import operator
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +209,8 @@ def test_int8_is_static_by_channel_and_keeps_the_contract(finished: Project) -> 
     same = metadata(finished.root / "models/classifier.onnx")
     assert {**held, **same} == {**held, "accuracy": same["accuracy"]}
     rows = finished.table("metrics/predictions.csv")
-    with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
-        images = np.stack([np.asarray(Image.open(archive.open(name)))[None] for name in rows["image"]])
+    folder = finished.test_images()
+    images = np.stack([np.asarray(Image.open(folder / name))[None] for name in rows["image"]])
     (logits,) = session.run(["logits"], {"images": images})
     names = np.array(held["class_names"])
     assert (names[logits.argmax(1)] == rows["label"]).mean() == metrics["accuracy"]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -21,9 +22,8 @@ from PIL import Image, ImageOps
 
 @pytest.fixture
 def pictures(finished: Project, tmp_path: Path) -> Path:
-    with zipfile.ZipFile(finished.root / "data/test_images.zip") as archive:
-        archive.extractall(tmp_path / "pictures", [name for name in archive.namelist() if name.startswith("test/")])
-    return tmp_path / "pictures" / "test"
+    shutil.copytree(finished.test_images() / "test", tmp_path / "pictures", ignore=shutil.ignore_patterns("*.cls"))
+    return tmp_path / "pictures"
 
 
 def test_predict_equals_evaluate(finished: Project, pictures: Path) -> None:

@@ -39,7 +39,7 @@ def test_python_without_the_libraries_is_one_line(module: str) -> None:
 def test_undeclared_input_output_or_param_is_refused(finished: Project) -> None:
     for stage, declared, other in [
         ("export", "      - export\n", "      - train\n"),
-        ("evaluate", "- data/test_images.zip\n", "- data/images.zip\n"),
+        ("evaluate", "- data/test_images\n", "- data/images\n"),
         ("evaluate", "- metrics/predictions.csv:", "- metrics/other.csv:"),
     ]:
         finished.edit("dvc.yaml", declared, other)

@@ -112,7 +112,7 @@ def test_class_without_training_images_is_named(finished: Project) -> None:
 
 def test_normalized_training_pixels_have_mean_0_and_deviation_1(finished: Project) -> None:
     _, model_config = load(finished.root / "models/classifier.safetensors")
-    data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="train")
+    data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images", split="train")
     values = Normalize(model_config)(data.all_images())
     assert values.mean().item() == pytest.approx(0, abs=1e-4)
     assert values.std().item() == pytest.approx(1, abs=1e-4)

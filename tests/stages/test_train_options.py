@@ -121,7 +121,7 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
     # The weights are those of that epoch: their loss is its loss.
     model, model_config = load(finished.root / MODEL)
 
-    data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images.zip", split="val")
+    data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images", split="val")
     with torch.inference_mode():
         logits = model(Normalize(model_config)(data.all_images()))
     assert nn.functional.cross_entropy(logits, data.labels).item() == pytest.approx(best["val_loss"], abs=1e-5)
@@ -171,7 +171,7 @@ def test_tensorboard_files_hold_curves_and_graph(finished: Project) -> None:
 
 
 def test_batches_and_models_are_equal_from_memory_and_disk(finished: Project) -> None:
-    files = (finished.root / "data/annotations.csv", finished.root / "data/images.zip")
+    files = (finished.root / "data/annotations.csv", finished.root / "data/images")
     memory, disk = (AnnotatedImages(*files, split="train", memory_mb=limit) for limit in (None, 0.1))
     assert memory.images is not None
     assert disk.images is None

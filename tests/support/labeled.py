@@ -16,7 +16,7 @@ OPTIONS: dict[str, Any] = {
     "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto",
     "image_column": "auto", "label_column": "auto",
     "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
-    "background": "black", "max_megapixels": 250, "bad_files": "stop",
+    "background": "black", "max_megapixels": 250, "bad_files": "stop", "shard_mb": 64,
 }  # fmt: skip
 CLASSES = ("cat", "Straße 1", "12 犬")
 SPLITS = ["train"] * 4 + ["val", "test"]

@@ -71,7 +71,8 @@ def start(tmp_path: Path) -> Start:
     """A run before its first step."""
     pixels = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, 1, SIZE, SIZE), np.uint8)
     names = [f"{number:03}.png" for number in range(TRAIN + VAL)]
-    images.write_zip(tmp_path / "images.zip", names, pixels)
+    for name, image in zip(names, pixels, strict=True):
+        (tmp_path / name).write_bytes(images.png(image))
     rows = (
         f"{name},{place % 10},{place % 10},{'train' if place < TRAIN else 'val'}" for place, name in enumerate(names)
     )
@@ -88,7 +89,7 @@ def start(tmp_path: Path) -> Start:
         )
         seed_generators(0)
         model = about.build().to(backend.device).to(memory_format=torch.channels_last)
-        train_images, val_images = load_splits(tmp_path / "annotations.csv", tmp_path / "images.zip", "train", "val")
+        train_images, val_images = load_splits(tmp_path / "annotations.csv", tmp_path, "train", "val")
         loss = make_loss(train.loss, plain["losses"][train.loss], 10)
         for split in (train_images, val_images):
             split.target_transform = loss.target_transform

@@ -14,14 +14,12 @@ NOISE = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
 def findings(pixels: np.ndarray, asked: list[int], **columns: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     """Of images a, b, c, ...; ``asked`` gets how many of them were looked at again."""
     rows = pd.DataFrame({"image": [*"abcdefg"][: len(pixels)], "class_name": "a", "split": "train", "group": ""})
-    quality = quality_module.DataQuality()
-    quality.add(pixels)
 
     def lookup(places: np.ndarray) -> np.ndarray:
         asked.append(len(places))
         return np.asarray(pixels[places])
 
-    return quality.findings(rows.assign(**columns), lookup)
+    return quality_module.findings(rows.assign(**columns), quality_module.describe(pixels), lookup)
 
 
 @pytest.mark.parametrize("most_candidates", [1000, 0])  # 0: each image is compared with its nearest ones
@@ -47,10 +45,8 @@ def test_nearly_identical_finds_every_pair(most_candidates: int, monkeypatch: py
     }
     assert expected["pairs"] > 3
     monkeypatch.setattr(quality_module, "MAX_CANDIDATES", most_candidates)
-    quality = quality_module.DataQuality()
-    for part in (pixels[:7], pixels[7:]):
-        quality.add(part[:, None])
-    counts, pairs = quality.findings(rows, lambda places: pixels[places][:, None])
+    figures = quality_module.describe(pixels[:, None])
+    counts, pairs = quality_module.findings(rows, figures, lambda places: pixels[places][:, None])
     assert counts["nearly_identical"] == expected
     assert (pairs["finding"] == "nearly identical").sum() == expected["pairs"]
 
@@ -63,7 +59,7 @@ def test_images_near_to_identical_ones_are_compared_once_and_all_listed() -> Non
     near = pairs[pairs["finding"] == "nearly identical"]
     assert sorted(zip(near["image"], near["other"], strict=True)) == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
     assert counts["nearly_identical"] == {"across_splits": 2, "pairs": 4, "with_another_label": 0}
-    assert asked == [2]
+    assert asked == [1, 2]  # the first one for its size
 
 
 def test_group_in_two_splits_is_listed_with_an_image_of_each() -> None:
