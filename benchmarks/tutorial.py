@@ -110,12 +110,12 @@ def main() -> None:
         text = annotations.read_text().replace(",val\n", ",train\n")
         annotations.unlink()  # it may be a link into the cache
         annotations.write_text(text)
-        archive = project.root / "data/images"
+        folder = project.root / "data/images"
         raw = project.root / "torchvision/FashionMNIST/raw"  # where torchvision looks for the four files
         raw.parent.mkdir(parents=True)
         raw.symlink_to(project.root / "data/raw")
         of_tutorial = FashionMNIST(project.root / "torchvision", transform=ToTensor())
-        training = AnnotatedImages(annotations, archive, split="train")
+        training = AnnotatedImages(annotations, folder, split="train")
         test = AnnotatedImages(annotations, project.root / "data/test_images", split="test")
         pixels, labels = to_tensor(training.all_images()), training.labels
         for number, count in itertools.product(range(rounds), EPOCHS):

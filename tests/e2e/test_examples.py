@@ -44,9 +44,10 @@ def model(finished: Project, tmp_path: Path) -> Path:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     shutil.copy(finished.root / "models/classifier.onnx", folder)
+    unpacked = finished.test_images()
     for name in PICTURES:
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(finished.test_images() / name, folder / name)
+        shutil.copy(unpacked / name, folder / name)
     return folder / "classifier.onnx"
 
 
