@@ -70,28 +70,17 @@ lock:         ## pin the newest versions that pyproject.toml allows; needs uv
 
 # The environment keeps, as copies, the lock and the folder that it was made for: a second call installs nothing. The
 # programs in it name that folder: in a clone that was moved or copied they would run another clone's, or nothing.
-define MOVED
-import os, pathlib
-venv, new = pathlib.Path(".venv"), os.environ["ROOT"].encode()
-note = venv / "installed.folder"
-old = note.read_bytes().strip() if note.exists() and not venv.is_symlink() else b""
-for path in (venv / "bin").iterdir() if old else ():
-    if path.is_file() and not path.is_symlink():
-        path.write_bytes(path.read_bytes().replace(old + b"/.venv", new + b"/.venv"))
-endef
-export MOVED
-
-setup:        ## create .venv from requirements.lock, or update it if the lock changed
+setup:        ## create .venv from requirements.lock, or update it if the lock changed, or again if the clone was moved
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=/path/to/it")'
+	@made_for="$$(cat .venv/installed.folder 2>/dev/null)"; \
+	[ -L .venv ] || [ "$${made_for:-$$ROOT}" = "$$ROOT" ] || rm -rf .venv
 	@cmp -s requirements.lock .venv/installed.lock || { \
 	  echo 'setup: installing requirements.lock into .venv (torch and its libraries: about 6 GB, a few minutes)' && \
 	  $(PYTHON) -m venv .venv && \
 	  "$$BIN/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
-	  cp requirements.lock .venv/installed.lock; }
-	@[ "$$(cat .venv/installed.folder 2>/dev/null)" = "$$ROOT" ] || { \
-	  $(PYTHON) -c "$$MOVED" && \
 	  "$$BIN/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
-	  printf '%s\n' "$$ROOT" > .venv/installed.folder; }
+	  printf '%s\n' "$$ROOT" > .venv/installed.folder && \
+	  cp requirements.lock .venv/installed.lock; }
 	@"$$BIN/python" -m classifier.kernels.build
 
 clean:        ## remove the environment and the checkpoints of interrupted runs; data, models and metrics stay

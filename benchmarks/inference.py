@@ -67,7 +67,7 @@ def onnx(path: Path, threads: int) -> Backend:
 def main() -> None:
     """Measure and print all combinations."""
     rows = annotations.read(REPOSITORY / "data/annotations.csv")
-    archive = REPOSITORY / "data/images"
+    images_folder = REPOSITORY / "data/images"
     test = AnnotatedImages(rows, REPOSITORY / "data/test_images", split="test").all_images().numpy()
     training = rows[rows["split"] == "train"].sample(CALIBRATION_IMAGES, random_state=0)
     weights = REPOSITORY / "models/classifier.safetensors"
@@ -76,7 +76,7 @@ def main() -> None:
     normalize = serialization.Normalize(model_config)
     with tempfile.TemporaryDirectory() as folder:
         int8 = Path(folder) / "int8.onnx"
-        onnx_int8.quantize(ONNX, int8, AnnotatedImages(training, archive).all_images().numpy())
+        onnx_int8.quantize(ONNX, int8, AnnotatedImages(training, images_folder).all_images().numpy())
         print(
             f"{model_config.architecture}: {ONNX.stat().st_size:,} bytes in float32, {int8.stat().st_size:,} in 8 bits"
         )

@@ -1,16 +1,20 @@
-"""How do time and memory of `annotate` grow with a person's own photographs?
+"""How do time and memory of `annotate` grow with a person's own photographs, and what does one more cost?
 
     python benchmarks/own_growth.py [--sizes 15000 30000 60000]
 
-Each size is an archive of JPEGs of 224x224 pixels in ten folders, of noise and shapes, all different. To make them in
-minutes, files get other quantization tables, which changes contrast and colors. Prints seconds of the whole stage, per
-thousand images, processor time by wall time, and the largest memory.
+Each size is a folder of JPEGs of 224x224 pixels in ten classes, of noise and shapes, all different. To make them in
+minutes, files get other quantization tables, which changes contrast and colors. Prints for the whole stage from
+nothing, once more, and once more with one image added: seconds, per thousand images, processor time by wall time, and
+the largest memory. Then the seconds of `dvc repro annotate` with another image added, and the files that `dvc push`
+sends after it.
 """
 
 import argparse
 import io
 import os
-import zipfile
+import time
+
+from classifier.runner import files, stat_cache
 
 import numpy as np
 from clone import clone, measured
@@ -52,23 +56,44 @@ def main() -> None:
     sizes = parser.parse_args().sizes
     contents = photographs()
     with clone() as project:
-        project.set(dataset="photographs.zip")
+        folder = project.root / "data/own/photographs"
+        for label in range(10):
+            (folder / str(label)).mkdir(parents=True)
+
+        def add(number: int) -> None:
+            content = varied(contents[number % DIFFERENT], number // DIFFERENT)
+            (folder / f"{number % 10}/{number:06d}.jpg").write_bytes(content)
+
+        project.set(dataset="photographs")
         project.stage("download")
-        print(f"{'images':>8}  {'seconds':>8}  {'s / 1,000':>10}  {'cores':>6}  {'peak MB':>8}")
-        for size in sizes:
-            path = project.root / "data/own/photographs.zip"
-            with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-                for number in range(size):
-                    name = f"{number % 10}/{number:06d}.jpg"
-                    archive.writestr(name, varied(contents[number % DIFFERENT], number // DIFFERENT))
-            before = os.times()
-            seconds, peak = measured(project, "python", "-m", "stages.annotate")
-            after = os.times()
-            spent = after.children_user + after.children_system - before.children_user - before.children_system
-            print(
-                f"{size:8,}  {seconds:8.1f}  {1000 * seconds / size:10.3f}  {spent / seconds:6.2f}  {peak:8,.0f}",
-                flush=True,
-            )
+        project.dvc("config", "--local", "cache.dir", str(project.root / ".dvc/cache"))
+        project.dvc("remote", "add", "--local", "--default", "remote", str(project.root / "remote"))
+        print(f"{'images':>8}  {'run':<12}  {'seconds':>8}  {'s / 1,000':>10}  {'cores':>6}  {'peak MB':>8}")
+        size = 0
+        for wanted in sizes:
+            while size < wanted:
+                add(size)
+                size += 1
+            files.remove(project.root / "scratch/cache")
+            time.sleep(stat_cache.TICK_SECONDS)
+            for run in ("from nothing", "nothing new", "one added"):
+                if run == "one added":
+                    add(size)
+                    size += 1
+                before = os.times()
+                seconds, peak = measured(project, "python", "-m", "stages.annotate")
+                after = os.times()
+                spent = after.children_user + after.children_system - before.children_user - before.children_system
+                each = f"{1000 * seconds / size:10.3f}"
+                print(f"{size:8,}  {run:<12}  {seconds:8.1f}  {each}  {spent / seconds:6.2f}  {peak:8,.0f}", flush=True)
+            measured(project, "dvc", "repro", "annotate")
+            measured(project, "dvc", "push", "annotate")
+            add(size)
+            size += 1
+            seconds, _ = measured(project, "dvc", "repro", "annotate")
+            again, _ = measured(project, "dvc", "repro", "annotate")
+            pushed = project.dvc("push", "annotate").stdout.strip()
+            print(f"{size:8,}  dvc repro: {seconds:.1f} s, nothing new {again:.1f} s; dvc push: {pushed}", flush=True)
 
 
 if __name__ == "__main__":

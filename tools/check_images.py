@@ -46,7 +46,7 @@ def look(arguments: argparse.Namespace) -> int:
     try:
         own = labeled_images.load(arguments.path, params.annotate, problems)
         failed, blank = {}, []
-        for place, result in own.decode(own.rows.index.to_numpy()):
+        for place, result in enumerate(own.decode()):
             if isinstance(result, StageError):
                 failed[place] = str(result)
             elif np.ptp(result) < FAINT:
@@ -84,7 +84,7 @@ def invisible(own: LabeledImages, blank: list[str]) -> list[str]:
     background = own.preprocessing.background
     other = "white" if background == "black" else "black"
     how = replace(own.preprocessing, background=other, fit="stretch")  # without padding: transparency alone matters
-    seen = [name for name in blank if np.ptp(how(own.collection.read(name), name)) >= FAINT]
+    seen = [name for name in blank if np.ptp(how(own.collection.find(name), name)) >= FAINT]
     line = f"{len(seen):,} of {len(own.rows):,} images cannot be seen on {background}, such as {shorten(seen)}"
     return [f"{line}; set annotate.background: {other}"] * bool(seen)
 

@@ -1,7 +1,7 @@
 """The annotations CSV: one row per image, with the header ``image,label,class_name,split``.
 
-``image`` is a path relative to the image folder (or inside the ZIP), ``label`` counts from 0, ``split`` is train, val
-or test. Other columns are ignored, so people may add their own, for notes.
+``image`` is the name of an image in its folder, ``label`` counts from 0, ``split`` is train, val or test. Other columns
+are ignored, so people may add their own, for notes.
 """
 
 import warnings

@@ -29,8 +29,8 @@ class AnnotatedImages(Dataset[tuple[Any, Any]]):
 
     Args:
         annotations_file: CSV, see ``annotations.py``; or the data frame that ``annotations.read`` returns.
-        img_dir: the folder or ZIP that the ``image`` column is relative to; or the function that ``images.reader``
-            returns.
+        img_dir: the images that the ``image`` column names: a folder of shards or of files, or a ZIP; or the function
+            that ``images.reader`` returns.
         transform: applied to an image, ``(C, H, W) uint8``.
         target_transform: applied to a label, ``int``.
         split: train, val or test; None: all rows.

@@ -31,14 +31,19 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def open_image(content: bytes | np.ndarray, max_megapixels: float) -> Image.Image:
-    """Open an image file, whose pixels are decoded when they are needed, or an array of them.
+Content = Path | bytes | np.ndarray  # of an image: its file, what is in the file, or pixels
+
+
+def open_image(content: Content, max_megapixels: float) -> Image.Image:
+    """Open an image, whose pixels are decoded when they are needed.
 
     Raises:
-        Exception: any of Pillow's; or the image has too many pixels.
+        Exception: any of Pillow's; there is no such file; or the image has too many pixels.
     """
     if isinstance(content, np.ndarray):
         return Image.fromarray(content)
+    if isinstance(content, Path):
+        content = content.read_bytes()
     image = Image.open(io.BytesIO(content))
     if image.width * image.height > max_megapixels * 1e6:
         size = f"{image.width:,} x {image.height:,}"

@@ -6,7 +6,7 @@ stated background, palette, CMYK and 1 bit converted, then brought to the size o
 
 from dataclasses import dataclass
 
-from classifier.data.images import MAX_MEGAPIXELS, open_image, reason
+from classifier.data.images import MAX_MEGAPIXELS, Content, open_image, reason
 from classifier.errors import StageError
 
 import numpy as np
@@ -36,8 +36,8 @@ class Preprocessing:
     background: str = "black"
     max_megapixels: float = MAX_MEGAPIXELS
 
-    def __call__(self, content: bytes | np.ndarray, name: str, invert: bool = False) -> np.ndarray:
-        """The pixels of an image file in any format that Pillow reads, or of an array, ``(C, H, W) uint8``.
+    def __call__(self, content: Content, name: str, invert: bool = False) -> np.ndarray:
+        """The pixels of an image in any format that Pillow reads, ``(C, H, W) uint8``.
 
         Raises:
             StageError: it is not a readable image.

@@ -89,6 +89,11 @@ def has_shards(folder: Path) -> bool:
     return any(folder.glob("shard-*.csv"))
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files of all shards in a folder, sorted."""
+    return sorted([*folder.glob("shard-*.tar"), *folder.glob("shard-*.csv")])
+
+
 def reader(folder: Path) -> Callable[[str], bytes]:
     """A function that maps an image's name to its PNG file; it may be called from several threads.
 

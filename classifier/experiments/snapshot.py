@@ -103,7 +103,7 @@ class Snapshot:
             if resolve(ROOT, name) != name:
                 continue
             files.remove(clone)
-            shutil.copytree(self.project, clone, copy_function=link_or_copy)
+            shutil.copytree(self.project, clone, copy_function=files.link_or_copy)
             self._set_params(clone, run)
             self._place_results(clone, run, stages)
             with contextlib.chdir(clone), dvc_without_git(clone) as repo:  # DVC takes paths from there
@@ -150,12 +150,4 @@ def link(names: Iterable[str], source: Path, target: Path) -> None:
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)
-        link_or_copy(file, place)
-
-
-def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A hard link, or a copy on another file system."""
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:
-        shutil.copy2(source, target)
+        files.link_or_copy(file, place)

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from classifier.config.schema import Annotate
+from classifier.data.images import Content
 from classifier.errors import StageError, shorten
 from classifier.prepare import file_tree, folders, idx, tables
 from classifier.prepare.file_tree import FileTree, is_image
 from classifier.prepare.splits import split_of
 
-import numpy as np
 import pandas as pd
 
 INFO = "dataset_info.json"
@@ -30,13 +30,13 @@ class Collection:
     Attributes:
         rows: one row an image: ``image`` (a unique name), ``class_name``, ``split`` (empty where none is given),
             ``group`` (empty where there is none).
-        read: an image by the value in ``image``: the content of its file, or its pixels, ``(H, W[, 3]) uint8``.
+        find: an image by the value in ``image``: its file, the content of a file, or pixels, ``(H, W[, 3]) uint8``.
         notes: how the set was read, a line each.
         info: name, license and more, for the exported model.
     """
 
     rows: pd.DataFrame
-    read: Callable[[str], bytes | np.ndarray]
+    find: Callable[[str], Content]
     notes: list[str]
     info: dict[str, str]
 
@@ -81,11 +81,11 @@ def read(path: Path, options: Annotate, problems: list[str], class_names: Sequen
         notes.append(f"left out by name, as in .dvcignore: {shorten(first)}")
     contents = dict(zip(rows["image"], rows["content"], strict=True)) if "content" in rows else {}
 
-    def content_of(name: str) -> bytes | np.ndarray:
+    def find(name: str) -> Content:
         content = contents.get(name)
-        return tree.read(name) if content is None else content
+        return tree.root / name if content is None else content
 
-    return Collection(rows[COLUMNS], content_of, notes, read_info(path, tree if INFO in tree.names else whole))
+    return Collection(rows[COLUMNS], find, notes, read_info(path, tree if INFO in tree.names else whole))
 
 
 def read_info(path: Path, tree: FileTree) -> dict[str, str]:

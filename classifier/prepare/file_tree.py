@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 from classifier import ROOT
@@ -87,27 +87,29 @@ def open_tree(path: Path) -> FileTree:
     return tree
 
 
-def _walk(tree: FileTree, folder: Path) -> Iterator[str]:
+def _walk(tree: FileTree, folder: Path, inside: str = "") -> Iterator[str]:
     if (folder / ".dvc").is_dir():
         raise StageError(f"{folder}: is a DVC repository, whose files `dvc add` leaves out; remove {folder}/.dvc")
-    for entry in sorted(folder.iterdir()):
-        name = entry.relative_to(tree.root).as_posix()
+    with os.scandir(folder) as entries:  # knows what is a folder without a look at each file
+        in_order = sorted(entries, key=lambda entry: entry.name)
+    for entry in in_order:
+        name = f"{inside}{entry.name}"
         if is_left_behind(name):
             tree.ignored.append(f"{name}/" if entry.is_dir() else name)
         elif reason := _unusable(entry, name):
             tree.problems.append(f"{tree.path}, {name!r}: {reason}")
         elif entry.is_dir():
             tree.folders.append(name)
-            yield from _walk(tree, entry)
+            yield from _walk(tree, Path(entry), f"{name}/")
         else:
             yield name
 
 
-def _unusable(entry: Path, name: str) -> str:
+def _unusable(entry: "os.DirEntry[str]", name: str) -> str:
     """Why a file or folder cannot be used; empty if it can."""
     if entry.is_symlink() and entry.is_dir():
         return "a link to a folder, which DVC does not follow; copy the folder"
-    if entry.is_symlink() and not entry.exists():
+    if entry.is_symlink() and not os.path.exists(entry):
         return "a link to a missing file, which stops `dvc add`; remove it"
     if not entry.is_dir() and not entry.is_file():
         return "no regular file"
@@ -116,7 +118,7 @@ def _unusable(entry: Path, name: str) -> str:
 
 def is_image(name: str) -> bool:
     """Whether a file is an image, by its name."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_archive(path: PurePath) -> bool:

@@ -21,9 +21,9 @@ def read(tree: FileTree, problems: list[str]) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         StageError: they have none of the layouts.
     """
-    images = [PurePosixPath(name).parts for name in tree.names if is_image(name)]
+    images = [tuple(name.split("/")) for name in tree.names if is_image(name)]
     in_splits = _all_or_none(tree, {parts[0]: split_of(parts[0]) for parts in images if len(parts) > 1})
-    subfolders = [PurePosixPath(name).parts for name in tree.folders]
+    subfolders = [tuple(name.split("/")) for name in tree.folders]
     # Of each path, which part is the class: below the folder of a split, which may be doubled: seg_train/seg_train.
     depths = {parts: 0 if not in_splits else 2 if parts[:1] == parts[1:2] else 1 for parts in [*images, *subfolders]}
     placed = {parts: folders for parts in images if (folders := parts[depths[parts] : -1])}

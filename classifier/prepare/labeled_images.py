@@ -3,17 +3,19 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.config.schema import Annotate
 from classifier.data import images, preprocessing
+from classifier.data.images import Content
 from classifier.data.preprocessing import Preprocessing
 from classifier.errors import StageError, shorten
 from classifier.prepare import collection, splits
 from classifier.prepare.collection import Collection, natural_key
 from classifier.progress import progress_bar
+from classifier.runner.stat_cache import StatCache
 from classifier.threads import count_cores, map_ahead
 
 import numpy as np
@@ -44,37 +46,53 @@ class LabeledImages:
     notes: list[str]
     problems: list[str]
 
-    def decode(self, places: np.ndarray) -> Iterator[tuple[int, np.ndarray | StageError]]:
-        """Each of the places in ``rows`` and the pixels of its image, ``(C, H, W) uint8``, or why there are none."""
-        sources = self.rows["source"].to_numpy()
+    def contents(self, places: np.ndarray) -> list[tuple[str, Content]]:
+        """The images at some places of ``rows``, each with the name of its source."""
+        return [(source, self.collection.find(source)) for source in self.rows["source"].to_numpy()[places]]
 
-        def one(place: int) -> np.ndarray | StageError:
-            source = sources[place]
-            try:
-                return self.preprocessing(self.collection.read(source), source)
-            except StageError as error:
-                return error
-            except OSError as error:
-                return StageError(f"{source}: {images.reason(error)}")
+    def decode(self) -> Iterator[np.ndarray | StageError]:
+        """The pixels of all images, in the order of ``rows``, or why there are none."""
+        contents = self.contents(np.arange(len(self.rows)))
+        decoded = decode(self.preprocessing, contents, count_cores())
+        yield from progress_bar(decoded, "decoding images", total=len(contents))
 
-        decoded = map_ahead(one, places, count_cores(), AHEAD)
-        yield from progress_bar(decoded, "decoding images", total=len(places))
+
+def decode(
+    how: Preprocessing, contents: Iterable[tuple[str, Content]], threads: int
+) -> Iterator[np.ndarray | StageError]:
+    """The pixels of each image, ``(C, H, W) uint8``, or why there are none."""
+
+    def one(image: tuple[str, Content]) -> np.ndarray | StageError:
+        source, content = image
+        try:
+            return how(content, source)
+        except StageError as error:
+            return error
+
+    return (result for _, result in map_ahead(one, contents, threads, AHEAD))
 
 
 def load(
-    path: Path, options: Annotate, problems: list[str] | None = None, class_names: Sequence[str] = ()
+    path: Path,
+    options: Annotate,
+    problems: list[str] | None = None,
+    class_names: Sequence[str] = (),
+    memory: Path | None = None,
 ) -> LabeledImages:
     """Look at a folder, archive or table, and at the head of each image file.
 
     Whoever wants to know the problems even if too little is left hands in their list. Class names are those of a
-    built-in set.
+    built-in set. The memory is a folder for what was seen in each file.
 
     Raises:
         StageError: there are no usable images, only one class, or nothing to test with.
     """
     problems = [] if problems is None else problems
     found = collection.read(path, options, problems, class_names)
-    rows = _look(found, str(path), options.max_megapixels, problems)
+    seen = StatCache(memory / f"seen-{options.max_megapixels:g}.json") if memory else None
+    rows = _look(found, str(path), options.max_megapixels, problems, seen)
+    if seen:
+        seen.save()
     if rows.empty:
         raise StageError(f"{path}: no usable image: {problems[0] if problems else 'it is empty'}")
     class_names = class_names or sorted(rows["class_name"].unique(), key=natural_key)
@@ -93,16 +111,24 @@ def load(
     return LabeledImages(rows, [*class_names], how, found, [*found.notes, note, *drawn], problems)
 
 
-def _look(found: Collection, where: str, max_megapixels: float, problems: list[str]) -> pd.DataFrame:
+def _look(
+    found: Collection, where: str, max_megapixels: float, problems: list[str], seen: StatCache | None
+) -> pd.DataFrame:
     """The rows of the images that can be opened, with ``is_gray``, ``width``, ``height`` and ``content``, a digest."""
 
+    def open_one(content: Content) -> tuple[bool, int, int, str]:
+        content = content.read_bytes() if isinstance(content, Path) else content
+        image = images.open_image(content, max_megapixels)
+        raw = content.tobytes() if isinstance(content, np.ndarray) else content
+        digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+        return preprocessing.is_gray(image), *preprocessing.upright_size(image), digest
+
     def one(name: str) -> tuple[bool, int, int, str] | str:
+        content = found.find(name)
         try:
-            content = found.read(name)
-            raw = content.tobytes() if isinstance(content, np.ndarray) else content
-            image = images.open_image(content, max_megapixels)
-            digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-            return preprocessing.is_gray(image), *preprocessing.upright_size(image), digest
+            if seen and isinstance(content, Path):
+                return tuple(seen.get(content, lambda: open_one(content)))
+            return open_one(content)
         except Exception as error:  # of Pillow's decoders or of the archive
             return f"{where}, {name!r}: {images.reason(error)}"
 

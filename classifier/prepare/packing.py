@@ -1,20 +1,27 @@
 """Writes the images of all splits in shards, and collects on the way what is reported about them."""
 
 import functools
-import itertools
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.config.schema import Annotate
 from classifier.data import images, shards
+from classifier.data.images import Content
+from classifier.data.preprocessing import Preprocessing
 from classifier.errors import StageError
 from classifier.prepare import quality
-from classifier.prepare.labeled_images import LabeledImages
+from classifier.prepare.labeled_images import LabeledImages, decode
+from classifier.prepare.shard_cache import ShardCache
+from classifier.prepare.workers import map_processes
+from classifier.progress import progress_bar
+from classifier.threads import count_cores
 
 import numpy as np
 import pandas as pd
 
+FOR_PROCESSES = 10_000  # images; fewer are decoded before other processes have loaded their libraries
 BATCH = 256  # images whose figures are computed at once
 SAMPLES = 10  # of each class, for a picture
 
@@ -33,7 +40,7 @@ class Packed:
 
     rows: pd.DataFrame
     folders: dict[bool, Path]
-    figures: pd.DataFrame
+    figures: dict[str, np.ndarray]
     histogram: np.ndarray
     problems: list[str]
 
@@ -53,48 +60,125 @@ class Packed:
         return {label: self.lookup(labels.index[labels == label].to_numpy()[:SAMPLES]) for label in labels.unique()}
 
 
-def pack(found: LabeledImages, folders: dict[bool, Path], options: Annotate) -> Packed:
+@dataclass(eq=False)
+class _Shard:
+    """A shard to be written: where, of which rows, and a hash of all that decides its bytes and its figures."""
+
+    folder: Path
+    name: str
+    places: np.ndarray
+    key: str
+
+
+@dataclass
+class _Task:
+    """All that the writing of a shard needs, so that any process can do it.
+
+    Attributes:
+        place: the folder to write to.
+        name: of the shard.
+        preprocessing: how an image becomes pixels.
+        names, labels: of the images.
+        is_training: which of them are training images, ``(N,) bool``.
+        contents: of the images, each with the name of its source.
+        threads: that decode them.
+    """
+
+    place: Path
+    name: str
+    preprocessing: Preprocessing
+    names: list[str]
+    labels: list[int]
+    is_training: np.ndarray
+    contents: list[tuple[str, Content]]
+    threads: int
+
+
+def pack(found: LabeledImages, folders: dict[bool, Path], options: Annotate, memory: Path) -> Packed:
     """Write each image to its shard, in the folder of the test images (True) or of the others (False).
+
+    The memory is a folder for the shards of the last run; of those, unchanged ones are linked.
 
     Raises:
         StageError: an image cannot be decoded, and ``bad_files`` says to stop.
     """
-    names, labels, splits = (found.rows[column].to_numpy() for column in ("image", "label", "split"))
-    how = found.preprocessing
-    most = _images_in(options.shard_mb, (how.channels, how.height, how.width))
-    plan = []
+    cache = ShardCache(memory)
+    planned = _plan(found, folders, options.shard_mb)
+    changed = [shard for shard in planned if not cache.has(shard.key)]
+    cores = count_cores()
+    processes = cores if sum(len(shard.places) for shard in changed) >= FOR_PROCESSES else 1
+    threads = cores if min(processes, len(changed)) < 2 else 1
+    written = map_processes(
+        _write, [_task(found, shard, cache.begin(shard.key), threads) for shard in changed], processes
+    )
+    taken = []
+    for shard in progress_bar(planned, "writing shards"):
+        if shard in changed:
+            cache.finish(shard.key, next(written))
+        taken.append(cache.take(shard.key, shard.folder))
+        if options.bad_files == "stop" and len(taken[-1]["problems"]):
+            raise StageError(taken[-1]["problems"][0])
+    cache.forget_others()
+    problems = sorted(str(line) for figures in taken for line in figures["problems"])
+    places = np.concatenate([shard.places[each["kept"]] for shard, each in zip(planned, taken, strict=True)])
+    if not len(places):
+        raise StageError(f"no image can be decoded: {problems[0]}")
+    order = places.argsort()
+    figures = {name: np.concatenate([each[name] for each in taken])[order] for name in ("blank", "digest", "sketch")}
+    histogram = np.sum([each["histogram"] for each in taken], axis=0)
+    return Packed(found.rows.iloc[places[order]].reset_index(drop=True), folders, figures, histogram, problems)
+
+
+def _plan(found: LabeledImages, folders: dict[bool, Path], shard_mb: float) -> list[_Shard]:
+    how, splits = found.preprocessing, found.rows["split"].to_numpy()
+    shape = (how.channels, how.height, how.width)
+    most = max(1, int(shard_mb * 1e6) // shards.stored_bytes(images.png(np.zeros(shape, np.uint8))))
+    columns = [found.rows[name].astype(str) for name in ("image", "source", "content", "label", "split")]
+    lines = np.array(["\t".join(values) for values in zip(*columns, strict=True)], object)
+    planned = []
     for is_test, folder in folders.items():
         places = ((splits == "test") == is_test).nonzero()[0]
-        plan += [(folder, shard, places[chosen]) for shard, chosen in shards.plan(names[places], most)]
-    decoded = found.decode(np.concatenate([places for _, _, places in plan]))
+        for name, chosen in shards.plan(found.rows["image"].to_numpy()[places], most):
+            decides = "\n".join([repr(how), name, *lines[places[chosen]]])
+            planned.append(_Shard(folder, name, places[chosen], hashlib.sha256(decides.encode()).hexdigest()[:32]))
+    return planned
+
+
+def _task(found: LabeledImages, shard: _Shard, place: Path, threads: int) -> _Task:
+    names, labels, splits = (found.rows[column].to_numpy()[shard.places] for column in ("image", "label", "split"))
+    contents = found.contents(shard.places)
+    return _Task(
+        place, shard.name, found.preprocessing, [*names], labels.tolist(), splits == "train", contents, threads
+    )
+
+
+def _write(task: _Task) -> dict[str, np.ndarray]:
+    """Write a shard, and describe its images.
+
+    Returns:
+        ``kept``: which of its images could be decoded; those of ``quality.describe``; ``histogram`` of the training
+        pixels; and ``problems``.
+    """
+    kept: list[int] = []
+    pixels: list[np.ndarray] = []
     problems: list[str] = []
 
-    def of_shard(places: np.ndarray, kept: dict[int, np.ndarray]) -> Iterator[tuple[str, int, bytes]]:
-        for place, pixels in itertools.islice(decoded, len(places)):
-            if not isinstance(pixels, StageError):
-                kept[place] = pixels
-                yield names[place], labels[place], images.png(pixels)
-            elif options.bad_files == "stop":
-                raise pixels
+    def written() -> Iterator[tuple[str, int, bytes]]:
+        for number, result in enumerate(decode(task.preprocessing, task.contents, task.threads)):
+            if isinstance(result, StageError):
+                problems.append(str(result))
             else:
-                problems.append(str(pixels))
+                kept.append(number)
+                pixels.append(result)
+                yield task.names[number], task.labels[number], images.png(result)
 
-    figures, histogram = [], np.zeros((how.channels, 256), np.int64)
-    for folder, shard, places in plan:
-        kept: dict[int, np.ndarray] = {}
-        shards.write(folder, shard, of_shard(places, kept))
-        for begin in range(0, len(kept), BATCH):
-            batch = np.array([*kept][begin : begin + BATCH])
-            pixels = np.stack([kept[place] for place in batch])
-            figures.append(quality.describe(pixels).set_index(batch))
-            histogram += images.histogram(pixels[splits[batch] == "train"])
-    if not figures:
-        raise StageError(f"no image can be decoded: {min(problems)}")
-    in_order = pd.concat(figures).sort_index()
-    rows = found.rows.loc[in_order.index].reset_index(drop=True)
-    return Packed(rows, folders, in_order.reset_index(drop=True), histogram, sorted(problems))
-
-
-def _images_in(megabytes: float, shape: tuple[int, int, int]) -> int:
-    """The images of one shape that a shard has room for, at least one."""
-    return max(1, int(megabytes * 1e6) // shards.stored_bytes(images.png(np.zeros(shape, np.uint8))))
+    shards.write(task.place, task.name, written())
+    how = task.preprocessing
+    kept_pixels = np.stack(pixels) if pixels else np.zeros((0, how.channels, how.height, how.width), np.uint8)
+    described = [quality.describe(batch) for batch in np.array_split(kept_pixels, len(pixels) // BATCH + 1)]
+    return {
+        **{name: np.concatenate([each[name] for each in described]) for name in described[0]},
+        "kept": np.array(kept, int),
+        "histogram": images.histogram(kept_pixels[task.is_training[kept]]),
+        "problems": np.array(problems, str),
+    }

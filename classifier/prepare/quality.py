@@ -5,32 +5,32 @@ Everybody reports results on the official test images; dropping one would make i
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from classifier.prepare import near_duplicates
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
 
-NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
-BLOCKS = (3, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
-COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
-MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
-NEAREST = 16
 LISTED = 500  # rows of the table of findings that are written
-SKETCH = "sketch_"  # begins the names of columns
 COLUMNS = ["finding", "image", "other", "label", "split", "other_label", "other_split"]  # of those
 
 
-def describe(pixels: np.ndarray) -> pd.DataFrame:
-    """A few numbers of each of ``(N, C, H, W) uint8`` images: ``blank``, ``digest`` and the columns of its sketch."""
+def describe(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """``blank``, ``digest`` (of shape and pixels) and ``sketch`` of each of ``(N, C, H, W) uint8`` images."""
     flat = pixels.reshape(len(pixels), -1)
-    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels]
-    numbers = pd.DataFrame(sketch(pixels)).add_prefix(SKETCH)
-    return numbers.assign(blank=flat.max(1) == flat.min(1), digest=digests)
+    shape = repr(pixels.shape[1:]).encode()
+    digests = [hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest() for image in pixels]
+    return {
+        "blank": flat.max(1) == flat.min(1),
+        "digest": np.array(digests, "S32"),
+        "sketch": near_duplicates.sketch(pixels),
+    }
 
 
 def findings(
-    rows: pd.DataFrame, figures: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
+    rows: pd.DataFrame, figures: dict[str, np.ndarray], lookup: Callable[[np.ndarray], np.ndarray], memory: Path
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The counts as metrics/annotate.json holds them, and the images that they count.
 
@@ -38,16 +38,17 @@ def findings(
         rows: the annotations of the images, with ``image``, ``class_name``, ``split``, ``group``.
         figures: of the images, from ``describe``.
         lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
+        memory: the file for what is remembered of earlier searches.
 
     Returns:
         Counts, and a table of what they count, the worst first: ``COLUMNS`` (a blank image has no other one),
         ``labels_differ`` and ``splits_differ``.
     """
-    blank = figures["blank"].to_numpy().nonzero()[0]
+    blank = figures["blank"].nonzero()[0]
     pairs = {
         "blank": (blank, blank),
         "identical": _identical(figures["digest"]),
-        "nearly identical": _nearly_identical(figures, lookup),
+        "nearly identical": _nearly_identical(figures, lookup, memory),
         "same group": _cut_groups(rows),
     }
     table = pd.DataFrame({"finding": np.repeat([*pairs], [len(places) for places, _ in pairs.values()])})
@@ -75,8 +76,8 @@ def findings(
     return counts, table
 
 
-def _images_with_an_identical_one(rows: pd.DataFrame, digests: pd.Series) -> dict[str, int]:
-    groups = rows.groupby(digests.to_numpy())
+def _images_with_an_identical_one(rows: pd.DataFrame, digests: np.ndarray) -> dict[str, int]:
+    groups = rows.groupby(digests)
     duplicates = groups["class_name"].transform("size") > 1
     return {
         "across_splits": int((duplicates & (groups["split"].transform("nunique") > 1)).sum()),
@@ -85,31 +86,28 @@ def _images_with_an_identical_one(rows: pd.DataFrame, digests: pd.Series) -> dic
     }
 
 
-def _identical(digests: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _identical(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs: the first of images that are identical, and each of the others."""
     place = pd.Series(range(len(digests)))
-    first = place.groupby(digests.to_numpy()).transform("first").to_numpy()
+    first = place.groupby(digests).transform("first").to_numpy()
     later = (first != place.to_numpy()).nonzero()[0]
     return first[later], later
 
 
 def _nearly_identical(
-    figures: pd.DataFrame, lookup: Callable[[np.ndarray], np.ndarray]
+    figures: dict[str, np.ndarray], lookup: Callable[[np.ndarray], np.ndarray], memory: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of images that differ, but by at most ``NEAR``.
-
-    A k-d tree of the sketches finds all candidates among 70,000 images in a few seconds. Of identical images one
-    is compared.
-    """
-    groups = pd.Series(range(len(figures))).groupby(figures["digest"].to_numpy(), sort=False)
+    """Pairs of images that differ, but by little. Of identical images one is compared."""
+    groups = pd.Series(range(len(figures["digest"]))).groupby(figures["digest"], sort=False)
     first = groups.first().to_numpy()
-    pixels_per_image = lookup(first[:1]).size
-    radius = (NEAR + 1e-6) * pixels_per_image**0.5  # a little more, as sums are rounded
-    candidates = first[_candidates(figures.filter(like=SKETCH).to_numpy()[first], radius)]
-    parts = np.array_split(candidates, len(candidates) * 4 * pixels_per_image // COMPARED_BYTES + 1)
-    near = np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
+    found = near_duplicates.find(
+        figures["digest"][first], figures["sketch"][first], lambda places: lookup(first[places]), memory
+    )
+    near = first[found]
     sizes = groups.transform("size").to_numpy()[near]
-    if (sizes > 1).any() and sizes.prod(1).sum() <= MAX_CANDIDATES:  # list their copies, too, unless it is too much
+    if (sizes > 1).any() and sizes.prod(
+        1
+    ).sum() <= near_duplicates.MAX_CANDIDATES:  # list their copies, too, unless it is too much
         copies = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
         pairs = pd.DataFrame(near, columns=["a", "b"]).merge(copies, left_on="a", right_on="of")
         pairs = pairs.merge(copies, left_on="b", right_on="of", suffixes=("_a", "_b"))
@@ -136,41 +134,3 @@ def summarize(findings: dict[str, Any]) -> str:
         f"({identical['across_splits']:,} in another split), {near['pairs']:,} nearly identical pairs "
         f"({near['across_splits']:,} across splits); all are kept"
     )
-
-
-def sketch(pixels: np.ndarray) -> np.ndarray:
-    """A few numbers for each of ``(N, C, H, W)`` images, ``(N, blocks) float``: the sums of blocks of its pixels.
-
-    Each is divided by the root of the pixels in the block, so two images are nowhere nearer than their numbers.
-    """
-    rows, columns = (
-        np.arange(0, side, -(-side // parts)) for side, parts in zip(pixels.shape[2:], BLOCKS, strict=True)
-    )
-
-    def sums(planes: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(np.add.reduceat(planes.sum(1, dtype=np.float64), rows, axis=1), columns, axis=2)
-
-    return np.asarray(sums(pixels) / sums(np.ones_like(pixels[:1])) ** 0.5).reshape(len(pixels), -1)
-
-
-def _candidates(sketches: np.ndarray, radius: float) -> np.ndarray:
-    """Pairs whose sketches are that near, ``(P, 2) int``, the smaller number first; not too many of them."""
-    tree = cKDTree(sketches)
-    if (tree.count_neighbors(tree, radius) - len(sketches)) / 2 <= MAX_CANDIDATES:
-        return np.asarray(tree.query_pairs(radius, output_type="ndarray"))
-    distances, nearest = tree.query(sketches, min(NEAREST + 1, len(sketches)), distance_upper_bound=radius)
-    first, place = np.isfinite(distances).nonzero()
-    pairs = np.sort(np.stack([first, nearest[first, place]], axis=1), axis=1)
-    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
-
-
-def _is_near(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray:
-    """Which of ``(P, 2)`` pairs of images are nearly but not exactly identical, ``(P,) bool``."""
-    if not len(pairs):
-        return np.zeros(0, bool)
-    places, which = np.unique(pairs, return_inverse=True)
-    first, second = which.reshape(pairs.shape).T
-    pixels = lookup(places)
-    difference = pixels[first].astype(np.float32) - pixels[second]
-    squared = (difference**2).mean((1, 2, 3))
-    return np.asarray((squared > 0) & (squared <= NEAR**2))

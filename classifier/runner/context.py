@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from classifier.runner import files, packages
 from classifier.runner.declaration import get_by_key, read_declaration
 from classifier.runner.lock import SCRATCH, exclusive
 from classifier.runner.signals import StopSignals
+from classifier.runner.stat_cache import StatCache
 
 # What a person puts there, no stage makes: the folder, what it is, the param that names it.
 USERS_FILES = (("data/own/", "images", "dataset"), ("models/pretrained/", "file", "train.initial_checkpoint"))
@@ -78,6 +80,7 @@ class StageContext:
                 raise ParamsError(f"{others[0]}; `make setup` installs the lock, or write the new version there")
             logger.warning(f"{others[0]}, so dvc.lock would name another version")
         self._inputs: dict[str, str] = {}
+        self._cache = folder / SCRATCH / "cache" / name
         self._after_success: list[Callable[[], None]] = []
         self._held = contextlib.ExitStack()  # locks
 
@@ -143,6 +146,15 @@ class StageContext:
             self._held.enter_context(exclusive(self.name, self.state))
             files.atomic_write(self.state / FINGERPRINT_FILE, portability.json_bytes(decided_by))
         return name
+
+    def cache(self) -> Path:
+        """The folder for what spares this code work the next time; it may be removed between two runs."""
+        code = {path: digest for path, digest in self._inputs.items() if path.startswith(("classifier/", "stages/"))}
+        version = hashlib.sha256(json.dumps([code, self.packages], sort_keys=True).encode()).hexdigest()[:16]
+        for other in self._cache.glob("code-*"):
+            if other.name != f"code-{version}":
+                files.remove(other)
+        return self._cache / f"code-{version}"
 
     def on_success(self, action: Callable[[], None]) -> None:
         """Do something once every output is published: until then a checkpoint may still be needed."""
@@ -219,5 +231,9 @@ class StageContext:
                         f"{path} is missing; put your {what} there, or name another `{key}` in params.yaml"
                     )
             raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
-        found = files.digests(map(self._locate, self._declared.deps))
+        known = StatCache(self._cache / "inputs.json")
+        deps = map(self._locate, self._declared.deps)
+        found = files.digests(deps, lambda path: known.get(path, partial(files.digest, path)))
+        if self.is_rank_zero:
+            known.save()
         return {path.removeprefix(f"{self.folder.as_posix()}/"): digest for path, digest in found.items()}

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 LEFT_BEHIND = re.compile(r"(^|/)(\.(?!\.?(/|$))[^/]*|[^/]*~|__pycache__|__MACOSX|[Dd]esktop\.ini|[Tt]humbs\.db)(/|$)")
@@ -15,11 +15,14 @@ def iter_files(path: Path) -> Iterator[Path]:
 
     What is left behind in a folder does not belong to it.
     """
-    if path.is_dir():
-        inside = (p.relative_to(path) for p in path.rglob("*") if p.is_file())
-        yield from (path / p for p in sorted(inside) if not is_left_behind(p.as_posix()))
-    else:
+    if not path.is_dir():
         yield path
+        return
+    inside: list[tuple[str, ...]] = []
+    for folder, _, names in os.walk(path):
+        parts = Path(folder).relative_to(path).parts
+        inside += [(*parts, name) for name in names if os.path.isfile(os.path.join(folder, name))]
+    yield from (path.joinpath(*parts) for parts in sorted(inside) if not is_left_behind("/".join(parts)))
 
 
 def is_left_behind(name: str) -> bool:
@@ -30,13 +33,18 @@ def is_left_behind(name: str) -> bool:
     return LEFT_BEHIND.search(name) is not None
 
 
-def digests(paths: Iterable[str | Path]) -> dict[str, str]:
+def digests(paths: Iterable[str | Path], of_file: Callable[[Path], str] | None = None) -> dict[str, str]:
     """SHA-256 of every file that is, or is below, one of the paths; by its path, with /.
+
+    Args:
+        paths: of files and folders.
+        of_file: what knows the digest of a file, instead of reading it.
 
     Raises:
         FileNotFoundError: one does not exist.
     """
-    return {file.as_posix(): digest(file) for path in paths for file in iter_files(Path(path))}
+    of_file = of_file or digest
+    return {file.as_posix(): of_file(file) for path in paths for file in iter_files(Path(path))}
 
 
 def digest(path: Path) -> str:
@@ -74,6 +82,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A hard link, or a copy on another file system."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished file or folder its name, replacing what had it.
 
@@ -83,7 +99,8 @@ def publish(temporary: Path, path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     for file in iter_files(temporary):
-        file.chmod(0o666 & ~umask)
+        if file.stat().st_nlink == 1:  # one with another name has its permissions, perhaps those of DVC's cache
+            file.chmod(0o666 & ~umask)
         _sync(file)
     if temporary.is_dir():
         _sync(temporary)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import venv
 from pathlib import Path
 
@@ -154,16 +153,27 @@ def test_make_works_below_a_folder_with_an_odd_name(finished: Project, tmp_path:
     assert project.repro() == []
 
 
-def test_programs_of_a_moved_clone_run_its_own_python(finished: Project) -> None:
-    """Scripts of an environment name its folder; `make setup` sees that it is another one now."""
+def test_a_moved_clone_makes_its_environment_anew(finished: Project, tmp_path: Path) -> None:
+    """Programs of an environment name its folder. One that a link shares with another clone stays as it is."""
+
+    def make_setup(made_for: Path | str) -> list[str]:
+        """The files that are left of the environment; what is to be installed then does not exist."""
+        (environment / "installed.folder").write_text(f"{made_for}\n")
+        finished.run("make", "setup", status=2)
+        return sorted(path.name for path in environment.glob("*.mine"))
+
     environment = finished.root / ".venv"
-    venv.create(environment, with_pip=False, symlinks=True)  # so installing ends in an error, after that
-    program = environment / "bin/dvc"
-    program.write_text("#!/old/clone/.venv/bin/python\nprint()\n")
-    (environment / "installed.folder").write_text("/old/clone\n")
-    shutil.copy(finished.root / "requirements.lock", environment / "installed.lock")
-    finished.run("make", "setup", status=2)
-    assert program.read_text() == f"#!{environment}/bin/python\nprint()\n"
+    venv.create(environment, with_pip=False, symlinks=True)
+    (environment / "a.mine").touch()
+    finished.write("requirements.lock", b"./missing.whl\n")
+    assert make_setup(finished.root) == ["a.mine"]
+    environment.rename(tmp_path / "shared")
+    environment.symlink_to(tmp_path / "shared")
+    assert make_setup("/other/clone") == ["a.mine"]
+    environment.unlink()
+    (tmp_path / "shared").rename(environment)
+    assert make_setup("/old/clone") == []
+    assert (environment / "bin/python").exists()
 
 
 PICTURES = ("confusion", "f1", "reliability", "mistakes", "samples", "filters")

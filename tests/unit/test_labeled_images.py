@@ -103,7 +103,7 @@ def test_every_form_gives_the_same_images(form: str, tmp_path: Path) -> None:
     assert (found.preprocessing.channels, found.preprocessing.height, found.preprocessing.width) == (1, 20, 20)
     expected = {pixels_of(label, number).tobytes(): (CLASSES[label], split) for label, number, split in SAMPLES}
     decoded = {}
-    for place, pixels in found.decode(found.rows.index.to_numpy()):
+    for place, pixels in enumerate(found.decode()):
         assert isinstance(pixels, np.ndarray)
         row = found.rows.iloc[place]
         assert found.class_names[row["label"]] == row["class_name"]
@@ -194,9 +194,7 @@ def test_pixels_have_the_depth_of_the_file_or_the_file_is_named(
     if isinstance(content, np.ndarray):
         content = own.encode(Image.fromarray(content), "TIFF")
     found = load(write(tmp_path / "s", {**PETS, f"cat/{name}": content}), channels=1, size=[20, 20])
-    results = dict(
-        zip(found.rows["source"], (result for _, result in found.decode(found.rows.index.to_numpy())), strict=True)
-    )
+    results = dict(zip(found.rows["source"], found.decode(), strict=True))
     result = results.pop(f"cat/{name}")
     assert all(isinstance(other, np.ndarray) for other in results.values())
     if isinstance(says, str):

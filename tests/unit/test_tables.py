@@ -48,7 +48,7 @@ def test_pixel_columns_are_in_the_order_of_their_numbers(head: str, tmp_path: Pa
     names = ["label", "split", *(head.format(number) for number in order)]
     rows = [f"{'ab'[n % 2]},{'train' if n < 4 else 'test'},{','.join(str(n + p) for p in order)}" for n in range(6)]
     found = load(write(tmp_path, {"t.csv": csv(*rows, head=",".join(names))}) / "t.csv")
-    first = found.collection.read(found.rows["source"][0])
+    first = found.collection.find(found.rows["source"][0])
     assert isinstance(first, np.ndarray)
     assert first.ravel().tolist() == list(range(16))
 
@@ -61,4 +61,6 @@ def test_pixels_may_be_a_text_of_numbers_and_classes_integers(tmp_path: Path) ->
     assert "annotate.label_column; it has emotion, pixels, split" in refusal(path)
     found = load(path, label_column="emotion")
     assert found.class_names == ["0", "1"]
-    assert np.array_equal(found.collection.read(found.rows["source"][0]), [[0, 1, 2, 3]] * 4)
+    first = found.collection.find(found.rows["source"][0])
+    assert isinstance(first, np.ndarray)
+    assert np.array_equal(first, [[0, 1, 2, 3]] * 4)

@@ -1,0 +1,141 @@
+"""Pairs of images that differ little, without a comparison of all with all.
+
+An image is sketched by the sums of a few blocks of its pixels. Images that are near each other have sketches that are
+near each other, and a k-d tree finds those. What was found is remembered, so that a set that grew by one image is
+searched for the neighbors of that one.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from classifier.runner import files
+from classifier.threads import count_cores
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
+BLOCKS = (3, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
+COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
+MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
+NEAREST = 16
+SEARCHED = 1 << 14  # images whose neighbors are listed at once
+
+
+def sketch(pixels: np.ndarray) -> np.ndarray:
+    """A few numbers for each of ``(N, C, H, W)`` images, ``(N, blocks) float``: the sums of blocks of its pixels.
+
+    Each is divided by the root of the pixels in the block, so two images are nowhere nearer than their numbers.
+    """
+    rows, columns = (
+        np.arange(0, side, -(-side // parts)) for side, parts in zip(pixels.shape[2:], BLOCKS, strict=True)
+    )
+
+    def sums(planes: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(planes.sum(1, dtype=np.float64), rows, axis=1), columns, axis=2)
+
+    return np.asarray(sums(pixels) / sums(np.ones_like(pixels[:1])) ** 0.5).reshape(len(pixels), -1)
+
+
+@dataclass
+class _Memory:
+    """The state that a search leaves behind.
+
+    Attributes:
+        digests: of the images that were searched, ``(N,)``.
+        pairs: of those, the nearly identical ones, ``(P, 2)``.
+        candidates: how many pairs of them were compared, at least.
+    """
+
+    digests: np.ndarray = field(default_factory=lambda: np.zeros(0, "S32"))
+    pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), "S32"))
+    candidates: int = 0
+
+    @classmethod
+    def load(cls, path: Path) -> "_Memory":
+        """That of the last search; an empty one if the file is missing or damaged."""
+        try:
+            with np.load(path) as kept:
+                return cls(kept["digests"], kept["pairs"], int(kept["candidates"]))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return cls()
+
+    def save(self, path: Path) -> None:
+        """Leave it for the next search."""
+        content = io.BytesIO()
+        np.savez(content, digests=self.digests, pairs=self.pairs, candidates=self.candidates)
+        files.atomic_write(path, content.getvalue())
+
+    def pairs_among(self, digests: np.ndarray) -> np.ndarray:
+        """The pairs by place, ``(P, 2) int``, of which both images are still there."""
+        places = pd.Index(digests).get_indexer(self.pairs.ravel()).reshape(-1, 2)
+        return np.sort(places[(places >= 0).all(1)], axis=1)
+
+
+def find(
+    digests: np.ndarray, sketches: np.ndarray, lookup: Callable[[np.ndarray], np.ndarray], memory: Path
+) -> np.ndarray:
+    """Pairs of images that differ by at most ``NEAR``, ``(P, 2) int``, the smaller number first.
+
+    Args:
+        digests: of the pixels, ``(N,) bytes``, all different.
+        sketches: of the images, from ``sketch``.
+        lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
+        memory: the file for what is remembered of images of this shape; it may be missing.
+    """
+    pixels_per_image = lookup(np.zeros(1, int)).size
+    radius = (NEAR + 1e-6) * pixels_per_image**0.5  # a little more, as sums are rounded
+    tree = cKDTree(sketches)
+
+    def near(candidates: np.ndarray) -> np.ndarray:
+        parts = np.array_split(candidates, len(candidates) * 4 * pixels_per_image // COMPARED_BYTES + 1)
+        return np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
+
+    remembered = _Memory.load(memory)
+    for known in (remembered, _Memory()) if len(remembered.digests) else (remembered,):
+        candidates = _candidates(tree, radius, ~np.isin(digests, known.digests))
+        # The sum may be too large, since images may be gone: then all are searched, and it is exact.
+        if candidates is not None and (total := known.candidates + len(candidates)) <= MAX_CANDIDATES:
+            pairs = np.concatenate([known.pairs_among(digests), near(candidates)])
+            _Memory(digests, digests[pairs], total).save(memory)
+            return pairs
+    return near(_nearest(tree, radius))
+
+
+def _candidates(tree: cKDTree, radius: float, new: np.ndarray) -> np.ndarray | None:
+    """Pairs with a new image whose sketches are that near, ``(P, 2) int``, the smaller first; None if too many."""
+    places, cores = new.nonzero()[0], count_cores()
+    counts = tree.query_ball_point(tree.data[places], radius, return_length=True, workers=cores)
+    if counts.sum() - len(places) > 2 * MAX_CANDIDATES:  # a pair is counted twice at most
+        return None
+    found = [np.zeros((0, 2), int)]
+    for some in np.array_split(places, len(places) // SEARCHED + 1):
+        neighbors = tree.query_ball_point(tree.data[some], radius, workers=cores)
+        first = np.repeat(some, [len(each) for each in neighbors])
+        second = np.concatenate([np.zeros(0, int), *neighbors])
+        found.append(np.stack([first, second], axis=1)[(first < second) | ~new[second]])
+    return np.sort(np.concatenate(found), axis=1)
+
+
+def _nearest(tree: cKDTree, radius: float) -> np.ndarray:
+    """Pairs of each image and its nearest ones, ``(P, 2) int``, the smaller first."""
+    distances, nearest = tree.query(tree.data, min(NEAREST + 1, tree.n), distance_upper_bound=radius)
+    first, place = np.isfinite(distances).nonzero()
+    pairs = np.sort(np.stack([first, nearest[first, place]], axis=1), axis=1)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+
+
+def _is_near(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray:
+    """Which of ``(P, 2)`` pairs of images are nearly but not exactly identical, ``(P,) bool``."""
+    if not len(pairs):
+        return np.zeros(0, bool)
+    places, which = np.unique(pairs, return_inverse=True)
+    first, second = which.reshape(pairs.shape).T
+    pixels = lookup(places)
+    difference = pixels[first].astype(np.float32) - pixels[second]
+    squared = (difference**2).mean((1, 2, 3))
+    return np.asarray((squared > 0) & (squared <= NEAR**2))

@@ -1,0 +1,53 @@
+"""Values that follow from the content of files, remembered by inode, size and time of change, as DVC does for hashes.
+
+A file that was changed within the last moment before it was read is not remembered: the clock of a file system has
+ticks, so a second change might not show.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from classifier.runner import files
+
+TICK_SECONDS = 2.0
+
+
+class StatCache:
+    """Values by the path of a file; what was not asked for is forgotten when the values are saved.
+
+    Args:
+        path: the JSON file that keeps them between runs. A damaged one counts as none.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            self._kept: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._kept = {}
+        self._used: dict[str, list[Any]] = {}
+        self._newest = time.time_ns() - int(TICK_SECONDS * 1e9)
+
+    def get(self, file: Path, compute: Callable[[], Any]) -> Any:
+        """The value of a file; it is computed if the file is new or changed. May be called from several threads.
+
+        Raises:
+            OSError: there is no such file; or any error of the computation.
+        """
+        stat = os.stat(file)
+        what, name = [stat.st_ino, stat.st_size, stat.st_ctime_ns], str(file)
+        kept = self._kept.get(name)
+        value = kept[1] if kept and kept[0] == what else compute()
+        if stat.st_ctime_ns < self._newest:
+            self._used[name] = [what, value]
+        return value
+
+    def save(self) -> None:
+        """Keep the values for the next run."""
+        if self._used != self._kept:
+            files.atomic_write(self._path, json.dumps(self._used).encode())
+            self._kept = self._used

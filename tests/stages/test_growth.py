@@ -1,0 +1,241 @@
+"""annotate works on what is new only, and leaves the bytes of a run from nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from classifier.data.images import Content
+from classifier.data.preprocessing import Preprocessing
+from classifier.prepare import packing
+from classifier.runner import files, stat_cache
+from tests.project import Project, wait_for
+from tests.support import idx_files
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+IMAGES = 60
+OUTS = ("data/annotations.csv", "data/dataset_info.json", "data/images", "data/test_images", "metrics/annotate.json")
+
+
+def write_image(path: Path, seed: int, more: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 200, (16, 16), dtype=np.uint8)
+    Image.fromarray(pixels + np.uint8(more)).save(path)
+
+
+def damage(path: Path) -> None:
+    """Put another file in its place, whose head is all right."""
+    with Image.open(path) as image:
+        image.save(path.with_suffix(".jpg"))
+    path.unlink()
+    with path.with_suffix(".jpg").open("r+b") as stream:
+        stream.truncate(stream.seek(0, 2) - 60)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of images that were decoded for their pixels."""
+    names: list[str] = []
+    call = Preprocessing.__call__
+
+    def noted(self: Preprocessing, content: Content, name: str, invert: bool = False) -> np.ndarray:
+        names.append(name)
+        return call(self, content, name, invert)
+
+    monkeypatch.setattr(Preprocessing, "__call__", noted)
+    monkeypatch.setattr(stat_cache, "TICK_SECONDS", 0)
+    return names
+
+
+@pytest.fixture
+def growing(finished: Project) -> Path:
+    """A set of two classes, in some ten shards."""
+    folder = finished.root / "data/own/growing"
+    for number in range(IMAGES):
+        write_image(folder / f"{'ab'[number % 2]}/{number}.png", number)
+    finished.set_all({"dataset": "growing", "annotate.shard_mb": 0.02, "annotate.bad_files": "skip"})
+    finished.stage("annotate")
+    return folder
+
+
+def annotate(project: Project) -> dict[str, str]:
+    """Run the stage, and return the digests of its outputs."""
+    project.stage("annotate")
+    return outputs(project)
+
+
+def outputs(project: Project) -> dict[str, str]:
+    """The digests of outputs, by path, but for the table and picture which these decide."""
+    found = files.digests([project.root / path for path in OUTS])
+    return {path.removeprefix(f"{project.root.as_posix()}/"): digest for path, digest in found.items()}
+
+
+def test_a_changed_set_gives_the_bytes_of_a_run_from_nothing(
+    finished: Project, growing: Path, decoded: list[str]
+) -> None:
+    def add() -> None:
+        write_image(growing / "a/new.png", 1000)
+
+    def add_a_near_duplicate() -> None:
+        write_image(growing / "b/near.png", 7, more=2)
+
+    def edit() -> None:
+        path = growing / "b/11.png"
+        size = path.stat().st_size
+        write_image(path, 2000)
+        assert path.stat().st_size == size  # noise: only the time of the change differs
+
+    def add_many() -> None:
+        for number in range(40):
+            write_image(growing / f"a/more {number}.png", 3000 + number)
+
+    changes = (
+        add,
+        add_a_near_duplicate,
+        edit,
+        lambda: (growing / "a/new.png").unlink(),
+        lambda: (growing / "a/20.png").rename(growing / "a/renamed.png"),
+        lambda: (growing / "a/22.png").rename(growing / "b/22.png"),
+        lambda: damage(growing / "b/13.png"),
+        add_many,
+        lambda: finished.set(annotate__fit="crop"),
+        lambda: finished.set(annotate__size=[20, 16]),
+        lambda: finished.set(annotate__seed=5),
+    )
+    before = annotate(finished)
+    for number, change in enumerate(changes):
+        change()
+        decoded.clear()
+        found = annotate(finished)
+        assert found != before or number == 8  # all are square, so nothing is fitted
+        if number < 7:
+            assert 0 <= len(decoded) < IMAGES / 3
+        shutil.rmtree(finished.root / "scratch/cache")
+        assert annotate(finished) == found, number
+        assert len(decoded) >= IMAGES - 1
+        before = found
+    assert finished.json("metrics/annotate.json")["findings"]["nearly_identical"]["pairs"] == 1
+    decoded.clear()
+    assert annotate(finished) == before
+    assert not decoded
+
+
+def test_shards_that_were_damaged_meanwhile_are_not_taken(finished: Project, growing: Path, decoded: list[str]) -> None:
+    """A run by hand links the shards that it remembers, so whoever writes to one in its place writes to both."""
+    before = annotate(finished)
+    first, second, third = sorted((finished.root / "data/images").glob("*.tar"))[:3]
+    with first.open("r+b") as stream:
+        stream.seek(600)
+        stream.write(b"damaged")
+    second.write_bytes(second.read_bytes()[:-1])
+    third.with_suffix(".csv").write_text("image,offset\n")
+    kept = finished.root / "scratch/cache/annotate"
+    figures = sorted(kept.glob("code-*/shards/*/figures.npz"))
+    figures[0].write_bytes(figures[0].read_bytes()[:100])
+    figures[1].unlink()
+    (figures[2].parents[1] / ".tmp.left").mkdir()
+    assert annotate(finished) == before
+    assert 0 < len(decoded) < IMAGES
+    assert not [*kept.glob("code-*/shards/.tmp*")]
+
+
+def test_what_is_kept_goes_with_the_code_that_made_it(finished: Project, growing: Path) -> None:
+    kept = finished.root / "scratch/cache/annotate"
+    before = {path.name for path in kept.glob("code-*")}
+    with (finished.root / "classifier/prepare/quality.py").open("a") as stream:
+        stream.write("# another code\n")
+    finished.stage("annotate")
+    after = {path.name for path in kept.glob("code-*")}
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+def test_bad_images_stop_the_stage_though_their_shard_is_kept(finished: Project, growing: Path) -> None:
+    damage(growing / "a/0.png")
+    finished.stage("annotate")
+    assert finished.json("metrics/annotate.json")["findings"]["left_out"] == 1
+    finished.set(annotate__bad_files="stop")
+    assert "a/0.jpg: not a readable image" in finished.stage("annotate", status=1).stderr
+
+
+def test_one_more_image_pushes_its_shard_alone_and_one_shard_can_be_pulled(finished: Project, growing: Path) -> None:
+    remote = finished.root / "remote"
+
+    def pushed() -> int:
+        """The bytes that a push sends, without lists of files."""
+        before = {*remote.rglob("*")}
+        finished.dvc("repro", "annotate")
+        finished.dvc("push", "data/images", "data/test_images")
+        return sum(path.stat().st_size for path in {*remote.rglob("*")} - before if path.is_file() and not path.suffix)
+
+    finished.dvc("remote", "add", "--default", "here", str(remote))
+    everything = pushed()
+    write_image(growing / "a/new.png", 1000)
+    assert 0 < pushed() < everything / 4
+    name = min(path.name for path in (finished.root / "data/images").glob("*.tar"))
+    shutil.rmtree(finished.root / "data/images")
+    shutil.rmtree(finished.root / ".dvc/cache")
+    finished.dvc("pull", f"data/images/{name}")
+    assert [path.name for path in (finished.root / "data/images").iterdir()] == [name]
+
+
+@pytest.fixture
+def many(finished: Project) -> Project:
+    """A project with a set that is large enough for several processes."""
+    random = np.random.default_rng(0)
+    folder = finished.root / "data/own/many"
+    folder.mkdir()
+    for part, count in (("train", packing.FOR_PROCESSES), ("t10k", 100)):
+        idx_files.write(folder / f"{part}-images-idx3-ubyte", random.integers(0, 256, (count, 24, 24)).astype(np.uint8))
+        idx_files.write(folder / f"{part}-labels-idx1-ubyte", (np.arange(count) % 3).astype(np.uint8))
+    finished.set_all({"dataset": "many", "annotate.shard_mb": 2})
+    return finished
+
+
+def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The processes that work on images."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize(
+    ("signum", "to_worker", "status", "says"),
+    [
+        (signal.SIGKILL, True, 1, "a process that worked on images was killed"),
+        (signal.SIGTERM, False, 143, "stopped by SIGTERM"),
+        (signal.SIGINT, False, 130, "stopped by SIGINT"),
+        (signal.SIGKILL, False, -signal.SIGKILL, ""),
+    ],
+)
+def test_killed_processes_lose_nothing_and_leave_nothing(
+    many: Project, signum: signal.Signals, to_worker: bool, status: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = many.start("python", "-m", "stages.annotate")
+    shards = many.root / "scratch/cache/annotate"
+    wait_for(lambda: len([*shards.glob("code-*/shards/.tmp.*/*.tar")]) > 1)
+    started = workers(process)
+    assert len(started) > 1
+    if to_worker:
+        started[0].kill()
+    elif signum == signal.SIGINT:
+        os.killpg(process.pid, signum)  # as a terminal does
+    else:
+        process.send_signal(signum)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert says in errors
+    assert len(errors.splitlines()) <= 1 + (not says)
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
+    assert not (many.root / "data/images").exists()
+    many.run("python", "-m", "stages.annotate")
+    found = outputs(many)
+    files.remove(many.root / "scratch/cache")
+    monkeypatch.setattr(packing, "FOR_PROCESSES", 10 * packing.FOR_PROCESSES)
+    assert annotate(many) == found
