@@ -45,7 +45,7 @@ def main(context: StageContext) -> None:
         raise StageError(f"{found.problems[0]}{others}; mend that, or set annotate.bad_files: skip")
 
     folders = {False: context.out("data/images"), True: context.out("data/test_images")}
-    packed = packing.pack(found, folders, options, cache / "shards")
+    packed = packing.pack(found, folders, options, cache / "shards", context.params.runtime.scheduler)
     rows = packed.rows
     for line in labeled_images.thin_classes(rows, found.class_names):
         logger.warning(line)

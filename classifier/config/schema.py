@@ -135,6 +135,7 @@ class Runtime(Section):
     stop_after_epoch: Annotated[int, Field(ge=0)]
     image_memory_mb: NonNegative
     prefetch_threads: Annotated[int, Field(ge=1, le=64)]
+    scheduler: Annotated[str, Field(pattern=r"^none$|^\w+://.|\.json$")]
     tensorboard: bool
 
 

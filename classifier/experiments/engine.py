@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from classifier.config import params_file
+from classifier.engines import connect
 from classifier.errors import DivergedError, ParamsError, PausedError, StageError, shorten
 from classifier.experiments import decided
 from classifier.experiments.halving import Run
@@ -147,25 +148,11 @@ def dask(address: str, folder: Path, decided_by: dict[str, Any]) -> Iterator[Sub
     Raises:
         StageError: the scheduler cannot be reached, or is gone.
     """
-    import distributed  # it takes a second, and most searches need none
-
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("distributed"):  # what matters is said here, in a line
-            logging.getLogger(name).setLevel(logging.CRITICAL)
     token = secrets.token_hex()
     files.atomic_write(folder / "project" / TOKEN, token.encode())
-    where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
-    try:
-        with distributed.Client(**where, timeout=10, set_as_default=False) as client:
-            if not client.scheduler_info()["workers"]:
-                logger.info(f"waiting for workers; start some: dask worker {address} --nthreads 1")
-            executor = client.get_executor(pure=False)
-            yield lambda task: executor.submit(run_on_worker, task, str(folder.resolve()), token, decided_by)
-    except (OSError, ValueError, distributed.CancelledError, distributed.KilledWorker) as error:
-        raise StageError(
-            f"the scheduler {address}: {str(error) or type(error).__name__}; every run is saved, and the same command"
-            " goes on"
-        ) from None
+    with connect(address) as client:
+        executor = client.get_executor(pure=False)
+        yield lambda task: executor.submit(run_on_worker, task, str(folder.resolve()), token, decided_by)
 
 
 def run_on_worker(task: Task, folder: str, token: str, decided_by: dict[str, Any]) -> Answer:

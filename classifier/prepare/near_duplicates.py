@@ -38,7 +38,8 @@ def sketch(pixels: np.ndarray) -> np.ndarray:
     def sums(planes: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.add.reduceat(planes.sum(1, dtype=np.float64), rows, axis=1), columns, axis=2)
 
-    return np.asarray(sums(pixels) / sums(np.ones_like(pixels[:1])) ** 0.5).reshape(len(pixels), -1)
+    of_blocks = sums(pixels) / sums(np.ones((1, *pixels.shape[1:]))) ** 0.5
+    return np.asarray(of_blocks).reshape(len(pixels), len(rows) * len(columns))
 
 
 @dataclass

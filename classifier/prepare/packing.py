@@ -10,11 +10,11 @@ from classifier.config.schema import Annotate
 from classifier.data import images, shards
 from classifier.data.images import Content
 from classifier.data.preprocessing import Preprocessing
+from classifier.engines import map_processes, map_workers
 from classifier.errors import StageError
 from classifier.prepare import quality
 from classifier.prepare.labeled_images import LabeledImages, decode
 from classifier.prepare.shard_cache import ShardCache
-from classifier.prepare.workers import map_processes
 from classifier.progress import progress_bar
 from classifier.threads import count_cores
 
@@ -94,10 +94,17 @@ class _Task:
     threads: int
 
 
-def pack(found: LabeledImages, folders: dict[bool, Path], options: Annotate, memory: Path) -> Packed:
+def pack(
+    found: LabeledImages, folders: dict[bool, Path], options: Annotate, memory: Path, scheduler: str = "none"
+) -> Packed:
     """Write each image to its shard, in the folder of the test images (True) or of the others (False).
 
-    The memory is a folder for the shards of the last run; of those, unchanged ones are linked.
+    Args:
+        found: the images.
+        folders: to write to.
+        options: of ``annotate``.
+        memory: a folder for the shards of the last run; of those, unchanged ones are linked.
+        scheduler: of Dask, whose workers are to write the shards; none: processes of this machine.
 
     Raises:
         StageError: an image cannot be decoded, and ``bad_files`` says to stop.
@@ -107,10 +114,9 @@ def pack(found: LabeledImages, folders: dict[bool, Path], options: Annotate, mem
     changed = [shard for shard in planned if not cache.has(shard.key)]
     cores = count_cores()
     processes = cores if sum(len(shard.places) for shard in changed) >= FOR_PROCESSES else 1
-    threads = cores if min(processes, len(changed)) < 2 else 1
-    written = map_processes(
-        _write, [_task(found, shard, cache.begin(shard.key), threads) for shard in changed], processes
-    )
+    threads = cores if scheduler == "none" and min(processes, len(changed)) < 2 else 1
+    tasks = [_task(found, shard, cache.begin(shard.key), threads) for shard in changed]
+    written = map_processes(_write, tasks, processes) if scheduler == "none" else map_workers(_write, tasks, scheduler)
     taken = []
     for shard in progress_bar(planned, "writing shards"):
         if shard in changed:
@@ -146,9 +152,12 @@ def _plan(found: LabeledImages, folders: dict[bool, Path], shard_mb: float) -> l
 
 def _task(found: LabeledImages, shard: _Shard, place: Path, threads: int) -> _Task:
     names, labels, splits = (found.rows[column].to_numpy()[shard.places] for column in ("image", "label", "split"))
-    contents = found.contents(shard.places)
+    here = Path.cwd()  # for a process that has another
+    contents = [
+        (source, here / what if isinstance(what, Path) else what) for source, what in found.contents(shard.places)
+    ]
     return _Task(
-        place, shard.name, found.preprocessing, [*names], labels.tolist(), splits == "train", contents, threads
+        here / place, shard.name, found.preprocessing, [*names], labels.tolist(), splits == "train", contents, threads
     )
 
 

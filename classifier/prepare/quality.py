@@ -4,6 +4,7 @@ Everybody reports results on the official test images; dropping one would make i
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ COLUMNS = ["finding", "image", "other", "label", "split", "other_label", "other_
 
 def describe(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """``blank``, ``digest`` (of shape and pixels) and ``sketch`` of each of ``(N, C, H, W) uint8`` images."""
-    flat = pixels.reshape(len(pixels), -1)
+    flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))  # of no images, too
     shape = repr(pixels.shape[1:]).encode()
     digests = [hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest() for image in pixels]
     return {

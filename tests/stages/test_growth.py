@@ -1,5 +1,6 @@
 """annotate works on what is new only, and leaves the bytes of a run from nothing."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,8 +11,8 @@ from classifier.data.images import Content
 from classifier.data.preprocessing import Preprocessing
 from classifier.prepare import packing
 from classifier.runner import files, stat_cache
-from tests.project import Project, wait_for
-from tests.support import idx_files
+from tests.project import Project, one_line, wait_for
+from tests.support import dask, idx_files
 
 import numpy as np
 import psutil
@@ -207,7 +208,7 @@ def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("signum", "to_worker", "status", "says"),
     [
-        (signal.SIGKILL, True, 1, "a process that worked on images was killed"),
+        (signal.SIGKILL, True, 1, "a process at work was killed"),
         (signal.SIGTERM, False, 143, "stopped by SIGTERM"),
         (signal.SIGINT, False, 130, "stopped by SIGINT"),
         (signal.SIGKILL, False, -signal.SIGKILL, ""),
@@ -239,3 +240,30 @@ def test_killed_processes_lose_nothing_and_leave_nothing(
     files.remove(many.root / "scratch/cache")
     monkeypatch.setattr(packing, "FOR_PROCESSES", 10 * packing.FOR_PROCESSES)
     assert annotate(many) == found
+
+
+@pytest.mark.kills
+def test_workers_of_dask_write_the_same_shards_though_one_is_killed(many: Project, tmp_path: Path) -> None:
+    many.environment["PYTHONPATH"] = str(many.root)  # where the environment was made for this clone, none is needed
+    command = ("python", "-m", "stages.annotate")
+    many.run(*command)
+    expected = outputs(many)
+    shutil.rmtree(many.root / "scratch/cache")
+    with dask.scheduler(many, tmp_path / "scheduler.json") as file, contextlib.ExitStack() as stack:
+        many.set(runtime__scheduler=str(file))
+        first = stack.enter_context(dask.program(many, *dask.worker(file)))
+        process = many.start(*command)
+        written = many.root / "scratch/cache/annotate"
+        wait_for(lambda: bool([*written.glob("code-*/shards/.tmp.*/*.tar")]))
+        dask.kill(first)
+        stack.enter_context(dask.program(many, *dask.worker(file)))
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, errors
+        assert outputs(many) == expected
+        with (many.root / "classifier/errors.py").open("a") as stream:
+            stream.write("# code that the worker has not loaded\n")
+        many.set(annotate__size=[20, 20])
+        refused = one_line(many.run(*command, status=1))
+        assert f" runs in {many.root}, or with other code; start it again, in {many.root}" in refused
+    many.set(runtime__scheduler="tcp://127.0.0.1:1")
+    assert "the scheduler tcp://127.0.0.1:1: " in one_line(many.run(*command, status=1))

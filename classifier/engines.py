@@ -1,0 +1,128 @@
+"""Where pure tasks run: in processes of this machine, or on the workers of a Dask scheduler. Results come in order."""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+from classifier import ROOT
+from classifier.errors import StageError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+
+def map_processes(function: Callable[[Task], Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
+    """The function's results; it is called in this process if there is to be one only.
+
+    Args:
+        function: of a module, so that other processes find it.
+        tasks: which must be picklable, as the results.
+        processes: at most.
+
+    Raises:
+        StageError: a process was killed.
+    """
+    if min(processes, len(tasks)) < 2:
+        yield from map(function, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(tasks)), context, _begin) as pool:
+        try:
+            yield from pool.map(function, tasks)
+        except BrokenProcessPool:
+            raise StageError(
+                "a process at work was killed, perhaps as memory ran out; the same command goes on"
+            ) from None
+        except BaseException:  # of a signal, too; nobody waits for what they are doing
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def _begin() -> None:
+    """End with the process that started this one, and at Ctrl-C without a word."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def map_workers(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:
+    """The function's results, from workers of Dask that were started in this clone, on a disk that all share.
+
+    Args:
+        function: of a module.
+        tasks: which must be picklable, as the results.
+        address: of the scheduler, see ``connect``.
+
+    Raises:
+        StageError: the scheduler cannot be reached or is gone, or a worker has another clone or code.
+    """
+    if tasks:
+        with connect(address) as client:
+            for future in client.map(_on_worker, tasks, function=function, root=str(ROOT), code=_code(), pure=False):
+                yield future.result()
+
+
+def _on_worker(task: Any, function: Callable[[Any], Any], root: str, code: str) -> Any:
+    if (str(ROOT), _code()) != (root, code):
+        raise StageError(
+            f"the worker on {socket.gethostname()} runs in {ROOT}, or with other code; start it again, in {root}"
+        )
+    return function(task)
+
+
+@functools.cache  # that which this process has loaded
+def _code() -> str:
+    found = hashlib.sha256()
+    for path in sorted(Path(ROOT, "classifier").rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def connect(address: str) -> Iterator[Any]:
+    """A client of a Dask scheduler, for as long as the block.
+
+    Args:
+        address: ``tcp://host:8786``, or the file that ``dask scheduler --scheduler-file`` writes.
+
+    Raises:
+        StageError: the scheduler cannot be reached, or is gone.
+    """
+    import distributed  # it takes a second, and hardly anything needs it
+
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("distributed"):  # what matters is said here, in a line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    is_file = Path(address).is_file()
+    where = {"scheduler_file": address} if is_file else {"address": address}
+    try:
+        with distributed.Client(**where, timeout=10, set_as_default=False) as client:
+            if not client.scheduler_info()["workers"]:
+                logger.info(
+                    f"waiting for workers; start some: dask worker {'--scheduler-file ' * is_file}{address} --nthreads 1"
+                )
+            yield client
+    except (OSError, ValueError, distributed.CancelledError, distributed.KilledWorker) as error:
+        reason = str(error) or type(error).__name__
+        raise StageError(f"the scheduler {address}: {reason}; nothing is lost, and the same command goes on") from None
