@@ -115,13 +115,11 @@ def connect(address: str) -> Iterator[Any]:
         if name.startswith("distributed"):  # what matters is said here, in a line
             logging.getLogger(name).setLevel(logging.CRITICAL)
     is_file = Path(address).is_file()
-    where = {"scheduler_file": address} if is_file else {"address": address}
+    where, option = ({"scheduler_file": address}, "--scheduler-file ") if is_file else ({"address": address}, "")
     try:
         with distributed.Client(**where, timeout=10, set_as_default=False) as client:
             if not client.scheduler_info()["workers"]:
-                logger.info(
-                    f"waiting for workers; start some: dask worker {'--scheduler-file ' * is_file}{address} --nthreads 1"
-                )
+                logger.info(f"waiting for workers; start some: dask worker {option}{address} --nthreads 1")
             yield client
     except (OSError, ValueError, distributed.CancelledError, distributed.KilledWorker) as error:
         reason = str(error) or type(error).__name__
