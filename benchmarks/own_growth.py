@@ -67,6 +67,9 @@ def main() -> None:
         project.set(dataset="photographs")
         project.stage("download")
         project.dvc("config", "--local", "cache.dir", str(project.root / ".dvc/cache"))
+        project.dvc(
+            "config", "--local", "cache.type", "reflink,hardlink,copy"
+        )  # as docs/own-data.md says for large sets
         project.dvc("remote", "add", "--local", "--default", "remote", str(project.root / "remote"))
         print(f"{'images':>8}  {'run':<12}  {'seconds':>8}  {'s / 1,000':>10}  {'cores':>6}  {'peak MB':>8}")
         size = 0

@@ -41,7 +41,9 @@ def map_processes(function: Callable[[Task], Result], tasks: Sequence[Task], pro
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(tasks)), context, _begin) as pool:
         try:
-            yield from pool.map(function, tasks)
+            with _held_back(signal.SIGINT):  # a process that is just starting would answer with a traceback
+                results = pool.map(function, tasks)
+            yield from results
         except BrokenProcessPool:
             raise StageError(
                 "a process at work was killed, perhaps as memory ran out; the same command goes on"
@@ -52,10 +54,21 @@ def map_processes(function: Callable[[Task], Result], tasks: Sequence[Task], pro
             raise
 
 
+@contextlib.contextmanager
+def _held_back(signum: signal.Signals) -> Iterator[None]:
+    """Block a signal, in processes too that are started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
     """End with the process that started this one, and at Ctrl-C without a word."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     assert parent
 

@@ -58,7 +58,7 @@ def main(context: StageContext) -> None:
         how = {}  # nothing was fitted, so a picture for the model is stretched, which keeps its background
     context.write_json("data/dataset_info.json", {**info, **how})
 
-    counts, pairs = quality.findings(rows, packed.figures, packed.lookup, cache / "near_duplicates.npz")
+    counts, pairs = quality.findings(rows, packed.figures, packed.lookup, cache / "near_duplicates")
     counts["left_out"] = len(problems)
     means, stds = ([round(value, DECIMALS) for value in values] for values in images.mean_and_std_of(packed.histogram))
     num_images = {str(split): int(count) for split, count in rows["split"].value_counts().sort_index().items()}

@@ -30,7 +30,7 @@ class LabeledImages:
     """Images that can be used, with all that follows from them.
 
     Attributes:
-        rows: ``image`` (the name in the archive that is written), ``source``, ``label``, ``class_name``, ``split``,
+        rows: ``image`` (the name in its shard), ``source``, ``label``, ``class_name``, ``split``,
             ``group``; those of the test split last.
         class_names: of classes 0, 1, ..., in natural order.
         preprocessing: how an image becomes pixels.
@@ -46,9 +46,10 @@ class LabeledImages:
     notes: list[str]
     problems: list[str]
 
-    def contents(self, places: np.ndarray) -> list[tuple[str, Content]]:
-        """The images at some places of ``rows``, each with the name of its source."""
-        return [(source, self.collection.find(source)) for source in self.rows["source"].to_numpy()[places]]
+    def contents(self, places: np.ndarray) -> list[tuple[str, Content, str]]:
+        """The images at some places of ``rows``: the name of its source, content, and digest of that."""
+        rows = zip(self.rows["source"].to_numpy()[places], self.rows["content"].to_numpy()[places], strict=True)
+        return [(source, self.collection.find(source), digest) for source, digest in rows]
 
     def decode(self) -> Iterator[np.ndarray | StageError]:
         """The pixels of all images, in the order of ``rows``, or why there are none."""
@@ -58,18 +59,31 @@ class LabeledImages:
 
 
 def decode(
-    how: Preprocessing, contents: Iterable[tuple[str, Content]], threads: int
+    how: Preprocessing, contents: Iterable[tuple[str, Content, str]], threads: int
 ) -> Iterator[np.ndarray | StageError]:
-    """The pixels of each image, ``(C, H, W) uint8``, or why there are none."""
+    """The pixels of each image, ``(C, H, W) uint8``, or why there are none.
 
-    def one(image: tuple[str, Content]) -> np.ndarray | StageError:
-        source, content = image
+    Raises:
+        StageError: an image has changed since its digest was made.
+        OSError: its file cannot be read any more.
+    """
+
+    def one(image: tuple[str, Content, str]) -> np.ndarray | StageError:
+        source, content, digest = image
+        content = content.read_bytes() if isinstance(content, Path) else content
+        if _digest(content) != digest:
+            raise StageError(f"{source} changed while the stage ran; run it again")
         try:
             return how(content, source)
         except StageError as error:
             return error
 
     return (result for _, result in map_ahead(one, contents, threads, AHEAD))
+
+
+def _digest(content: bytes | np.ndarray) -> str:
+    raw = content.tobytes() if isinstance(content, np.ndarray) else content
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
 def load(
@@ -89,7 +103,7 @@ def load(
     """
     problems = [] if problems is None else problems
     found = collection.read(path, options, problems, class_names)
-    seen = StatCache(memory / f"seen-{options.max_megapixels:g}.json") if memory else None
+    seen = StatCache(memory / f"seen-{options.max_megapixels!r}") if memory else None
     rows = _look(found, str(path), options.max_megapixels, problems, seen)
     if seen:
         seen.save()
@@ -119,9 +133,7 @@ def _look(
     def open_one(content: Content) -> tuple[bool, int, int, str]:
         content = content.read_bytes() if isinstance(content, Path) else content
         image = images.open_image(content, max_megapixels)
-        raw = content.tobytes() if isinstance(content, np.ndarray) else content
-        digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-        return preprocessing.is_gray(image), *preprocessing.upright_size(image), digest
+        return preprocessing.is_gray(image), *preprocessing.upright_size(image), _digest(content)
 
     def one(name: str) -> tuple[bool, int, int, str] | str:
         content = found.find(name)

@@ -6,7 +6,6 @@ searched for the neighbors of that one.
 """
 
 import io
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,18 +57,17 @@ class _Memory:
 
     @classmethod
     def load(cls, path: Path) -> "_Memory":
-        """That of the last search; an empty one if the file is missing or damaged."""
-        try:
-            with np.load(path) as kept:
-                return cls(kept["digests"], kept["pairs"], int(kept["candidates"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        """That of the last search; an empty one if there is none."""
+        if (content := files.recall(path)) is None:
             return cls()
+        with np.load(io.BytesIO(content)) as kept:
+            return cls(kept["digests"], kept["pairs"], int(kept["candidates"]))
 
     def save(self, path: Path) -> None:
         """Leave it for the next search."""
         content = io.BytesIO()
         np.savez(content, digests=self.digests, pairs=self.pairs, candidates=self.candidates)
-        files.atomic_write(path, content.getvalue())
+        files.remember(path, content.getvalue())
 
     def pairs_among(self, digests: np.ndarray) -> np.ndarray:
         """The pairs by place, ``(P, 2) int``, of which both images are still there."""
@@ -96,15 +94,21 @@ def find(
         parts = np.array_split(candidates, len(candidates) * 4 * pixels_per_image // COMPARED_BYTES + 1)
         return np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
 
-    remembered = _Memory.load(memory)
-    for known in (remembered, _Memory()) if len(remembered.digests) else (remembered,):
+    def search(known: _Memory) -> np.ndarray | None:
+        """The pairs, of which only those with an image that is not known are searched; None if they are too many."""
         candidates = _candidates(tree, radius, ~np.isin(digests, known.digests))
-        # The sum may be too large, since images may be gone: then all are searched, and it is exact.
-        if candidates is not None and (total := known.candidates + len(candidates)) <= MAX_CANDIDATES:
-            pairs = np.concatenate([known.pairs_among(digests), near(candidates)])
+        if candidates is None or (total := known.candidates + len(candidates)) > MAX_CANDIDATES:
+            return None
+        pairs = np.concatenate([known.pairs_among(digests), near(candidates)])
+        if not np.array_equal(digests, known.digests):
             _Memory(digests, digests[pairs], total).save(memory)
-            return pairs
-    return near(_nearest(tree, radius))
+        return pairs
+
+    known = _Memory.load(memory)
+    found = search(known)
+    if found is None and len(known.digests):  # images may be gone, so the known candidates are too many
+        found = search(_Memory())
+    return near(_nearest(tree, radius)) if found is None else found
 
 
 def _candidates(tree: cKDTree, radius: float, new: np.ndarray) -> np.ndarray | None:

@@ -60,7 +60,7 @@ class Packed:
         return {label: self.lookup(labels.index[labels == label].to_numpy()[:SAMPLES]) for label in labels.unique()}
 
 
-@dataclass(eq=False)
+@dataclass
 class _Shard:
     """A shard to be written: where, of which rows, and a hash of all that decides its bytes and its figures."""
 
@@ -80,7 +80,7 @@ class _Task:
         preprocessing: how an image becomes pixels.
         names, labels: of the images.
         is_training: which of them are training images, ``(N,) bool``.
-        contents: of the images, each with the name of its source.
+        contents: of the images: the name of its source, content, and digest of that.
         threads: that decode them.
     """
 
@@ -90,7 +90,7 @@ class _Task:
     names: list[str]
     labels: list[int]
     is_training: np.ndarray
-    contents: list[tuple[str, Content]]
+    contents: list[tuple[str, Content, str]]
     threads: int
 
 
@@ -111,19 +111,21 @@ def pack(
     """
     cache = ShardCache(memory)
     planned = _plan(found, folders, options.shard_mb)
-    changed = [shard for shard in planned if not cache.has(shard.key)]
+    figures_of = {shard.key: cache.load(shard.key) for shard in planned}
+    changed = [shard for shard in planned if figures_of[shard.key] is None]
     cores = count_cores()
     processes = cores if sum(len(shard.places) for shard in changed) >= FOR_PROCESSES else 1
     threads = cores if scheduler == "none" and min(processes, len(changed)) < 2 else 1
     tasks = [_task(found, shard, cache.begin(shard.key), threads) for shard in changed]
     written = map_processes(_write, tasks, processes) if scheduler == "none" else map_workers(_write, tasks, scheduler)
-    taken = []
+    taken: list[dict[str, np.ndarray]] = []
     for shard in progress_bar(planned, "writing shards"):
-        if shard in changed:
-            cache.finish(shard.key, next(written))
-        taken.append(cache.take(shard.key, shard.folder))
-        if options.bad_files == "stop" and len(taken[-1]["problems"]):
-            raise StageError(taken[-1]["problems"][0])
+        if (known := figures_of[shard.key]) is None:
+            cache.finish(shard.key, known := next(written))
+        cache.link(shard.key, shard.folder)
+        taken.append(known)
+        if options.bad_files == "stop" and len(known["problems"]):
+            raise StageError(known["problems"][0])
     cache.forget_others()
     problems = sorted(str(line) for figures in taken for line in figures["problems"])
     places = np.concatenate([shard.places[each["kept"]] for shard, each in zip(planned, taken, strict=True)])
@@ -139,14 +141,15 @@ def _plan(found: LabeledImages, folders: dict[bool, Path], shard_mb: float) -> l
     how, splits = found.preprocessing, found.rows["split"].to_numpy()
     shape = (how.channels, how.height, how.width)
     most = max(1, int(shard_mb * 1e6) // shards.stored_bytes(images.png(np.zeros(shape, np.uint8))))
-    columns = [found.rows[name].astype(str) for name in ("image", "source", "content", "label", "split")]
+    decide = ("image", "source", "content", "width", "height", "is_gray", "label", "split")  # pixels have no header
+    columns = [found.rows[name].astype(str) for name in decide]
     lines = np.array(["\t".join(values) for values in zip(*columns, strict=True)], object)
     planned = []
     for is_test, folder in folders.items():
         places = ((splits == "test") == is_test).nonzero()[0]
         for name, chosen in shards.plan(found.rows["image"].to_numpy()[places], most):
-            decides = "\n".join([repr(how), name, *lines[places[chosen]]])
-            planned.append(_Shard(folder, name, places[chosen], hashlib.sha256(decides.encode()).hexdigest()[:32]))
+            text = "\n".join([repr(how), name, *lines[places[chosen]]])
+            planned.append(_Shard(folder, name, places[chosen], hashlib.sha256(text.encode()).hexdigest()[:32]))
     return planned
 
 
@@ -154,7 +157,8 @@ def _task(found: LabeledImages, shard: _Shard, place: Path, threads: int) -> _Ta
     names, labels, splits = (found.rows[column].to_numpy()[shard.places] for column in ("image", "label", "split"))
     here = Path.cwd()  # for a process that has another
     contents = [
-        (source, here / what if isinstance(what, Path) else what) for source, what in found.contents(shard.places)
+        (source, here / what if isinstance(what, Path) else what, digest)
+        for source, what, digest in found.contents(shard.places)
     ]
     return _Task(
         here / place, shard.name, found.preprocessing, [*names], labels.tolist(), splits == "train", contents, threads

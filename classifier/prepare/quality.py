@@ -106,9 +106,8 @@ def _nearly_identical(
     )
     near = first[found]
     sizes = groups.transform("size").to_numpy()[near]
-    if (sizes > 1).any() and sizes.prod(
-        1
-    ).sum() <= near_duplicates.MAX_CANDIDATES:  # list their copies, too, unless it is too much
+    count = sizes.prod(axis=1).sum()  # of pairs, with the copies of each image
+    if (sizes > 1).any() and count <= near_duplicates.MAX_CANDIDATES:
         copies = pd.DataFrame({"of": groups.transform("first")}).rename_axis("image").reset_index()
         pairs = pd.DataFrame(near, columns=["a", "b"]).merge(copies, left_on="a", right_on="of")
         pairs = pairs.merge(copies, left_on="b", right_on="of", suffixes=("_a", "_b"))

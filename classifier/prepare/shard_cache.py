@@ -1,6 +1,7 @@
 """Shards of the last run, by a hash of all that decides their bytes, so that only changed ones are written."""
 
-import zipfile
+import io
+import secrets
 from pathlib import Path
 
 from classifier.data import shards
@@ -8,7 +9,7 @@ from classifier.runner import files
 
 import numpy as np
 
-FIGURES = "figures.npz"
+FIGURES = "figures"
 
 
 class ShardCache:
@@ -21,42 +22,40 @@ class ShardCache:
     def __init__(self, folder: Path):
         self._folder = folder
         self._used: set[str] = set()
+        self._run = secrets.token_hex(4)  # a worker that an earlier run has left may still write to its own folder
 
-    def has(self, key: str) -> bool:
-        """Whether a shard is there, as it was written: in the workspace people can write to the same file."""
-        try:
-            with np.load(self._folder / key / FIGURES) as figures:
-                return bool(figures["written"].tolist() == self._written(self._folder / key))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            return False
+    def load(self, key: str) -> dict[str, np.ndarray] | None:
+        """The figures of a shard; None if it is not there as it was written, or lacks images.
+
+        In the workspace people can write to the same file. And why an image could not be decoded may have passed.
+        """
+        if (content := files.recall(self._folder / key / FIGURES)) is None:
+            return None
+        with np.load(io.BytesIO(content)) as kept:
+            figures = dict(kept)
+        is_whole = figures.pop("written").tolist() == self._written(self._folder / key)
+        return figures if is_whole and not len(figures["problems"]) else None
 
     def begin(self, key: str) -> Path:
         """The folder to write a shard to."""
-        files.remove(temporary := files.temporary_path(self._folder / key))
-        return temporary
+        return self._folder / f".tmp.{key}.{self._run}"
 
     def finish(self, key: str, figures: dict[str, np.ndarray]) -> None:
         """Keep a shard that was written, with the figures of its images."""
-        place = self._folder / key
-        temporary = files.temporary_path(place)
-        np.savez(temporary / FIGURES, allow_pickle=False, written=self._written(temporary), **figures)
-        files.publish(temporary, place)
+        place, content = self.begin(key), io.BytesIO()
+        np.savez(content, allow_pickle=False, written=self._written(place), **figures)
+        files.remember(place / FIGURES, content.getvalue())
+        files.publish(place, self._folder / key)
 
-    def take(self, key: str, folder: Path) -> dict[str, np.ndarray]:
-        """Link a shard into a folder.
-
-        Returns:
-            The figures of its images.
-        """
+    def link(self, key: str, folder: Path) -> None:
+        """Give the files of a shard a second name in a folder."""
         self._used.add(key)
         folder.mkdir(parents=True, exist_ok=True)
         for file in shards.files_in(self._folder / key):
             files.link_or_copy(file, folder / file.name)
-        with np.load(self._folder / key / FIGURES) as figures:
-            return dict(figures)
 
     def forget_others(self) -> None:
-        """Remove all shards but those that were taken."""
+        """Remove all shards but those that were linked."""
         for place in self._folder.iterdir():
             if place.name not in self._used:
                 files.remove(place)

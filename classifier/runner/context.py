@@ -231,7 +231,7 @@ class StageContext:
                         f"{path} is missing; put your {what} there, or name another `{key}` in params.yaml"
                     )
             raise StageError(f"{path} is missing; `dvc repro {self.name}` makes what this stage needs")
-        known = StatCache(self._cache / "inputs.json")
+        known = StatCache(self._cache / "inputs")
         deps = map(self._locate, self._declared.deps)
         found = files.digests(deps, lambda path: known.get(path, partial(files.digest, path)))
         if self.is_rank_zero:

@@ -125,3 +125,19 @@ def atomic_write(path: Path, content: bytes) -> None:
         if isinstance(error, OSError) and error.strerror and not error.filename:  # a full disk has no file name
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def remember(path: Path, content: bytes) -> None:
+    """Write what spares work the next time, for ``recall``."""
+    atomic_write(path, hashlib.sha256(content).digest() + content)
+
+
+def recall(path: Path) -> bytes | None:
+    """The content that ``remember`` wrote; None if there is none, or it is damaged."""
+    try:
+        written = path.read_bytes()
+    except OSError:
+        return None
+    digest_size = hashlib.sha256().digest_size
+    content = written[digest_size:]
+    return content if hashlib.sha256(content).digest() == written[:digest_size] else None

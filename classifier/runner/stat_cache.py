@@ -20,15 +20,12 @@ class StatCache:
     """Values by the path of a file; what was not asked for is forgotten when the values are saved.
 
     Args:
-        path: the JSON file that keeps them between runs. A damaged one counts as none.
+        path: the file that keeps them between runs.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        try:
-            self._kept: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._kept = {}
+        self._kept: dict[str, list[Any]] = json.loads(files.recall(path) or b"{}")
         self._used: dict[str, list[Any]] = {}
         self._newest = time.time_ns() - int(TICK_SECONDS * 1e9)
 
@@ -49,5 +46,5 @@ class StatCache:
     def save(self) -> None:
         """Keep the values for the next run."""
         if self._used != self._kept:
-            files.atomic_write(self._path, json.dumps(self._used).encode())
+            files.remember(self._path, json.dumps(self._used).encode())
             self._kept = self._used

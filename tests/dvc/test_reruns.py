@@ -51,6 +51,7 @@ def changed(key: str, value: Any) -> Any:
         "annotate.background": "white",
         "annotate.bad_files": "skip",
         "runtime.threads": 2,
+        "runtime.scheduler": "tcp://127.0.0.1:1",
     }
     match value:
         case bool():

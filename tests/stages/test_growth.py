@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from classifier.data.images import Content
 from classifier.data.preprocessing import Preprocessing
@@ -121,9 +122,17 @@ def test_a_changed_set_gives_the_bytes_of_a_run_from_nothing(
         assert len(decoded) >= IMAGES - 1
         before = found
     assert finished.json("metrics/annotate.json")["findings"]["nearly_identical"]["pairs"] == 1
+    (growing / "b/13.jpg").unlink()  # as long as an image is damaged, its shard is written again
+    before = annotate(finished)
     decoded.clear()
     assert annotate(finished) == before
     assert not decoded
+
+
+def flipped(content: bytes) -> bytes:
+    """The content with one bit changed in its middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 def test_shards_that_were_damaged_meanwhile_are_not_taken(finished: Project, growing: Path, decoded: list[str]) -> None:
@@ -136,10 +145,13 @@ def test_shards_that_were_damaged_meanwhile_are_not_taken(finished: Project, gro
     second.write_bytes(second.read_bytes()[:-1])
     third.with_suffix(".csv").write_text("image,offset\n")
     kept = finished.root / "scratch/cache/annotate"
-    figures = sorted(kept.glob("code-*/shards/*/figures.npz"))
-    figures[0].write_bytes(figures[0].read_bytes()[:100])
-    figures[1].unlink()
-    (figures[2].parents[1] / ".tmp.left").mkdir()
+    figures = sorted(kept.glob("code-*/shards/*/figures"))
+    for path, damage in zip(figures, (lambda old: old[:100], lambda old: b"", flipped), strict=False):
+        path.write_bytes(damage(path.read_bytes()))
+    figures[3].unlink()
+    for path in [kept / "inputs", *kept.glob("code-*/near_duplicates"), *kept.glob("code-*/seen-*")]:
+        path.write_bytes(flipped(path.read_bytes()))
+    (figures[4].parents[1] / ".tmp.left").mkdir()
     assert annotate(finished) == before
     assert 0 < len(decoded) < IMAGES
     assert not [*kept.glob("code-*/shards/.tmp*")]
@@ -183,6 +195,54 @@ def test_one_more_image_pushes_its_shard_alone_and_one_shard_can_be_pulled(finis
     shutil.rmtree(finished.root / ".dvc/cache")
     finished.dvc("pull", f"data/images/{name}")
     assert [path.name for path in (finished.root / "data/images").iterdir()] == [name]
+
+
+def test_a_failure_that_has_passed_is_not_remembered(
+    finished: Project, growing: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a lack of memory, which Pillow reports as it does a damaged file."""
+    before = annotate(finished)
+
+    def fail(self: Preprocessing, image: Image.Image, invert: bool) -> Image.Image:
+        raise MemoryError
+
+    shutil.rmtree(finished.root / "scratch/cache")
+    with monkeypatch.context() as patched:
+        convert = Preprocessing.convert
+        patched.setattr(Preprocessing, "convert", lambda *them: (convert, fail)[decoded[-1] == "a/0.png"](*them))
+        assert annotate(finished) != before
+    assert annotate(finished) == before
+
+
+def test_an_image_that_changed_for_a_moment_leaves_nothing_wrong(
+    finished: Project, growing: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = annotate(finished)
+    shutil.rmtree(finished.root / "scratch/cache")
+    path, plan = growing / "a/0.png", packing._plan
+    content = path.read_bytes()
+
+    def change(*them: Any) -> Any:
+        write_image(path, 5000)
+        return plan(*them)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packing, "_plan", change)
+        assert "a/0.png changed while the stage ran; run it again" in one_line(finished.stage("annotate", status=1))
+    path.write_bytes(content)
+    assert annotate(finished) == before
+
+
+def test_the_same_pixels_in_another_shape_are_other_images(many: Project, decoded: list[str]) -> None:
+    many.set(annotate__size=[16, 16])
+    for shape in ((12, 48), (48, 12)):
+        for path in (many.root / "data/own/many").glob("*images*"):
+            idx_files.write(path, idx_files.read(path)[:300].reshape(-1, *shape))
+        for path in (many.root / "data/own/many").glob("*labels*"):
+            idx_files.write(path, idx_files.read(path)[:300])
+        found = annotate(many)
+    shutil.rmtree(many.root / "scratch/cache")
+    assert annotate(many) == found
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_changed_file_is_read_again_and_no_other(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(stat_cache, "TICK_SECONDS", 0)
-    memory = tmp_path / "memory/known.json"
+    memory = tmp_path / "memory/known"
     assert contents(memory, *two) == ["old a", "old b"]
     assert contents(memory, *two) == ["old a", "old b"]
     assert capsys.readouterr().out == "a\nb\n"
@@ -65,13 +65,13 @@ def test_a_changed_file_is_read_again_and_no_other(
     contents(memory, two[0])
     contents(memory, *two)  # the other was not asked for, so it was forgotten
     assert capsys.readouterr().out == "b\n"
-    memory.write_text('{"damaged')
+    memory.write_bytes(memory.read_bytes().replace(b"new a", b"old a"))  # damaged
     assert contents(memory, *two) == ["new a", "old b"]
 
 
 def test_a_file_of_this_moment_is_not_remembered(
     two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    contents(tmp_path / "known.json", *two)
-    contents(tmp_path / "known.json", *two)
+    contents(tmp_path / "known", *two)
+    contents(tmp_path / "known", *two)
     assert capsys.readouterr().out == "a\nb\n" * 2
