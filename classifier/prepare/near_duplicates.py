@@ -1,7 +1,8 @@
 """Pairs of images that differ little, without a comparison of all with all.
 
 An image is sketched by the sums of a few blocks of its pixels. Images that are near each other have sketches that are
-near each other, and a k-d tree finds those. What was found is remembered, so that a set that grew by one image is
+near each other, and a k-d tree finds those; a finer sketch leaves few of which the pixels are compared. What was found
+is remembered, so that a set that grew by one image is
 searched for the neighbors of that one.
 """
 
@@ -18,20 +19,20 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
-BLOCKS = (3, 4)  # rows and columns per image; more blocks give fewer candidates but a slower search
+COARSE, FINE = (3, 4), (8, 8)  # rows and columns of blocks; a k-d tree of more numbers is slower
 COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
 SEARCHED = 1 << 14  # images whose neighbors are listed at once
 
 
-def sketch(pixels: np.ndarray) -> np.ndarray:
+def sketch(pixels: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
     """A few numbers for each of ``(N, C, H, W)`` images, ``(N, blocks) float``: the sums of blocks of its pixels.
 
     Each is divided by the root of the pixels in the block, so two images are nowhere nearer than their numbers.
     """
     rows, columns = (
-        np.arange(0, side, -(-side // parts)) for side, parts in zip(pixels.shape[2:], BLOCKS, strict=True)
+        np.arange(0, side, -(-side // parts)) for side, parts in zip(pixels.shape[2:], blocks, strict=True)
     )
 
     def sums(planes: np.ndarray) -> np.ndarray:
@@ -76,21 +77,31 @@ class _Memory:
 
 
 def find(
-    digests: np.ndarray, sketches: np.ndarray, lookup: Callable[[np.ndarray], np.ndarray], memory: Path
+    digests: np.ndarray,
+    coarse: np.ndarray,
+    fine: np.ndarray,
+    lookup: Callable[[np.ndarray], np.ndarray],
+    memory: Path,
 ) -> np.ndarray:
     """Pairs of images that differ by at most ``NEAR``, ``(P, 2) int``, the smaller number first.
 
     Args:
         digests: of the pixels, ``(N,) bytes``, all different.
-        sketches: of the images, from ``sketch``.
+        coarse, fine: sketches of the images; the fine ones are float32, to take less memory.
         lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
         memory: the file for what is remembered of images of this shape; it may be missing.
     """
     pixels_per_image = lookup(np.zeros(1, int)).size
     radius = (NEAR + 1e-6) * pixels_per_image**0.5  # a little more, as sums are rounded
-    tree = cKDTree(sketches)
+    tree = cKDTree(coarse)
+
+    def close(pairs: np.ndarray) -> np.ndarray:
+        difference = fine[pairs[:, 0]] - fine[pairs[:, 1]]
+        return np.asarray((difference**2).sum(1) <= (1.0001 * radius) ** 2)  # float32 is exact to 0.00001 of it
 
     def near(candidates: np.ndarray) -> np.ndarray:
+        parts = np.array_split(candidates, len(candidates) // SEARCHED + 1)
+        candidates = np.concatenate([pairs[close(pairs)] for pairs in parts])
         parts = np.array_split(candidates, len(candidates) * 4 * pixels_per_image // COMPARED_BYTES + 1)
         return np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
 

@@ -132,7 +132,8 @@ def pack(
     if not len(places):
         raise StageError(f"no image can be decoded: {problems[0]}")
     order = places.argsort()
-    figures = {name: np.concatenate([each[name] for each in taken])[order] for name in ("blank", "digest", "sketch")}
+    names = ("blank", "digest", "coarse", "fine")
+    figures = {name: np.concatenate([each[name] for each in taken])[order] for name in names}
     histogram = np.sum([each["histogram"] for each in taken], axis=0)
     return Packed(found.rows.iloc[places[order]].reset_index(drop=True), folders, figures, histogram, problems)
 

@@ -97,7 +97,8 @@ def test_a_search_that_remembers_finds_what_one_from_nothing_finds(
             compared.append(len(places))
             return np.asarray(pixels[chosen[places]])
 
-        found = near_duplicates.find(digests, figures["sketch"][chosen], lookup, memory)
+        coarse, fine = figures["coarse"][chosen], figures["fine"][chosen]
+        found = near_duplicates.find(digests, coarse, fine, lookup, memory)
         assert (found[:, 0] < found[:, 1]).all()
         pairs = {(min(pair), max(pair)) for pair in map(tuple, digests[found].tolist())}
         assert len(pairs) == len(found)
