@@ -135,8 +135,15 @@ class Runtime(Section):
     stop_after_epoch: Annotated[int, Field(ge=0)]
     image_memory_mb: NonNegative
     prefetch_threads: Annotated[int, Field(ge=1, le=64)]
-    scheduler: Annotated[str, Field(pattern=r"^none$|^\w+://.|\.json$")]
+    scheduler: str
     tensorboard: bool
+
+    @model_validator(mode="after")
+    def _scheduler_is_an_address(self) -> "Runtime":
+        if self.scheduler != "none" and "://" not in self.scheduler and not self.scheduler.endswith(".json"):
+            wanted = "none, an address such as tcp://host:8786, or the .json file of `dask scheduler --scheduler-file`"
+            raise ValueError(f"scheduler: must be {wanted}; it is {self.scheduler!r}")
+        return self
 
 
 class Params(Section):

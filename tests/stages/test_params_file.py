@@ -43,6 +43,12 @@ import pytest
         ("a wrong word", "  size: auto", "  size: small", "annotate.size: must be 'auto'; it is 'small'"),
         ("a path", "dataset: fashion-mnist", "dataset: pets/", "dataset: must be a name, without folders and blanks"),
         (
+            "no address",
+            "scheduler: none",
+            "scheduler: localhost",
+            "runtime.scheduler: must be none, an address such as",
+        ),
+        (
             "falling",
             "    - 0.15\n    - 0.9",
             "    - 0.9\n    - 0.1",
