@@ -120,7 +120,7 @@ def connect(address: str) -> Iterator[Any]:
         address: ``tcp://host:8786``, or the file that ``dask scheduler --scheduler-file`` writes.
 
     Raises:
-        StageError: the scheduler cannot be reached, or is gone.
+        StageError: the scheduler cannot be reached, or is gone, or its file is missing.
     """
     import distributed  # it takes a second, and hardly anything needs it
 
@@ -128,6 +128,8 @@ def connect(address: str) -> Iterator[Any]:
         if name.startswith("distributed"):  # what matters is said here, in a line
             logging.getLogger(name).setLevel(logging.CRITICAL)
     is_file = Path(address).is_file()
+    if not is_file and ":" not in address:
+        raise StageError(f"the file {address} is missing; `dask scheduler --scheduler-file {address}` writes it")
     where, option = ({"scheduler_file": address}, "--scheduler-file ") if is_file else ({"address": address}, "")
     try:
         with distributed.Client(**where, timeout=10, set_as_default=False) as client:

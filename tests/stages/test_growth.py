@@ -325,5 +325,7 @@ def test_workers_of_dask_write_the_same_shards_though_one_is_killed(many: Projec
         many.set(annotate__size=[20, 20])
         refused = one_line(many.run(*command, status=1))
         assert f" runs in {many.root}, or with other code; start it again, in {many.root}" in refused
+    many.set(runtime__scheduler="none.json")
+    assert "the file none.json is missing; `dask scheduler" in one_line(many.run(*command, status=1))
     many.set(runtime__scheduler="tcp://127.0.0.1:1")
     assert "the scheduler tcp://127.0.0.1:1: " in one_line(many.run(*command, status=1))
