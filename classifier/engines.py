@@ -9,41 +9,49 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
 from classifier import ROOT
 from classifier.errors import StageError
+from classifier.threads import in_order
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+AHEAD = 2  # tasks for each process that are started before their results are asked for; memory grows with it
+WORKERS_AHEAD = 64  # the same, for all workers together
+
 logger = logging.getLogger(__name__)
 
 
-def map_processes(function: Callable[[Task], Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
+def map_processes(function: Callable[[Task], Result], tasks: Iterable[Task], processes: int) -> Iterator[Result]:
     """The function's results; it is called in this process if there is to be one only.
 
     Args:
         function: of a module, so that other processes find it.
-        tasks: which must be picklable, as the results.
-        processes: at most.
+        tasks: which must be picklable, as the results; read as needed.
+        processes: how many.
 
     Raises:
         StageError: a process was killed.
     """
-    if min(processes, len(tasks)) < 2:
+    if processes < 2:
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(tasks)), context, _begin) as pool:
-        try:
+    with ProcessPoolExecutor(processes, context, _begin) as pool:
+
+        def submit(task: Task) -> "Future[Result]":
             with _held_back(signal.SIGINT):  # a process that is just starting would answer with a traceback
-                results = pool.map(function, tasks)
-            yield from results
+                return pool.submit(function, task)
+
+        try:
+            for _, result in in_order(submit, tasks, AHEAD * processes):
+                yield result
         except BrokenProcessPool:
             raise StageError(
                 "a process at work was killed, perhaps as memory ran out; the same command goes on"
@@ -79,21 +87,23 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def map_workers(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:
+def map_workers(function: Callable[[Task], Result], tasks: Iterable[Task], address: str) -> Iterator[Result]:
     """The function's results, from workers of Dask that were started in this clone, on a disk that all share.
 
     Args:
         function: of a module.
-        tasks: which must be picklable, as the results.
+        tasks: which must be picklable, as the results; read as needed.
         address: of the scheduler, see ``connect``.
 
     Raises:
         StageError: the scheduler cannot be reached or is gone, or a worker has another clone or code.
     """
-    if tasks:
-        with connect(address) as client:
-            for future in client.map(_on_worker, tasks, function=function, root=str(ROOT), code=_code(), pure=False):
-                yield future.result()
+    with connect(address) as client:
+        start = functools.partial(
+            client.submit, _on_worker, function=function, root=str(ROOT), code=_code(), pure=False
+        )
+        for _, result in in_order(start, tasks, WORKERS_AHEAD):
+            yield result
 
 
 def _on_worker(task: Any, function: Callable[[Any], Any], root: str, code: str) -> Any:

@@ -1,4 +1,4 @@
-"""Work on several threads, with results in order and a bounded number of items ahead."""
+"""Work on several threads or processes, with results in order and a bounded number of items ahead."""
 
 import itertools
 import os
@@ -32,18 +32,25 @@ def map_ahead(
         ahead: items that may be started before their results are asked for; memory grows with it.
         initializer: called once on each thread.
     """
-    items = iter(items)
     with ThreadPoolExecutor(threads, initializer=initializer) as pool:
+        yield from in_order(lambda item: pool.submit(function, item), items, ahead)
 
-        def start(count: int) -> Iterator[tuple[Item, Future[Result]]]:
-            return ((item, pool.submit(function, item)) for item in itertools.islice(items, count))
 
-        waiting = deque(start(ahead))
-        try:
-            while waiting:
-                item, future = waiting.popleft()
-                yield item, future.result()
-                waiting.extend(start(1))
-        finally:
-            for _, future in waiting:
-                future.cancel()
+def in_order(
+    submit: Callable[[Item], "Future[Result]"], items: Iterable[Item], ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with the result of what ``submit`` starts for it; see ``map_ahead``."""
+    items = iter(items)
+
+    def start(count: int) -> Iterator[tuple[Item, Future[Result]]]:
+        return ((item, submit(item)) for item in itertools.islice(items, count))
+
+    waiting = deque(start(ahead))
+    try:
+        while waiting:
+            item, future = waiting.popleft()
+            yield item, future.result()
+            waiting.extend(start(1))
+    finally:
+        for _, future in waiting:
+            future.cancel()

@@ -65,11 +65,14 @@ def read(path: Path, options: Annotate, problems: list[str], class_names: Sequen
     tree = whole.below_common_folder(lambda name: is_image(name) or tables.is_table(name) or idx.is_idx(name))
     raw = [name for name in tree.names if idx.is_idx(name)]
     found = _choose_tables(path, [name for name in tree.names if tables.is_table(name)], options, bool(raw))
+    contents: dict[str, Content | None] = {}  # of images that are not files
+    get: Callable[[str], Content | None] = contents.get
     if found:
         rows, notes = _from_tables(tree, found, options, problems)
+        contents |= zip(rows["image"], rows["content"], strict=True)
     elif raw:
         try:
-            rows, notes = idx.read(tree, raw, class_names), ["IDX files"]
+            (rows, get), notes = idx.read(tree, raw, class_names), ["IDX files"]
         except StageError as error:
             advice = "; `dvc repro --force download` fetches it again" if class_names else ""
             raise StageError(f"{error}{advice}") from None
@@ -79,10 +82,9 @@ def read(path: Path, options: Annotate, problems: list[str], class_names: Sequen
     if tree.ignored:
         first = sorted(tree.ignored, key=lambda name: not name.endswith("/"))  # folders, which may have been classes
         notes.append(f"left out by name, as in .dvcignore: {shorten(first)}")
-    contents = dict(zip(rows["image"], rows["content"], strict=True)) if "content" in rows else {}
 
     def find(name: str) -> Content:
-        content = contents.get(name)
+        content = get(name)
         return tree.root / name if content is None else content
 
     return Collection(rows[COLUMNS], find, notes, read_info(path, tree if INFO in tree.names else whole))

@@ -4,11 +4,15 @@ Source: yann.lecun.com/exdb/mnist, "FILE FORMATS FOR THE MNIST DATABASE".
 """
 
 import gzip
+import io
+import math
+import os
 import re
 import struct
+import weakref
 import zlib
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 
 from classifier.errors import StageError
 from classifier.prepare.file_tree import FileTree
@@ -26,11 +30,13 @@ def is_idx(name: str) -> bool:
     return NAME.search(PurePosixPath(name).name) is not None
 
 
-def read(tree: FileTree, names: Sequence[str], class_names: Sequence[str]) -> pd.DataFrame:
+def read(
+    tree: FileTree, names: Sequence[str], class_names: Sequence[str]
+) -> tuple[pd.DataFrame, Callable[[str], np.ndarray]]:
     """Pairs of files with images and labels. Without class names, the numbers are the names.
 
     Returns:
-        The rows of a ``Collection``, with one more column, ``content``: the pixels, ``(H, W) uint8``.
+        The rows of a ``Collection``, and a function that reads the pixels of an image of that name, ``(H, W) uint8``.
 
     Raises:
         StageError: a file is damaged, has no counterpart or another number of images, or a label has no name.
@@ -45,36 +51,80 @@ def read(tree: FileTree, names: Sequence[str], class_names: Sequence[str]) -> pd
     if len(set(splits.values())) < len(splits):
         raise StageError(f"{tree.path}: several sets: {', '.join(sorted(map(repr, splits)))}; keep one")
     frames: list[pd.DataFrame] = []
+    files: dict[str, _File] = {}
     for part, kinds in sorted(by_part.items()):
         if missing := {"images", "labels"} - kinds.keys():
             raise StageError(f"{tree.path}: has no {missing.pop()} beside {next(iter(kinds.values()))!r}")
-        images, labels = (_parse(tree, kinds[kind], dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
-        if len(images) != len(labels):
-            raise StageError(f"{tree.path}: {part} has {len(images):,} images but {len(labels):,} labels")
+        images, label_file = _open(tree, kinds["images"], 3), _open(tree, kinds["labels"], 1)
+        labels = label_file.read(0, label_file.shape[0])
+        if images.shape[0] != len(labels):
+            raise StageError(f"{tree.path}: {part} has {images.shape[0]:,} images but {len(labels):,} labels")
         if class_names and labels.max(initial=0) >= len(class_names):
             raise StageError(
                 f"{tree.path}: {part} has the label {labels.max()}; the classes are 0 to {len(class_names) - 1}"
             )
         named = np.array(class_names)[labels] if class_names else labels.astype(str)
-        rows = pd.DataFrame({"class_name": named, "split": splits[part], "group": "", "content": [*images]})
-        rows["image"] = [f"{splits[part] or part or 'images'}/{number:05d}" for number in range(len(rows))]
+        folder = splits[part] or part or "images"
+        rows = pd.DataFrame({"class_name": named, "split": splits[part], "group": ""})
+        rows["image"] = [f"{folder}/{number:05d}" for number in range(len(rows))]
+        files[folder] = images
         frames.append(rows)
-    return pd.concat(frames, ignore_index=True)
+
+    def find(name: str) -> np.ndarray:
+        folder, _, number = name.rpartition("/")
+        (image,) = files[folder].read(int(number), 1)
+        return np.asarray(image)
+
+    return pd.concat(frames, ignore_index=True), find
 
 
-def _parse(tree: FileTree, name: str, dimensions: int) -> np.ndarray:
-    """A file of unsigned bytes as an array: ``(N,)`` for labels, ``(N, H, W)`` for images."""
-    where, content = f"{tree.path}, {name!r}", tree.read(name)
+class _File:
+    """A file of unsigned bytes; of one that is not compressed, only what is asked for is in memory.
+
+    Args:
+        path: of the file.
+        content: if it had to be decompressed.
+        header: bytes before the numbers.
+        shape: ``(N,)`` for labels, ``(N, H, W)`` for images.
+    """
+
+    def __init__(self, path: Path, content: bytes | None, header: int, shape: tuple[int, ...]):
+        self.path, self.content, self.header, self.shape = path, content, header, shape
+        if content is None:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """That many labels or images from a place on, ``(count, ...) uint8``.
+
+        Raises:
+            StageError: the file is shorter than it was.
+        """
+        size = math.prod(self.shape[1:])
+        begin, length = self.header + first * size, count * size
+        if self.content is None:
+            found = os.pread(self._descriptor, length, begin)  # from several threads
+        else:
+            found = self.content[begin : begin + length]
+        if len(found) < length:
+            raise StageError(f"{self.path} changed while the stage ran; run it again")
+        return np.frombuffer(found, np.uint8).reshape((count, *self.shape[1:]))
+
+
+def _open(tree: FileTree, name: str, dimensions: int) -> _File:
+    where, path, content = f"{tree.path}, {name!r}", tree.root / name, None
     if name.endswith(".gz"):
         try:
-            content = gzip.decompress(content)
+            content = gzip.decompress(path.read_bytes())
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise StageError(f"{where}: truncated or damaged gzip ({error})") from None
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes([0, 0, UINT8, dimensions]):
+    length = 4 + 4 * dimensions
+    with path.open("rb") if content is None else io.BytesIO(content) as stream:
+        header, size = stream.read(length), stream.seek(0, io.SEEK_END)
+    if len(header) < length or header[:4] != bytes([0, 0, UINT8, dimensions]):
         raise StageError(f"{where}: not an IDX file of bytes with {dimensions} dimension(s)")
-    shape = struct.unpack(f">{dimensions}I", content[4:header])
-    needed = header + int(np.prod(shape, dtype=np.int64))
-    if len(content) != needed:
-        raise StageError(f"{where}: has {len(content):,} bytes where its header promises {needed:,}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    needed = length + math.prod(shape)
+    if size != needed:
+        raise StageError(f"{where}: has {size:,} bytes where its header promises {needed:,}")
+    return _File(path, content, length, shape)

@@ -48,8 +48,9 @@ class LabeledImages:
 
     def contents(self, places: np.ndarray) -> list[tuple[str, Content, str]]:
         """The images at some places of ``rows``: the name of its source, content, and digest of that."""
-        rows = zip(self.rows["source"].to_numpy()[places], self.rows["content"].to_numpy()[places], strict=True)
-        return [(source, self.collection.find(source), digest) for source, digest in rows]
+        rows = self.rows.iloc[places]
+        pairs = zip(rows["source"], rows["content"], strict=True)
+        return [(source, self.collection.find(source), digest) for source, digest in pairs]
 
     def decode(self) -> Iterator[np.ndarray | StageError]:
         """The pixels of all images, in the order of ``rows``, or why there are none."""

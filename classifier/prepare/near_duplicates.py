@@ -2,12 +2,11 @@
 
 An image is sketched by the sums of a few blocks of its pixels. Images that are near each other have sketches that are
 near each other, and a k-d tree finds those; a finer sketch leaves few of which the pixels are compared. What was found
-is remembered, so that a set that grew by one image is
-searched for the neighbors of that one.
+is remembered, so that a set that grew by one image is searched for the neighbors of that one.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
 SEARCHED = 1 << 14  # images whose neighbors are listed at once
+NONE = np.zeros((0, 2), int)  # pairs
 
 
 def sketch(pixels: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
@@ -96,53 +96,56 @@ def find(
     tree = cKDTree(coarse)
 
     def close(pairs: np.ndarray) -> np.ndarray:
-        difference = fine[pairs[:, 0]] - fine[pairs[:, 1]]
-        return np.asarray((difference**2).sum(1) <= (1.0001 * radius) ** 2)  # float32 is exact to 0.00001 of it
+        """Those pairs whose fine sketches are near, too."""
+        parts = np.array_split(pairs, len(pairs) // SEARCHED + 1)
+        squared = np.concatenate([((fine[some[:, 0]] - fine[some[:, 1]]) ** 2).sum(1) for some in parts])
+        return np.compress(squared <= (1.0001 * radius) ** 2, pairs, axis=0)  # float32 is exact to 0.00001 of it
 
-    def near(candidates: np.ndarray) -> np.ndarray:
-        parts = np.array_split(candidates, len(candidates) // SEARCHED + 1)
-        candidates = np.concatenate([pairs[close(pairs)] for pairs in parts])
-        parts = np.array_split(candidates, len(candidates) * 4 * pixels_per_image // COMPARED_BYTES + 1)
-        return np.concatenate([pairs[_is_near(lookup, pairs)] for pairs in parts])
+    def compare(candidates: list[np.ndarray]) -> np.ndarray:
+        pairs = np.unique(np.sort(np.concatenate(candidates), axis=1), axis=0)
+        parts = np.array_split(pairs, len(pairs) * 4 * pixels_per_image // COMPARED_BYTES + 1)
+        return np.concatenate([some[_is_near(lookup, some)] for some in parts])
 
     def search(known: _Memory) -> np.ndarray | None:
         """The pairs, of which only those with an image that is not known are searched; None if they are too many."""
-        candidates = _candidates(tree, radius, ~np.isin(digests, known.digests))
-        if candidates is None or (total := known.candidates + len(candidates)) > MAX_CANDIDATES:
-            return None
-        pairs = np.concatenate([known.pairs_among(digests), near(candidates)])
+        total, candidates = known.candidates, [NONE]
+        for pairs in _neighbors(tree, radius, ~np.isin(digests, known.digests)):
+            if pairs is None or (total := total + len(pairs)) > MAX_CANDIDATES:
+                return None
+            candidates.append(close(pairs))
+        found = np.concatenate([known.pairs_among(digests), compare(candidates)])
         if not np.array_equal(digests, known.digests):
-            _Memory(digests, digests[pairs], total).save(memory)
-        return pairs
+            _Memory(digests, digests[found], total).save(memory)
+        return found
 
     known = _Memory.load(memory)
     found = search(known)
     if found is None and len(known.digests):  # images may be gone, so the known candidates are too many
         found = search(_Memory())
-    return near(_nearest(tree, radius)) if found is None else found
+    return compare([close(pairs) for pairs in _nearest(tree, radius)]) if found is None else found
 
 
-def _candidates(tree: cKDTree, radius: float, new: np.ndarray) -> np.ndarray | None:
-    """Pairs with a new image whose sketches are that near, ``(P, 2) int``, the smaller first; None if too many."""
+def _neighbors(tree: cKDTree, radius: float, new: np.ndarray) -> Iterator[np.ndarray | None]:
+    """Pairs with a new image whose sketches are that near, ``(P, 2) int``, each once; None where they are too many."""
     places, cores = new.nonzero()[0], count_cores()
-    counts = tree.query_ball_point(tree.data[places], radius, return_length=True, workers=cores)
-    if counts.sum() - len(places) > 2 * MAX_CANDIDATES:  # a pair is counted twice at most
-        return None
-    found = [np.zeros((0, 2), int)]
     for some in np.array_split(places, len(places) // SEARCHED + 1):
+        counts = tree.query_ball_point(tree.data[some], radius, return_length=True, workers=cores)
+        if counts.sum() - len(some) > 2 * MAX_CANDIDATES:  # a pair is counted twice at most
+            yield None
+            continue
         neighbors = tree.query_ball_point(tree.data[some], radius, workers=cores)
-        first = np.repeat(some, [len(each) for each in neighbors])
-        second = np.concatenate([np.zeros(0, int), *neighbors])
-        found.append(np.stack([first, second], axis=1)[(first < second) | ~new[second]])
-    return np.sort(np.concatenate(found), axis=1)
+        first, second = np.repeat(some, counts), np.concatenate([NONE[:, 0], *neighbors])
+        yield np.stack([first, second], axis=1)[(first < second) | ~new[second]]
 
 
-def _nearest(tree: cKDTree, radius: float) -> np.ndarray:
-    """Pairs of each image and its nearest ones, ``(P, 2) int``, the smaller first."""
-    distances, nearest = tree.query(tree.data, min(NEAREST + 1, tree.n), distance_upper_bound=radius)
-    first, place = np.isfinite(distances).nonzero()
-    pairs = np.sort(np.stack([first, nearest[first, place]], axis=1), axis=1)
-    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+def _nearest(tree: cKDTree, radius: float) -> Iterator[np.ndarray]:
+    """Pairs of each image and its nearest ones, ``(P, 2) int``; of two images one pair, or two."""
+    for some in np.array_split(np.arange(tree.n), tree.n // SEARCHED + 1):
+        distances, nearest = tree.query(
+            tree.data[some], min(NEAREST + 1, tree.n), distance_upper_bound=radius, workers=count_cores()
+        )
+        place, rank = (np.isfinite(distances) & (nearest != some[:, None])).nonzero()
+        yield np.stack([some[place], nearest[place, rank]], axis=1)
 
 
 def _is_near(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray:

@@ -114,9 +114,10 @@ def pack(
     figures_of = {shard.key: cache.load(shard.key) for shard in planned}
     changed = [shard for shard in planned if figures_of[shard.key] is None]
     cores = count_cores()
-    processes = cores if sum(len(shard.places) for shard in changed) >= FOR_PROCESSES else 1
-    threads = cores if scheduler == "none" and min(processes, len(changed)) < 2 else 1
-    tasks = [_task(found, shard, cache.begin(shard.key), threads) for shard in changed]
+    is_much = sum(len(shard.places) for shard in changed) >= FOR_PROCESSES
+    processes = min(cores, len(changed)) if is_much else 1
+    threads = cores if scheduler == "none" and processes < 2 else 1
+    tasks = (_task(found, shard, cache.begin(shard.key), threads) for shard in changed)
     written = map_processes(_write, tasks, processes) if scheduler == "none" else map_workers(_write, tasks, scheduler)
     taken: list[dict[str, np.ndarray]] = []
     for shard in progress_bar(planned, "writing shards"):
@@ -131,39 +132,48 @@ def pack(
     places = np.concatenate([shard.places[each["kept"]] for shard, each in zip(planned, taken, strict=True)])
     if not len(places):
         raise StageError(f"no image can be decoded: {problems[0]}")
-    order = places.argsort()
-    names = ("blank", "digest", "coarse", "fine")
-    figures = {name: np.concatenate([each[name] for each in taken])[order] for name in names}
+    ranks = np.split(places.argsort().argsort(), np.cumsum([len(each["kept"]) for each in taken[:-1]]))
+    figures = {
+        name: _merge([each.pop(name) for each in taken], ranks) for name in ("blank", "digest", "coarse", "fine")
+    }
     histogram = np.sum([each["histogram"] for each in taken], axis=0)
-    return Packed(found.rows.iloc[places[order]].reset_index(drop=True), folders, figures, histogram, problems)
+    return Packed(found.rows.iloc[np.sort(places)].reset_index(drop=True), folders, figures, histogram, problems)
+
+
+def _merge(parts: list[np.ndarray], ranks: list[np.ndarray]) -> np.ndarray:
+    """The rows of all parts, each at its rank. A part is given up at once: those of a million images are large."""
+    merged = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    for rank in ranks:
+        merged[rank] = parts.pop(0)
+    return merged
 
 
 def _plan(found: LabeledImages, folders: dict[bool, Path], shard_mb: float) -> list[_Shard]:
     how, splits = found.preprocessing, found.rows["split"].to_numpy()
     shape = (how.channels, how.height, how.width)
     most = max(1, int(shard_mb * 1e6) // shards.stored_bytes(images.png(np.zeros(shape, np.uint8))))
-    decide = ("image", "source", "content", "width", "height", "is_gray", "label", "split")  # pixels have no header
-    columns = [found.rows[name].astype(str) for name in decide]
-    lines = np.array(["\t".join(values) for values in zip(*columns, strict=True)], object)
+    decide = ["image", "source", "content", "width", "height", "is_gray", "label", "split"]  # pixels have no header
     planned = []
     for is_test, folder in folders.items():
-        places = ((splits == "test") == is_test).nonzero()[0]
-        for name, chosen in shards.plan(found.rows["image"].to_numpy()[places], most):
-            text = "\n".join([repr(how), name, *lines[places[chosen]]])
-            planned.append(_Shard(folder, name, places[chosen], hashlib.sha256(text.encode()).hexdigest()[:32]))
+        of_folder = ((splits == "test") == is_test).nonzero()[0]
+        for name, chosen in shards.plan(found.rows["image"].iloc[of_folder], most):
+            places = of_folder[chosen]
+            text = f"{how} {name}\n{found.rows[decide].iloc[places].to_csv(index=False)}"
+            planned.append(_Shard(folder, name, places, hashlib.sha256(text.encode()).hexdigest()[:32]))
     return planned
 
 
 def _task(found: LabeledImages, shard: _Shard, place: Path, threads: int) -> _Task:
-    names, labels, splits = (found.rows[column].to_numpy()[shard.places] for column in ("image", "label", "split"))
+    rows = found.rows.iloc[shard.places]
     here = Path.cwd()  # for a process that has another
     contents = [
         (source, here / what if isinstance(what, Path) else what, digest)
         for source, what, digest in found.contents(shard.places)
     ]
     return _Task(
-        here / place, shard.name, found.preprocessing, [*names], labels.tolist(), splits == "train", contents, threads
-    )
+        here / place, shard.name, found.preprocessing, rows["image"].tolist(), rows["label"].tolist(),
+        (rows["split"] == "train").to_numpy(), contents, threads,
+    )  # fmt: skip
 
 
 def _write(task: _Task) -> dict[str, np.ndarray]:

@@ -102,7 +102,8 @@ def _nearly_identical(
     """Pairs of images that differ, but by little. Of identical images one is compared."""
     groups = pd.Series(range(len(figures["digest"]))).groupby(figures["digest"], sort=False)
     first = groups.first().to_numpy()
-    digests, coarse, fine = (figures[name][first] for name in ("digest", "coarse", "fine"))
+    chosen = first if len(first) < len(figures["digest"]) else slice(None)  # all, without a copy
+    digests, coarse, fine = (figures[name][chosen] for name in ("digest", "coarse", "fine"))
     found = near_duplicates.find(digests, coarse, fine, lambda places: lookup(first[places]), memory)
     near = first[found]
     sizes = groups.transform("size").to_numpy()[near]

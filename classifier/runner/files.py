@@ -18,11 +18,15 @@ def iter_files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    inside: list[tuple[str, ...]] = []
-    for folder, _, names in os.walk(path):
-        parts = Path(folder).relative_to(path).parts
-        inside += [(*parts, name) for name in names if os.path.isfile(os.path.join(folder, name))]
-    yield from (path.joinpath(*parts) for parts in sorted(inside) if not is_left_behind("/".join(parts)))
+    with os.scandir(path) as entries:  # knows what is a folder without a look at each file
+        in_order = sorted(entries, key=lambda entry: entry.name)
+    for entry in in_order:
+        if is_left_behind(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from iter_files(path / entry.name)
+        elif entry.is_file():
+            yield path / entry.name
 
 
 def is_left_behind(name: str) -> bool:

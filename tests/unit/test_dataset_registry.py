@@ -1,6 +1,7 @@
 """The known datasets, their format IDX, and the origin of one's own."""
 
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -55,15 +56,17 @@ def test_idx_files_are_read_in_the_published_format(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + bytes([1, 0]))
     tree = open_tree(tmp_path)
-    rows = idx.read(tree, tree.names, ["no", "yes"])
-    pixels = rows.pop("content")
+    rows, find = idx.read(tree, tree.names, ["no", "yes"])
     assert rows.to_dict("list") == {
         "image": ["test/00000", "test/00001"],
         "class_name": ["yes", "no"],
         "split": ["test", "test"],
         "group": ["", ""],
     }
-    assert [image.tolist() for image in pixels] == [[[0, 1, 2]], [[3, 4, 5]]]
+    assert [find(name).tolist() for name in rows["image"]] == [[[0, 1, 2]], [[3, 4, 5]]]
+    os.truncate(tmp_path / "t10k-images-idx3-ubyte", 20)
+    with pytest.raises(StageError, match="t10k-images-idx3-ubyte changed while the stage ran"):
+        find("test/00001")
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     tree = open_tree(tmp_path)
@@ -81,7 +84,7 @@ def test_parts_by_the_words_in_their_names_and_one_set_only(tmp_path: Path) -> N
     for part in ("train", "test"):
         write(tmp_path, f"emnist-balanced-{part}")
     tree = open_tree(tmp_path)
-    rows = idx.read(tree, tree.names, [])
+    rows, _ = idx.read(tree, tree.names, [])
     assert sorted(rows["split"]) == ["test", "test", "train", "train"]
     write(tmp_path, "emnist-letters-train")
     write(tmp_path / "copy", "emnist-balanced-train")
