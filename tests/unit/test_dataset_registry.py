@@ -1,7 +1,6 @@
 """The known datasets, their format IDX, and the origin of one's own."""
 
 import json
-import re
 import struct
 from pathlib import Path
 
@@ -9,7 +8,9 @@ from classifier.errors import StageError
 from classifier.prepare import collection, idx
 from classifier.prepare.file_tree import open_tree
 from classifier.prepare.registry import DATASETS, RAW_FILES
+from tests.unit.helpers import one_line
 
+import pandas as pd
 import pytest
 from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
@@ -40,7 +41,7 @@ def test_registry_digests_equal_torchvision() -> None:
 )
 def test_incomplete_dataset_info_raises_one_line(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "dataset_info.json").write_text(content)
-    with pytest.raises(StageError, match=re.escape(says)):
+    with pytest.raises(StageError, match=one_line(says)):
         collection.read_info(tmp_path, open_tree(tmp_path))
 
 
@@ -51,11 +52,21 @@ def test_registry_has_name_and_license_for_every_dataset(tmp_path: Path) -> None
         assert info == {"model_author": "unknown", **entry.info}
 
 
+def write(path: Path, part: str) -> None:
+    """Two images of 1x3 in the published format."""
+    path.mkdir(exist_ok=True)
+    (path / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
+    (path / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + bytes([1, 0]))
+
+
+def read(path: Path, *class_names: str) -> pd.DataFrame:
+    tree = open_tree(path)
+    return idx.read(tree, tree.names, [*class_names])
+
+
 def test_idx_files_are_read_in_the_published_format(tmp_path: Path) -> None:
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
-    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + bytes([1, 0]))
-    tree = open_tree(tmp_path)
-    rows = idx.read(tree, tree.names, ["no", "yes"])
+    write(tmp_path, "t10k")
+    rows = read(tmp_path, "no", "yes")
     pixels = rows.pop("content")
     assert rows.to_dict("list") == {
         "image": ["test/00000", "test/00001"],
@@ -66,25 +77,15 @@ def test_idx_files_are_read_in_the_published_format(tmp_path: Path) -> None:
     assert [image.tolist() for image in pixels] == [[[0, 1, 2]], [[3, 4, 5]]]
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
-    tree = open_tree(tmp_path)
     with pytest.raises(StageError, match=r"'t10k-images-idx3-ubyte\.gz': truncated or damaged gzip"):
-        idx.read(tree, tree.names, [])
-
-
-def write(path: Path, part: str) -> None:
-    path.mkdir(exist_ok=True)
-    (path / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 2, 1, 3) + bytes(range(6)))
-    (path / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 2) + bytes([1, 0]))
+        read(tmp_path)
 
 
 def test_parts_by_the_words_in_their_names_and_one_set_only(tmp_path: Path) -> None:
     for part in ("train", "test"):
         write(tmp_path, f"emnist-balanced-{part}")
-    tree = open_tree(tmp_path)
-    rows = idx.read(tree, tree.names, [])
-    assert sorted(rows["split"]) == ["test", "test", "train", "train"]
+    assert sorted(read(tmp_path)["split"]) == ["test", "test", "train", "train"]
     write(tmp_path, "emnist-letters-train")
     write(tmp_path / "copy", "emnist-balanced-train")
-    tree = open_tree(tmp_path)
     with pytest.raises(StageError, match="several sets"):
-        idx.read(tree, tree.names, [])
+        read(tmp_path)
