@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from classifier.train.checkpoint import Checkpoint
 
 import numpy as np
 from PIL import Image
@@ -31,3 +34,9 @@ def write_annotated(folder: Path, rows: list[str], pixels: Iterable[np.ndarray])
         file = folder / "images" / row.partition(",")[0]
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
+
+
+def saved_step(folder: Path) -> Any:
+    """The step of the checkpoint that a run would go on from, if there is one."""
+    saved = Checkpoint(folder).load()
+    return saved and saved["step"]

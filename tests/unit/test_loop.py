@@ -10,7 +10,6 @@ from typing import Any
 
 from classifier.config import params_file
 from classifier.config.variants import Losses
-from classifier.data import images
 from classifier.data.dataset import load_splits
 from classifier.errors import DivergedError
 from classifier.model.compute import Backend, prepare, seed_generators
@@ -24,6 +23,7 @@ from classifier.train.optim import OPTIMIZERS, Schedule, make_optimizer
 from classifier.train.order import Order
 from classifier.train.state import TrainState
 from tests.project import PARAMS
+from tests.unit.helpers import saved_step, write_annotated
 
 import numpy as np
 import pytest
@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 TRAIN, VAL = 80, 20
 SIZE = 12
 CHANGES = {
+    "train.model": "cnn",
     "compute.portable": False,
     "train.epochs": 4,
     "train.batch_size": 10,
@@ -69,27 +70,21 @@ class Copies(TorchDispatchMode):
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """A run before its first step."""
-    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, 1, SIZE, SIZE), np.uint8)
-    names = [f"{number:03}.png" for number in range(TRAIN + VAL)]
-    for name, image in zip(names, pixels, strict=True):
-        (tmp_path / name).write_bytes(images.png(image))
-    rows = (
-        f"{name},{place % 10},{place % 10},{'train' if place < TRAIN else 'val'}" for place, name in enumerate(names)
-    )
-    (tmp_path / "annotations.csv").write_text("\n".join(["image,label,class_name,split", *rows]) + "\n")
+    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, SIZE, SIZE), np.uint8)
+    splits = ["train"] * TRAIN + ["val"] * VAL
+    rows = [f"{place:03}.png,{place % 10},{place % 10},{split}" for place, split in enumerate(splits)]
+    write_annotated(tmp_path, rows, pixels)
 
-    def start(device: str = "cpu", **changes: Any) -> tuple[TrainState, Task]:
-        _, plain = params_file.read(PARAMS)
+    def start(device: str = "cpu", fetch_steps: int = 0, **changes: Any) -> tuple[TrainState, Task]:
         values = {f"train.{name}": value for name, value in changes.items()}
-        plain = params_file.replaced(plain, {**CHANGES, "train.model": "cnn", **values})
+        plain = params_file.replaced(params_file.read(PARAMS)[1], {**CHANGES, **values})
         train = params_file.validate(plain).train
         backend = Backend(torch.device(device), 1, in_parts=False)
-        about = ModelConfig(
-            train.model, plain["models"][train.model], list("0123456789"), 1, SIZE, SIZE, [0.5], [0.3], {}
-        )
+        options = plain["models"][train.model]
+        about = ModelConfig(train.model, options, [*"0123456789"], 1, SIZE, SIZE, [0.5], [0.3], {})
         seed_generators(0)
         model = about.build().to(backend.device).to(memory_format=torch.channels_last)
-        train_images, val_images = load_splits(tmp_path / "annotations.csv", tmp_path, "train", "val")
+        train_images, val_images = load_splits(tmp_path / "annotations.csv", tmp_path / "images", "train", "val")
         loss = make_loss(train.loss, plain["losses"][train.loss], 10)
         for split in (train_images, val_images):
             split.target_transform = loss.target_transform
@@ -99,6 +94,7 @@ def start(tmp_path: Path) -> Start:
         gradient = make_gradient(model, loss.training, train, backend)
         normalize = Normalize(about).to(backend.device)
         task = Task(train, loss, schedule, gradient, normalize, train_images, val_images, backend)
+        task.fetch_steps = fetch_steps or task.fetch_steps
         optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
         return TrainState.create(model, optimizer, order, train), task
 
@@ -143,8 +139,7 @@ def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) 
 def test_looking_at_the_losses_seldom_changes_no_number(start: Start, tmp_path: Path) -> None:
     found = []
     for fetch_steps in (1, 3, 100):
-        state, task = start()
-        task.fetch_steps = fetch_steps
+        state, task = start(fetch_steps=fetch_steps)
         train(state, task, tmp_path / str(fetch_steps))
         found.append(results(state))
     assert found[0] == found[1] == found[2]
@@ -167,15 +162,11 @@ def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_n
             if self._pending:
                 raise Interrupted(self._pending)
 
-    state, task = start()
-    task.fetch_steps = 3
+    state, task = start(fetch_steps=3)
     with pytest.raises(Interrupted):
         train(state, task, tmp_path / "stopped", StopAfter())
-    saved = Checkpoint(tmp_path / "stopped").load()
-    assert saved
-    assert state.step == saved["step"] == 6
-    state, task = start()
-    task.fetch_steps = 3
+    assert state.step == saved_step(tmp_path / "stopped") == 6
+    state, task = start(fetch_steps=3)
     with caplog.at_level("INFO"):
         train(state, task, tmp_path / "stopped")
     assert "resuming at step 6 of" in caplog.text
@@ -183,16 +174,13 @@ def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_n
 
 
 def test_a_doomed_run_is_found_at_its_step_and_not_saved(start: Start, tmp_path: Path) -> None:
-    state, task = start()
-    task.fetch_steps = 7
+    state, task = start(fetch_steps=7)
     plain, steps = task.loss.training, iter(range(100))
     loss = lambda *args: plain(*args) * (1 if next(steps) < 11 else torch.inf)  # noqa: E731
     task.gradient = make_gradient(state.model, loss, task.config, task.backend)
     with pytest.raises(DivergedError, match="the loss is inf at step 12; "):
         train(state, task, tmp_path / "doomed")
-    saved = Checkpoint(tmp_path / "doomed").load()
-    assert saved
-    assert saved["step"] == 8  # the end of the first epoch
+    assert saved_step(tmp_path / "doomed") == 8  # the end of the first epoch
 
 
 def test_images_that_do_not_fit_the_accelerator_stay_where_they_are(
@@ -211,10 +199,8 @@ def test_images_that_do_not_fit_the_accelerator_stay_where_they_are(
 def test_only_a_cpu_refuses_what_is_not_deterministic(device: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in (torch.cuda, torch.backends.mps):
         monkeypatch.setattr(backend, "is_available", lambda: True)
-    before = torch.get_deterministic_debug_mode()
-    try:
-        config: Any = SimpleNamespace(device=device, portable=False)
-        assert prepare(config, 1).device.type == device
-        assert torch.get_deterministic_debug_mode() == {"warn": 1, "error": 2}[mode]
-    finally:
-        torch.set_deterministic_debug_mode(before)
+    modes: list[str] = []
+    monkeypatch.setattr(torch, "set_deterministic_debug_mode", modes.append)
+    config: Any = SimpleNamespace(device=device, portable=False)
+    assert prepare(config, 1).device.type == device
+    assert modes == [mode]
