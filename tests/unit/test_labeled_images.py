@@ -68,6 +68,8 @@ def imagefolder() -> dict[str, bytes]:
     return files
 
 
+CSV = table(",", ("image", "label", "split"))
+WITH_BLANKS = CSV.replace(b",cat,", b", cat\t,").replace(b",train", b", train ")
 WINDOWS = b"\xef\xbb\xbf" + table(";", ("File Name", "Class", "Set"), "\r\n")
 WITHOUT_SUFFIXES = table("\t", ("id", "breed", "subset"), suffix="")
 FORMS: dict[str, tuple[str, dict[str, bytes]]] = {
@@ -78,7 +80,8 @@ FORMS: dict[str, tuple[str, dict[str, bytes]]] = {
     "zip with a folder": ("pets.zip", by_class("my pets/{split}/{name}/{number}.png")),
     "tar": ("pets.tar", by_class("{split}/{name}/{number}.png")),
     "tar.gz": ("pets.tar.gz", by_class("{split}/{name}/{number}.png")),
-    "csv": ("pets", {"all.csv": table(",", ("image", "label", "split")), **images()}),
+    "csv": ("pets", {"all.csv": CSV, **images()}),
+    "csv with blanks in cells": ("pets", {"all.csv": WITH_BLANKS, **images()}),
     "csv of Windows": ("pets", {"all.csv": WINDOWS, **images("pics/")}),
     "tsv without suffixes": ("pets", {"all.tsv": WITHOUT_SUFFIXES, **images("pics/")}),
     "json lines": ("pets", {"all.jsonl": json_lines(image=[*images()], **COLUMNS), **images()}),
