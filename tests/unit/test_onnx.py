@@ -64,7 +64,6 @@ def check_exported(model: torch.nn.Module, model_config: ModelConfig, path: Path
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_exported_model_equals_pytorch(tmp_path: Path, name: str, channels: int) -> None:
-    torch.manual_seed(0)
     model_config = dataclasses.replace(make_model_config(name, channels), temperature=0.7)
     model = as_after_training(model_config.build())
     check_exported(model, model_config, tmp_path / "model.onnx")
@@ -90,7 +89,6 @@ def test_file_has_the_oldest_format_of_its_operators(tmp_path: Path, opset: int,
 
 
 def test_padding_first_layer_keeps_its_normalization(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 7)
     )
@@ -98,7 +96,6 @@ def test_padding_first_layer_keeps_its_normalization(tmp_path: Path) -> None:
 
 
 def test_normalization_after_pooling_is_exported_whatever_its_sign(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model_config = make_model_config("cnn")
     model = as_after_training(model_config.build())
     norm = next(layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
@@ -108,7 +105,6 @@ def test_normalization_after_pooling_is_exported_whatever_its_sign(tmp_path: Pat
 
 
 def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model_config = make_model_config("cnn")
     model = as_after_training(model_config.build())
     images = torch.randint(0, 200, (64, 1, 28, 28), dtype=torch.uint8)  # no white: the range is not the calibration's
@@ -152,7 +148,6 @@ def small_torchvision_model(name: str) -> torch.nn.Module:
 # DenseNet's BatchNorm comes before its convolutions: one of each of its 4 layers, its 3 transitions and the last stays.
 @pytest.mark.parametrize(("name", "stay"), [("ResNet", 0), ("MobileNetV3", 0), ("ShuffleNetV2", 0), ("DenseNet", 8)])
 def test_torchvision_model_exports_with_batch_norm_folded(tmp_path: Path, name: str, stay: int) -> None:
-    torch.manual_seed(0)
     model = small_torchvision_model(name)
     where, first = next(item for item in model.named_modules() if isinstance(item[1], torch.nn.Conv2d))
     parent, _, attribute = where.rpartition(".")

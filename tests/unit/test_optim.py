@@ -49,7 +49,6 @@ def test_weight_decay_exempts_biases_and_normalization() -> None:
 
 
 def test_muon_orthogonalizes_filters_only() -> None:
-    torch.manual_seed(0)
     singular = torch.linalg.svdvals(orthogonal(torch.randn(8, 40)))
     assert 0.6 < singular.min() < singular.max() < 1.3
     model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6, 3))
@@ -80,7 +79,6 @@ def test_threads_that_share_the_parameters_change_no_bit() -> None:
 
 
 def test_muon_equals_sgd_for_other_weights() -> None:
-    torch.manual_seed(0)
     mine, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
     theirs.load_state_dict(mine.state_dict())
     options: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
