@@ -13,7 +13,7 @@ def json_lines(**columns: list[Any]) -> bytes:
     return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 
 
-def parquet(huggingface: str | None = None, **columns: Any) -> bytes:
+def parquet(huggingface: str | None = None, /, **columns: Any) -> bytes:
     """The file of a table, with the metadata of a Hugging Face data set if there are some."""
     out = io.BytesIO()
     metadata = {} if huggingface is None else {"huggingface": huggingface}

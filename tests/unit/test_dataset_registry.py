@@ -15,13 +15,16 @@ import pytest
 from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 
-def test_registry_has_a_digest_for_every_file() -> None:
+def test_every_dataset_has_digests_a_name_and_a_license(tmp_path: Path) -> None:
     for name, entry in DATASETS.items():
         assert [file.name for file in entry.files] == list(RAW_FILES), name
         assert len(entry.class_names) == 10
         digests = [digest for file in entry.files for digest in (file.gzip_md5, file.content_md5) if digest]
         assert len(set(digests)) == len(digests)
         assert all(len(digest) == 32 for digest in digests)
+        (tmp_path / "dataset_info.json").write_text(json.dumps(entry.info))
+        info = collection.read_info(tmp_path, open_tree(tmp_path))
+        assert info == {"model_author": "unknown", **entry.info}
 
 
 def test_registry_digests_equal_torchvision() -> None:
@@ -43,13 +46,6 @@ def test_incomplete_dataset_info_raises_one_line(tmp_path: Path, content: str, s
     (tmp_path / "dataset_info.json").write_text(content)
     with pytest.raises(StageError, match=one_line(says)):
         collection.read_info(tmp_path, open_tree(tmp_path))
-
-
-def test_registry_has_name_and_license_for_every_dataset(tmp_path: Path) -> None:
-    for entry in DATASETS.values():
-        (tmp_path / "dataset_info.json").write_text(json.dumps(entry.info))
-        info = collection.read_info(tmp_path, open_tree(tmp_path))
-        assert info == {"model_author": "unknown", **entry.info}
 
 
 def write(path: Path, part: str) -> None:

@@ -37,7 +37,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*words: str, skipped: int | None = None, **options: Any) -> str:
     """What a program prints; it must succeed, or the test is skipped for one exit status."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run(words, capture_output=True, text=True, **options)
     if done.returncode == skipped:
         pytest.skip(f"this processor cannot run {words}")
     assert done.returncode == 0, done.stderr

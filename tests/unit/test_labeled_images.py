@@ -61,7 +61,7 @@ def kaggle() -> bytes:
 
 
 def imagefolder() -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
     for folder, split in (("train", "train"), ("validation", "val"), ("test", "test")):
         rows = [f"{label}-{number}.png,{CLASSES[label]}" for label, number, of in SAMPLES if of == split]
         files |= {f"{folder}/metadata.csv": csv(*rows, head="file_name,label"), **images(f"{folder}/", split)}
