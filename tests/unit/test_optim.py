@@ -95,7 +95,7 @@ def test_muon_equals_sgd_for_other_weights() -> None:
 def test_optimizer_resumes_to_the_same_bits(name: str) -> None:
     batches = torch.randn(6, 16, 1, 28, 28)
 
-    def start() -> tuple[Any, ...]:
+    def start() -> tuple[Any, Any]:
         torch.manual_seed(0)
         model = zoo.build_model("lenet", {}, 1, (28, 28), 10)
         return model, make_optimizer(name, OPTIONS[name], model)
