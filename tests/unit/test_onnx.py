@@ -150,9 +150,7 @@ def small_torchvision_model(name: str) -> torch.nn.Module:
 def test_torchvision_model_exports_with_batch_norm_folded(tmp_path: Path, name: str, stay: int) -> None:
     model = small_torchvision_model(name)
     where, first = next(item for item in model.named_modules() if isinstance(item[1], torch.nn.Conv2d))
-    parent, _, attribute = where.rpartition(".")
-    gray = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
-    setattr(model.get_submodule(parent), attribute, gray)
+    model.set_submodule(where, torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None))
     check_exported(as_after_training(model), make_model_config(name, side=32), tmp_path / "model.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert operators.count("BatchNormalization") == stay
