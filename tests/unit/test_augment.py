@@ -23,7 +23,7 @@ def test_translate_moves_each_image_by_its_own_draw() -> None:
     assert moved.shape == images.shape
     where = moved[:, 0].flatten(1).argmax(1)
     moves = {divmod(place, 7) for place in where.tolist()}
-    assert moves == {*itertools.product(range(2, 7), range(1, 6))}  # by -2 to 2
+    assert moves == {*itertools.product(range(2, 7), range(1, 6))}  # by up to 2 from the center, (4, 3)
     assert torch.equal(moved[:, 0], moved[:, 1])  # channels move together
 
 
