@@ -37,12 +37,16 @@ def test_wilson_interval_equals_scipy(right: int, count: int) -> None:
     assert metrics.wilson_interval(right / count, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def test_loss_and_softmax_equal_scikit_learn(logits: np.ndarray, labels: np.ndarray) -> None:
-    for temperature in (1.0, 0.4, 3.0):
-        expected = softmax(logits.astype(np.float64) / temperature, axis=1)
-        np.testing.assert_allclose(metrics.softmax(logits, temperature), expected)
-        loss = metrics.mean_loss(logits, labels, temperature)
-        assert loss == pytest.approx(log_loss(labels, expected, labels=range(CLASSES)))
+@pytest.mark.parametrize("temperature", [1.0, 0.4, 3.0])
+def test_probabilities_loss_and_brier_score_equal_libraries(
+    logits: np.ndarray, labels: np.ndarray, temperature: float
+) -> None:
+    found, expected = metrics.softmax(logits, temperature), softmax(logits.astype(np.float64) / temperature, axis=1)
+    np.testing.assert_allclose(found, expected)
+    loss = metrics.mean_loss(logits, labels, temperature)
+    assert loss == pytest.approx(log_loss(labels, expected, labels=range(CLASSES)))
+    score = brier_score_loss(labels, expected, labels=[*range(CLASSES)], scale_by_half=False)
+    assert metrics.brier_score(found, labels) == pytest.approx(score)
 
 
 def test_tied_classes_count_as_argmax_names_them() -> None:
@@ -70,12 +74,6 @@ def test_metrics_by_class_equal_scikit_learn(logits: np.ndarray, labels: np.ndar
     for column, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         np.testing.assert_allclose(rows[column], values)
     assert rows.index.tolist() == [*"abcdefg"]
-
-
-def test_brier_score_equals_scikit_learn(logits: np.ndarray, labels: np.ndarray) -> None:
-    probabilities = metrics.softmax(logits)
-    expected = brier_score_loss(labels, probabilities, labels=list(range(CLASSES)), scale_by_half=False)
-    assert metrics.brier_score(probabilities, labels) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
