@@ -3,38 +3,32 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from classifier.train.checkpoint import Checkpoint
+from tests.unit.helpers import flip_byte, saved_step
 
 import pytest
 import torch
 
 
-def state(step: int) -> dict[str, Any]:
-    return {"step": step, "weights": torch.full((10,), float(step))}
+def save(checkpoint: Checkpoint, *steps: int) -> None:
+    for step in steps:
+        checkpoint.save({"step": step, "weights": torch.full((10,), float(step))})
 
 
 def damage(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip_byte(path, path.stat().st_size // 2)
 
 
 def test_corrupt_checkpoint_never_replaces_the_good_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for step in (1, 2):
-        Checkpoint(tmp_path).save(state(step))
-    damage(tmp_path / "newest.pt")
+    save(Checkpoint(tmp_path), 1, 2)
     checkpoint = Checkpoint(tmp_path)
-    saved = checkpoint.load()
-    assert saved
-    assert saved["step"] == 1
+    damage(checkpoint.newest)
+    assert (checkpoint.load() or {}).get("step") == 1
     assert "newest.pt is corrupt; the previous checkpoint is used" in caplog.text
-    checkpoint.save(state(2))
-    damage(tmp_path / "newest.pt")
-    saved = Checkpoint(tmp_path).load()
-    assert saved
-    assert saved["step"] == 1  # not the damaged one, which was the newest when the second was saved
+    save(checkpoint, 2)
+    damage(checkpoint.newest)
+    assert saved_step(tmp_path) == 1  # not the damaged one, which was the newest when the second was saved
 
 
 @pytest.mark.parametrize("how", [damage, lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 40)])
@@ -42,18 +36,15 @@ def test_two_corrupt_checkpoints_are_none_and_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, how: Callable[[Path], None]
 ) -> None:
     checkpoint = Checkpoint(tmp_path)
-    for step in (1, 2):
-        checkpoint.save(state(step))
+    save(checkpoint, 1, 2)
     how(checkpoint.newest)
     how(checkpoint.older)
     assert Checkpoint(tmp_path).load() is None
     assert caplog.messages == [
         f"{checkpoint.newest} and {checkpoint.older}: corrupt, and there is no other checkpoint; starting from scratch"
     ]
-    checkpoint.save(state(3))
-    saved = Checkpoint(tmp_path).load()
-    assert saved
-    assert saved["step"] == 3
+    save(checkpoint, 3)
+    assert saved_step(tmp_path) == 3
 
 
 def test_checkpoint_refuses_pickled_code(tmp_path: Path) -> None:

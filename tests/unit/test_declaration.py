@@ -15,6 +15,8 @@ from tools import environment
 
 import pytest
 
+DECLARED = yaml_file.load((REPOSITORY / "dvc.yaml").read_text())
+
 # No change of these can change a byte of an output.
 EXEMPT = {
     "classifier/__init__.py": "sets variables; what decides bytes of them is in portability.py",
@@ -45,13 +47,12 @@ WITHIN_OTHERS = {"export": {"onnxscript"}}  # PyTorch's exporter uses it
 
 def test_every_declared_param_is_read() -> None:
     """To read an undeclared one is impossible (``StageContext.params`` refuses); here the other way round."""
-    stages = yaml_file.load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for name in STAGES:
         text = (REPOSITORY / f"stages/{name}.py").read_text()
         owner = "params" if "params = context.params\n" in text else "context.params"
         found = re.findall(rf"\b{owner}\.(\w+(?:\[config\.\w+\])?)", text)
         read = {re.sub(r"\[config\.(\w+)\]", r".${train.\1}", key) for key in found}
-        listed = {item for item in stages[name]["params"] if isinstance(item, str)}
+        listed = {item for item in DECLARED["stages"][name]["params"] if isinstance(item, str)}
         assert read - {*UNTRACKED, "yaml"} == listed, name
 
 
@@ -69,14 +70,13 @@ def test_mypy_finds_a_misspelled_key_in_a_stage(tmp_path: Path) -> None:
 
 
 def test_every_entry_of_dvc_yaml_has_a_description() -> None:
-    content = yaml_file.load((REPOSITORY / "dvc.yaml").read_text())
-    for name, stage in content["stages"].items():
+    for name, stage in DECLARED["stages"].items():
         assert stage["desc"], name
         for group in ("outs", "metrics", "plots"):
             for out in stage.get(group, []):
                 assert all(options.get("desc") for options in out.values()), out
-    assert all(artifact["desc"] for artifact in content["artifacts"].values())
-    assert all(options["title"] for plot in content["plots"] for options in plot.values())
+    assert all(artifact["desc"] for artifact in DECLARED["artifacts"].values())
+    assert all(options["title"] for plot in DECLARED["plots"] for options in plot.values())
 
 
 def unit(path: str) -> str:
@@ -86,20 +86,14 @@ def unit(path: str) -> str:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_dvc_yaml_lists_exactly_the_imported_packages(name: str) -> None:
+def test_dvc_yaml_lists_exactly_what_is_imported_and_decides_bytes(name: str) -> None:
     params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
-    declared = read_declaration(name, params, REPOSITORY / "dvc.yaml").deps
+    declared = read_declaration(name, params, REPOSITORY / "dvc.yaml")
     script = f"stages/{name}.py"
     needed = {unit(path) for path in imports.all_of(script)} - EXEMPT.keys() | {script}
-    assert sorted(dep for dep in declared if dep.startswith(("classifier/", "stages/"))) == sorted(needed)
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_dvc_yaml_lists_exactly_the_packages_that_decide_bytes(name: str) -> None:
-    params = yaml_file.load((REPOSITORY / "params.yaml").read_text())
-    listed = read_declaration(name, params, REPOSITORY / "dvc.yaml").packages
-    needed = imports.packages_of(f"stages/{name}.py") - EXEMPT_PACKAGES.keys() | WITHIN_OTHERS.get(name, set())
-    assert listed == tuple(sorted(needed))
+    assert sorted(dep for dep in declared.deps if dep.startswith(("classifier/", "stages/"))) == sorted(needed)
+    packages = imports.packages_of(script) - EXEMPT_PACKAGES.keys() | WITHIN_OTHERS.get(name, set())
+    assert declared.packages == tuple(sorted(packages))
 
 
 def test_environment_toml_has_the_pins_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,17 +49,15 @@ def test_signal_that_python_drops_stops_the_search_all_the_same() -> None:
 
 
 def test_processor_decides_unless_the_results_are_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    params = yaml_file.load((ROOT / "params.yaml").read_text())
-    monkeypatch.setattr(library, "load", lambda: ("avx2", object()))
-    monkeypatch.setattr(portability, "unmet_conditions", list)
-    assert decided.beyond_params([], params)["processor"] == "any"
-    of_two = {**params, "train": {**params["train"], "world_size": 2}}
-    assert decided.beyond_params([], of_two)["processor"] != "any"
-    monkeypatch.setattr(library, "load", lambda: ("none", None))
-    assert decided.beyond_params([], params)["processor"] != "any"
-    monkeypatch.setattr(library, "load", lambda: ("avx2", object()))
-    monkeypatch.setattr(portability, "unmet_conditions", lambda: ["no AVX2"])
-    assert decided.beyond_params([], params)["processor"] != "any"
+    def processor(kernels: str = "avx2", unmet: tuple[str, ...] = (), world_size: int = 1) -> str:
+        params = yaml_file.load((ROOT / "params.yaml").read_text())
+        params["train"]["world_size"] = world_size
+        monkeypatch.setattr(library, "load", lambda: (kernels, object()))
+        monkeypatch.setattr(portability, "unmet_conditions", lambda: [*unmet])
+        return str(decided.beyond_params([], params)["processor"])
+
+    assert processor() == "any"
+    assert "any" not in {processor(world_size=2), processor(kernels="none"), processor(unmet=("no AVX2",))}
 
 
 def test_training_without_the_objective_is_refused() -> None:

@@ -1,8 +1,8 @@
 """The plan of a search: which runs come next, whatever the order in which the others ended."""
 
-import copy
-import itertools
+import heapq
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from classifier.errors import ParamsError
 from classifier.experiments import search_results, settings
 from classifier.experiments.halving import Halving, Run
 from tests.project import PARAMS
+from tests.unit.helpers import one_line
 
 import pandas as pd
 import pytest
@@ -37,20 +38,17 @@ SEARCH: dict[str, Any] = {
 
 def content() -> dict[str, Any]:
     _, plain = params_file.read(PARAMS)
-    plain = copy.deepcopy(plain)
     plain["train"] |= {"epochs": 9, "model": "cnn", "optimizer": "muon"}
     return plain
-
-
-def read(folder: Path, **changes: Any) -> settings.Search:
-    path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump({**SEARCH, **changes}))
-    return settings.read(params_file.validate(content()), content(), path)
 
 
 def halving(records: dict[str, Any], **changes: Any) -> Halving:
     search = params_file.validate_as(settings.Search, {**SEARCH, **changes})
     return Halving(search, content(), "search-1234", records)
+
+
+def end(runs: list[Run], records: dict[str, Any], value: Callable[[Run], float | None]) -> None:
+    records |= {run.key: {"params": run.params, "value": value(run)} for run in runs}
 
 
 def result(run: Run) -> float | None:
@@ -59,97 +57,77 @@ def result(run: Run) -> float | None:
     return None if run.name.startswith("trial") and value < 0.15 else round(value, 6)
 
 
-def finish(pick: Any, **changes: Any) -> tuple[dict[str, Any], list[str]]:
+def finish(pick: Callable[[list[Run]], Run] = lambda runs: runs[0], **changes: Any) -> Halving:
     """Run a whole search, choosing which of the possible runs ends next."""
     records: dict[str, Any] = {}
-    order = []
     while runs := halving(records, **changes).next_runs():
-        run = pick(runs)
-        records[run.key] = {"params": run.params, "value": result(run)}
-        order.append(run.key)
-    return records, order
+        end([pick(runs)], records, result)
+    return halving(records, **changes)
 
 
 def test_records_do_not_depend_on_the_order_in_which_runs_end() -> None:
-    first, order = finish(lambda runs: runs[0])
-    last, other_order = finish(lambda runs: runs[-1])
-    drawn, _ = finish(random.Random(1).choice)
-    assert order != other_order
-    assert first == last == drawn
+    first, last, drawn = finish(), finish(lambda runs: runs[-1]), finish(random.Random(1).choice)
+    assert [*first.records] != [*last.records]
+    assert first.records == last.records == drawn.records
 
 
 def test_best_trials_go_on_and_no_other_run_is_made() -> None:
-    records, order = finish(lambda runs: runs[0])
-    done = halving(records)
+    done = finish()
     assert done.rungs == [1, 3, 9]
+    before = dict.fromkeys(range(9), 0.0)
     for rung, count in enumerate((9, 3, 1)):
-        reached = [number for number in range(9) if done.record(number, rung)]
+        reached = {number: done.value(number, rung) or 0.0 for number in range(9) if done.record(number, rung)}
         assert len(reached) == count == done.survivors(rung)
-        if rung:
-            before = [
-                (done.value(number, rung - 1) or 0.0, number) for number in range(9) if done.record(number, rung - 1)
-            ]
-            assert sorted(reached) == sorted(number for _, number in sorted(before, reverse=True)[:count])
-    assert sum(key.startswith("trial") for key in order) == 13
-    assert {key for key in order if not key.startswith("trial")} == {
-        f"{which}-{place}-9" for which in ("best", "base") for place in range(2)
-    }
+        assert rung == 0 or {*reached} == {*heapq.nlargest(count, before, before.__getitem__)}
+        before = reached
+    assert sum(key.startswith("trial") for key in done.records) == 13
+    others = {key for key in done.records if not key.startswith("trial")}
+    assert others == {"best-0-9", "best-1-9", "base-0-9", "base-1-9"}
     assert done.epochs_left == 0
     assert halving({}).epochs_left == 9 + 3 * 2 + 6 + 4 * 9
 
 
 def test_diverged_trials_never_go_on() -> None:
     records: dict[str, Any] = {}
-    for run in itertools.islice(iter(lambda: halving(records).next_runs(), []), 3):
-        for one in run:
-            records[one.key] = {"params": one.params, "value": None}
-    number = 4
-    records[f"trial-{number:03}-1"]["value"] = 0.5
-    assert [run.key for run in halving(records).next_runs()] == [f"trial-{number:03}-3"]
+    for _ in range(3):  # rounds
+        end(halving(records).next_runs(), records, lambda run: None)
+    records["trial-004-1"]["value"] = 0.5
+    assert [run.key for run in halving(records).next_runs()] == ["trial-004-3"]
     rest = dict(records)
     while runs := halving(rest).next_runs():
-        rest |= {run.key: {"params": run.params, "value": 0.5} for run in runs}
+        end(runs, rest, lambda run: 0.5)
     assert halving(rest).epochs_left == 0
-    records[f"trial-{number:03}-1"]["value"] = None
+    records["trial-004-1"]["value"] = None
     assert halving(records).next_runs() == []
     assert halving(records).best is None
 
 
 def test_loss_is_better_when_it_is_lower() -> None:
-    records, _ = finish(lambda runs: runs[0], objective="val_loss")
-    done = halving(records, objective="val_loss")
+    done = finish(objective="val_loss")
     values = [value for number in range(9) if (value := done.value(number, 0)) is not None]
     assert done.value(done.ranking(0)[0], 0) == min(values)
 
 
 def test_trials_have_the_params_of_their_variant_only_and_stay_in_range() -> None:
-    records, _ = finish(lambda runs: runs[0], trials=30, trials_per_round=10)
-    optimizers = set()
-    for number in range(30):
-        params = records[f"trial-{number:03}-1"]["params"]
-        optimizers.add(params["train.optimizer"])
-        assert [key for key in params if ".lr" in key] == [f"optimizers.{params['train.optimizer']}.lr"]
+    records = finish(trials=30, trials_per_round=10).records
+    trials = [records[f"trial-{number:03}-1"]["params"] for number in range(30)]
+    for params in trials:
+        ((key, lr),) = ((key, value) for key, value in params.items() if ".lr" in key)
+        assert key == f"optimizers.{params['train.optimizer']}.lr"
+        assert 0.01 <= lr <= 1.0
         assert params["train.batch_size"] in (64, 128, 192, 256)
         assert params["models.cnn.widths"] in ([16, 32], [32, 64])
-        (lr,) = (value for key, value in params.items() if key.endswith(".lr"))
-        assert 0.01 <= lr <= 1.0
         params_file.replaced(content(), params)
-    assert optimizers == {"sgd", "muon"}
-    seeds = [records[f"trial-{number:03}-1"]["params"]["train.seed"] for number in range(30)]
-    assert len(set(seeds)) == 30
+    assert {params["train.optimizer"] for params in trials} == {"sgd", "muon"}
+    assert len({params["train.seed"] for params in trials}) == 30
 
 
 def test_search_learns_from_earlier_rounds() -> None:
     """With a figure that only depends on the rate, later rounds come nearer to the best one."""
-    axis = {
-        "space": {"optimizers.muon.lr": {"low": 0.001, "high": 1.0, "log": True}},
-        "trials": 40,
-        "trials_per_round": 5,
-    }
+    space = {"optimizers.muon.lr": {"low": 0.001, "high": 1.0, "log": True}}
     records: dict[str, Any] = {}
-    while (runs := halving(records, **axis).next_runs()) and runs[0].epochs == 1:
-        for run in runs:
-            records[run.key] = {"params": run.params, "value": -abs(run.params["optimizers.muon.lr"] - 0.05)}
+    while (runs := halving(records, space=space, trials=40, trials_per_round=5).next_runs()) and runs[0].epochs == 1:
+        end(runs, records, lambda run: -abs(run.params["optimizers.muon.lr"] - 0.05))
     rates = [records[f"trial-{number:03}-1"]["params"]["optimizers.muon.lr"] for number in range(20, 40)]
     assert sum(0.05 / 3 < rate < 0.05 * 3 for rate in rates) > 10  # a third of the range
 
@@ -177,16 +155,17 @@ def test_search_learns_from_earlier_rounds() -> None:
     ],
 )  # fmt: skip
 def test_wrong_search_is_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=message.replace(".", r"\.")):
-        read(tmp_path, **change)
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump({**SEARCH, **change}))
+    with pytest.raises(ParamsError, match=one_line(message)):
+        settings.read(params_file.validate(content()), content(), path)
 
 
 def test_table_and_page_rank_trials_and_show_choices_that_are_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    records, _ = finish(lambda runs: runs[0], trials=30, trials_per_round=10)
-    done = halving(records, trials=30, trials_per_round=10)
+    done = finish(trials=30, trials_per_round=10)
     search_results.write(done)
     table = pd.read_csv(search_results.TABLE)
     assert sorted(table["trial"]) == [*range(30)]

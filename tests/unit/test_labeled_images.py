@@ -1,25 +1,28 @@
 """A person's own images: the forms that they come in, what is odd in them, and how they are split."""
 
 import io
-import json
+import itertools
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from classifier.prepare import labeled_images
 from tests.support import idx_files, own
 from tests.support.labeled import CLASSES, PETS, SAMPLES, as_zip, by_class, csv, load, pixels_of, png, write
+from tests.unit.image_tables import class_names, json_lines, parquet
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from PIL import Image
 
 
-def as_tar(path: Path, files: dict[str, bytes]) -> Path:
+def put(path: Path, files: dict[str, bytes]) -> Path:
+    """A folder, or an archive by its suffix."""
+    if path.suffix == ".zip":
+        return as_zip(path, files)
+    if ".tar" not in path.name:
+        return write(path, files)
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(f"./{name}")
@@ -33,82 +36,74 @@ def table(delimiter: str, columns: tuple[str, str, str], end: str = "\n", suffix
     return "".join(delimiter.join(row) + end for row in (columns, *rows)).encode()
 
 
-def images(folder: str = "") -> dict[str, bytes]:
-    return {f"{folder}{label}-{number}.png": png(label, number) for label, number, _ in SAMPLES}
+def images(folder: str = "", only: str | None = None) -> dict[str, bytes]:
+    """The files of all samples, or of one split."""
+    chosen = [(label, number) for label, number, split in SAMPLES if only in (None, split)]
+    return {f"{folder}{label}-{number}.png": png(label, number) for label, number in chosen}
 
 
-def json_lines() -> bytes:
-    rows = [{"image": f"{a}-{b}.png", "label": CLASSES[a], "split": split} for a, b, split in SAMPLES]
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+COLUMNS = {"label": [CLASSES[label] for label, _, _ in SAMPLES], "split": [split for _, _, split in SAMPLES]}
 
 
-def hugging_face(split: str) -> bytes:
-    chosen = [(label, number) for label, number, of in SAMPLES if of == split]
-    cells = [{"bytes": png(*each), "path": None} for each in chosen]
-    data = pa.table({"image": cells, "label": [label for label, _ in chosen]})
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(CLASSES)}}
-    data = data.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    out = io.BytesIO()
-    pyarrow.parquet.write_table(data, out)
-    return out.getvalue()
-
-
-def kaggle() -> bytes:
-    frame = pd.DataFrame([pixels_of(*each[:2]).ravel() for each in SAMPLES])
-    frame.columns = [f"pixel{number}" for number in frame]
-    frame.insert(0, "label", [CLASSES[label] for label, _, _ in SAMPLES])
-    frame["split"] = [split for _, _, split in SAMPLES]
-    return frame.to_csv(index=False).encode()
-
-
-def imagefolder() -> dict[str, bytes]:
+def hugging_face() -> dict[str, bytes]:
     files = {}
-    for folder, split in (("train", "train"), ("validation", "val"), ("test", "test")):
-        chosen = [each for each in SAMPLES if each[2] == split]
-        rows = "".join(f"{label}-{number}.png,{CLASSES[label]}\n" for label, number, _ in chosen)
-        files[f"{folder}/metadata.csv"] = f"file_name,label\n{rows}".encode()
-        files |= {f"{folder}/{label}-{number}.png": png(label, number) for label, number, _ in chosen}
+    for split in ("train", "val", "test"):
+        labels = [label for label, _, of in SAMPLES if of == split]
+        cells = [{"bytes": content, "path": None} for content in images(only=split).values()]
+        table = parquet(class_names(*CLASSES), image=cells, label=labels)
+        files[f"data/{split}-00000-of-00001.parquet"] = table
     return files
 
 
-FORMS: dict[str, Callable[[Path], Path]] = {
-    "folders of classes in splits": lambda to: write(to / "pets", by_class("{split}/{name}/{number}.PNG")),
-    "folders of splits in classes": lambda to: write(to / "pets", by_class("{name}/{split}/{number}.png")),
-    "nested": lambda to: write(to / "pets", by_class("{split}/{name}/old/{number}/a.png")),
-    "zip": lambda to: as_zip(to / "pets.zip", by_class("{split}/{name}/{number}.png")),
-    "zip with a folder": lambda to: as_zip(to / "pets.zip", by_class("my pets/{split}/{name}/{number}.png")),
-    "tar": lambda to: as_tar(to / "pets.tar", by_class("{split}/{name}/{number}.png")),
-    "tar.gz": lambda to: as_tar(to / "pets.tar.gz", by_class("{split}/{name}/{number}.png")),
-    "csv": lambda to: write(to / "pets", {"all.csv": table(",", ("image", "label", "split")), **images()}),
-    "csv of Windows": lambda to: write(
-        to / "pets", {"all.csv": b"\xef\xbb\xbf" + table(";", ("File Name", "Class", "Set"), "\r\n"), **images("pics/")}
-    ),
-    "tsv without suffixes": lambda to: write(
-        to / "pets", {"all.tsv": table("\t", ("id", "breed", "subset"), suffix=""), **images("pics/")}
-    ),
-    "json lines": lambda to: write(to / "pets", {"all.jsonl": json_lines(), **images()}),
-    "parquet": lambda to: write(
-        to / "pets", {f"data/{split}-00000-of-00001.parquet": hugging_face(split) for split in ("train", "val", "test")}
-    ),
-    "imagefolder": lambda to: write(to / "pets", imagefolder()),
-    "imagefolder in a zip": lambda to: as_zip(to / "pets.zip", imagefolder()),
-    "table of pixels": lambda to: write(to, {"pets.csv": kaggle()}) / "pets.csv",
+def kaggle() -> bytes:
+    pixels = pd.DataFrame([pixels_of(label, number).ravel() for label, number, _ in SAMPLES]).add_prefix("pixel")
+    return pd.DataFrame(COLUMNS).join(pixels).to_csv(index=False).encode()
+
+
+def imagefolder() -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for folder, split in (("train", "train"), ("validation", "val"), ("test", "test")):
+        rows = [f"{label}-{number}.png,{CLASSES[label]}" for label, number, of in SAMPLES if of == split]
+        files |= {f"{folder}/metadata.csv": csv(*rows, head="file_name,label"), **images(f"{folder}/", split)}
+    return files
+
+
+CSV = table(",", ("image", "label", "split"))
+WITH_BLANKS = CSV.replace(b",cat,", b", cat\t,").replace(b",train", b", train ")
+WINDOWS = b"\xef\xbb\xbf" + table(";", ("File Name", "Class", "Set"), "\r\n")
+WITHOUT_SUFFIXES = table("\t", ("id", "breed", "subset"), suffix="")
+FORMS: dict[str, tuple[str, dict[str, bytes]]] = {
+    "folders of classes in splits": ("pets", by_class("{split}/{name}/{number}.PNG")),
+    "folders of splits in classes": ("pets", by_class("{name}/{split}/{number}.png")),
+    "nested": ("pets", by_class("{split}/{name}/old/{number}/a.png")),
+    "zip": ("pets.zip", by_class("{split}/{name}/{number}.png")),
+    "zip with a folder": ("pets.zip", by_class("my pets/{split}/{name}/{number}.png")),
+    "tar": ("pets.tar", by_class("{split}/{name}/{number}.png")),
+    "tar.gz": ("pets.tar.gz", by_class("{split}/{name}/{number}.png")),
+    "csv": ("pets", {"all.csv": CSV, **images()}),
+    "csv with blanks in cells": ("pets", {"all.csv": WITH_BLANKS, **images()}),
+    "csv of Windows": ("pets", {"all.csv": WINDOWS, **images("pics/")}),
+    "tsv without suffixes": ("pets", {"all.tsv": WITHOUT_SUFFIXES, **images("pics/")}),
+    "json lines": ("pets", {"all.jsonl": json_lines(image=[*images()], **COLUMNS), **images()}),
+    "parquet": ("pets", hugging_face()),
+    "imagefolder": ("pets", imagefolder()),
+    "imagefolder in a zip": ("pets.zip", imagefolder()),
+    "table of pixels": (".", {"pets.csv": kaggle()}),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_images(form: str, tmp_path: Path) -> None:
-    found = load(FORMS[form](tmp_path))
+    name, files = FORMS[form]
+    path = put(tmp_path / name, files)
+    found = load(path / "pets.csv" if form == "table of pixels" else path)
     assert found.class_names == ["12 犬", "Straße 1", "cat"]
     assert (found.preprocessing.channels, found.preprocessing.height, found.preprocessing.width) == (1, 20, 20)
-    expected = {pixels_of(label, number).tobytes(): (CLASSES[label], split) for label, number, split in SAMPLES}
-    decoded = {}
-    for place, pixels in enumerate(found.decode()):
-        assert isinstance(pixels, np.ndarray)
-        row = found.rows.iloc[place]
-        assert found.class_names[row["label"]] == row["class_name"]
-        decoded[pixels.tobytes()] = row["class_name"], row["split"]
-    assert decoded == expected
+    assert [found.class_names[label] for label in found.rows["label"]] == [*found.rows["class_name"]]
+    decoded = [np.asarray(pixels).tobytes() for pixels in found.decode()]
+    rows = zip(decoded, found.rows["class_name"], found.rows["split"], strict=True)
+    expected = [(pixels_of(label, number).tobytes(), CLASSES[label], split) for label, number, split in SAMPLES]
+    assert sorted(rows) == sorted(expected)
     assert found.rows["image"].is_unique
 
 
@@ -136,10 +131,10 @@ def test_layout_is_recognized(patterns: tuple[str, str], tmp_path: Path) -> None
 
 
 def test_idx_files_of_ones_own(tmp_path: Path) -> None:
-    for part, split in (("train", "train"), ("t10k", "test")):
-        chosen = [each for each in SAMPLES if (each[2] == "test") == (split == "test")]
-        idx_files.write(tmp_path / f"{part}-images-idx3-ubyte", np.stack([pixels_of(*each[:2]) for each in chosen]))
-        idx_files.write(tmp_path / f"{part}-labels-idx1-ubyte", np.array([each[0] for each in chosen], np.uint8))
+    for part in ("train", "t10k"):
+        chosen = [(label, number) for label, number, split in SAMPLES if (split == "test") == (part == "t10k")]
+        idx_files.write(tmp_path / f"{part}-images-idx3-ubyte", np.stack([pixels_of(*each) for each in chosen]))
+        idx_files.write(tmp_path / f"{part}-labels-idx1-ubyte", np.array([label for label, _ in chosen], np.uint8))
     found = load(tmp_path, validation_fraction=0.0)
     assert found.class_names == ["0", "1", "2"]
     assert found.rows["split"].value_counts().to_dict() == {"train": 15, "test": 3}
@@ -170,8 +165,7 @@ def test_images_are_named_png_unless_two_of_a_folder_would_have_one_name(tmp_pat
 
 def test_what_systems_leave_behind_is_named_and_left_out(tmp_path: Path) -> None:
     names = ("cat/.DS_Store", "cat/Thumbs.db", "__MACOSX/cat/._0.png", "desktop.ini", "cat/0.png~", ".cow/1.png")
-    left = dict.fromkeys((*names, "README.md"), b"x")
-    found = load(as_zip(tmp_path / "pets.zip", {**PETS, **left}))
+    found = load(as_zip(tmp_path / "pets.zip", {**PETS, **dict.fromkeys((*names, "README.md"), b"x")}))
     says = "left out by name, as in .dvcignore: .cow/, __MACOSX/, cat/.DS_Store, cat/0.png~, cat/Thumbs.db"
     assert says in found.notes[1]
 
@@ -179,29 +173,27 @@ def test_what_systems_leave_behind_is_named_and_left_out(tmp_path: Path) -> None
 # --- the pixels ---------------------------------------------------------------------------------------------------
 
 
+def tif(value: float, kind: type) -> bytes:
+    return own.encode(Image.fromarray(np.full((20, 20), value, kind)), "TIFF")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("1.pgm", b"P5\n20 20\n65535\n" + bytes([0, 200] * 400), 0),
-        ("1.tif", np.full((20, 20), 70000, np.int32), "32 bits a pixel"),
-        ("1.tif", np.full((20, 20), np.nan, np.float32), "32 bits a pixel"),
+        ("1.pgm", b"P5\n20 20\n65535\n" + bytes([0, 200] * 400), "brightest pixel: 0"),  # 200 of 65,535
+        ("1.tif", tif(70000, np.int32), "32 bits a pixel"),
+        ("1.tif", tif(np.nan, np.float32), "32 bits a pixel"),
         ("1.jpg", own.encode(Image.fromarray(pixels_of(0, 0)), "JPEG")[:-60], "cat/1.jpg: not a readable image: "),
     ],
 )
 def test_pixels_have_the_depth_of_the_file_or_the_file_is_named(
-    name: str, content: Any, says: Any, tmp_path: Path
+    name: str, content: bytes, says: str, tmp_path: Path
 ) -> None:
-    if isinstance(content, np.ndarray):
-        content = own.encode(Image.fromarray(content), "TIFF")
     found = load(write(tmp_path / "s", {**PETS, f"cat/{name}": content}), channels=1, size=[20, 20])
     results = dict(zip(found.rows["source"], found.decode(), strict=True))
     result = results.pop(f"cat/{name}")
     assert all(isinstance(other, np.ndarray) for other in results.values())
-    if isinstance(says, str):
-        assert says in str(result)
-    else:
-        assert isinstance(result, np.ndarray)
-        assert result.max() == says  # 200 of 65,535
+    assert says in (f"brightest pixel: {result.max()}" if isinstance(result, np.ndarray) else str(result))
 
 
 @pytest.mark.parametrize(
@@ -217,24 +209,14 @@ def test_pixels_have_the_depth_of_the_file_or_the_file_is_named(
 def test_size_and_channels_are_chosen_from_the_images(
     sizes: list[tuple[int, int]], mode: str, changes: dict[str, Any], expected: tuple[int, ...], tmp_path: Path
 ) -> None:
-    places = [(label, size, copy) for label in "ab" for size in sizes for copy in range(3)]
-    files = {
-        f"{label}/{size[0]}-{copy}.png": own.encode(Image.new("L", size, gray).convert(mode), "PNG")
-        for gray, (label, size, copy) in enumerate(places)
-    }
+    files = {}
+    for gray, (label, size, copy) in enumerate(itertools.product("ab", sizes, range(3))):
+        files[f"{label}/{size[0]}-{copy}.png"] = own.encode(Image.new("L", size, gray).convert(mode), "PNG")
     how = load(write(tmp_path / "s", files), **changes).preprocessing
     assert (how.channels, how.height, how.width) == expected
 
 
 # --- the splits ---------------------------------------------------------------------------------------------------
-
-
-def test_splits_are_drawn_by_class_and_seed(tmp_path: Path) -> None:
-    path = write(tmp_path / "pets", by_class("{name}/{number}.png"))
-    drawn = [load(path, seed=seed).rows for seed in (0, 0, 1)]
-    assert drawn[0].equals(drawn[1])
-    assert not drawn[0].equals(drawn[2])
-    assert (pd.crosstab(drawn[0]["class_name"], drawn[0]["split"]) > 0).all(axis=None)
 
 
 @pytest.mark.parametrize("copies", [1, 3])

@@ -3,14 +3,12 @@
 PyTorch's device "meta" has shapes and no values. So what would wait for a value of an accelerator fails on it.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from classifier.config import params_file
 from classifier.config.variants import Losses
-from classifier.data import images
 from classifier.data.dataset import load_splits
 from classifier.errors import DivergedError
 from classifier.model.compute import Backend, prepare, seed_generators
@@ -24,6 +22,7 @@ from classifier.train.optim import OPTIMIZERS, Schedule, make_optimizer
 from classifier.train.order import Order
 from classifier.train.state import TrainState
 from tests.project import PARAMS
+from tests.unit.helpers import saved_step, write_annotated
 
 import numpy as np
 import pytest
@@ -33,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 TRAIN, VAL = 80, 20
 SIZE = 12
 CHANGES = {
+    "train.model": "cnn",
     "compute.portable": False,
     "train.epochs": 4,
     "train.batch_size": 10,
@@ -44,9 +44,6 @@ CHANGES = {
     "train.augment.cutout_pixels": 3,
     "models.cnn": {"stem": 4, "widths": [8, 8]},
 }
-
-Start = Callable[..., tuple[TrainState, Task]]
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,43 +63,39 @@ class Copies(TorchDispatchMode):
         return result
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Start:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, SIZE, SIZE), np.uint8)
+    splits = ["train"] * TRAIN + ["val"] * VAL
+    rows = [f"{place:03}.png,{place % 10},{place % 10},{split}" for place, split in enumerate(splits)]
+    folder = tmp_path_factory.mktemp("data")
+    write_annotated(folder, rows, pixels)
+    return folder
+
+
+def start(data: Path, device: str = "cpu", fetch_steps: int = 0, **changes: Any) -> tuple[TrainState, Task]:
     """A run before its first step."""
-    pixels = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, 1, SIZE, SIZE), np.uint8)
-    names = [f"{number:03}.png" for number in range(TRAIN + VAL)]
-    for name, image in zip(names, pixels, strict=True):
-        (tmp_path / name).write_bytes(images.png(image))
-    rows = (
-        f"{name},{place % 10},{place % 10},{'train' if place < TRAIN else 'val'}" for place, name in enumerate(names)
-    )
-    (tmp_path / "annotations.csv").write_text("\n".join(["image,label,class_name,split", *rows]) + "\n")
-
-    def start(device: str = "cpu", **changes: Any) -> tuple[TrainState, Task]:
-        _, plain = params_file.read(PARAMS)
-        values = {f"train.{name}": value for name, value in changes.items()}
-        plain = params_file.replaced(plain, {**CHANGES, "train.model": "cnn", **values})
-        train = params_file.validate(plain).train
-        backend = Backend(torch.device(device), 1, in_parts=False)
-        about = ModelConfig(
-            train.model, plain["models"][train.model], list("0123456789"), 1, SIZE, SIZE, [0.5], [0.3], {}
-        )
-        seed_generators(0)
-        model = about.build().to(backend.device).to(memory_format=torch.channels_last)
-        train_images, val_images = load_splits(tmp_path / "annotations.csv", tmp_path, "train", "val")
-        loss = make_loss(train.loss, plain["losses"][train.loss], 10)
-        for split in (train_images, val_images):
-            split.target_transform = loss.target_transform
-            split.to(backend.device)
-        order = Order(train, train_images, backend.device)
-        schedule = Schedule(train.schedule, plain["schedules"][train.schedule], 0.2, order.first_steps)
-        gradient = make_gradient(model, loss.training, train, backend)
-        normalize = Normalize(about).to(backend.device)
-        task = Task(train, loss, schedule, gradient, normalize, train_images, val_images, backend)
-        optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
-        return TrainState.create(model, optimizer, order, train), task
-
-    return start
+    values = {f"train.{name}": value for name, value in changes.items()}
+    plain = params_file.replaced(params_file.read(PARAMS)[1], {**CHANGES, **values})
+    train = params_file.validate(plain).train
+    backend = Backend(torch.device(device), 1, in_parts=False)
+    options = plain["models"][train.model]
+    about = ModelConfig(train.model, options, [*"0123456789"], 1, SIZE, SIZE, [0.5], [0.3], {})
+    seed_generators(0)
+    model = about.build().to(backend.device).to(memory_format=torch.channels_last)
+    train_images, val_images = load_splits(data / "annotations.csv", data / "images", "train", "val")
+    loss = make_loss(train.loss, plain["losses"][train.loss], 10)
+    for split in (train_images, val_images):
+        split.target_transform = loss.target_transform
+        split.to(backend.device)
+    order = Order(train, train_images, backend.device)
+    schedule = Schedule(train.schedule, plain["schedules"][train.schedule], 0.2, order.first_steps)
+    gradient = make_gradient(model, loss.training, train, backend)
+    normalize = Normalize(about).to(backend.device)
+    task = Task(train, loss, schedule, gradient, normalize, train_images, val_images, backend)
+    task.fetch_steps = fetch_steps or task.fetch_steps
+    optimizer = make_optimizer(train.optimizer, plain["optimizers"][train.optimizer], model)
+    return TrainState.create(model, optimizer, order, train), task
 
 
 def train(state: TrainState, task: Task, folder: Path, signals: StopSignals | None = None) -> None:
@@ -121,8 +114,8 @@ def results(state: TrainState) -> tuple[Any, ...]:
     [{"optimizer": name} for name in (*OPTIMIZERS, "muon")] + [{"loss": name} for name in Losses.model_fields],
     ids=lambda change: "-".join(change.values()),
 )
-def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) -> None:
-    state, task = start("meta", batch_size=20, **change)
+def test_no_step_waits_for_an_accelerator(data: Path, change: dict[str, Any]) -> None:
+    state, task = start(data, "meta", batch_size=20, **change)
     assert task.fetch_steps == FETCH_STEPS
     assert task.train_images.device.type == "meta"
     task.gradient.train_mode()
@@ -140,11 +133,10 @@ def test_no_step_waits_for_an_accelerator(start: Start, change: dict[str, str]) 
         check_losses(state, task)
 
 
-def test_looking_at_the_losses_seldom_changes_no_number(start: Start, tmp_path: Path) -> None:
+def test_looking_at_the_losses_seldom_changes_no_number(data: Path, tmp_path: Path) -> None:
     found = []
     for fetch_steps in (1, 3, 100):
-        state, task = start()
-        task.fetch_steps = fetch_steps
+        state, task = start(data, fetch_steps=fetch_steps)
         train(state, task, tmp_path / str(fetch_steps))
         found.append(results(state))
     assert found[0] == found[1] == found[2]
@@ -152,9 +144,9 @@ def test_looking_at_the_losses_seldom_changes_no_number(start: Start, tmp_path: 
 
 
 def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_numbers(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state, task = start()
+    state, task = start(data)
     train(state, task, tmp_path / "undisturbed")
     expected = results(state)
 
@@ -167,38 +159,31 @@ def test_a_stop_between_two_looks_is_saved_at_the_next_and_resumes_to_the_same_n
             if self._pending:
                 raise Interrupted(self._pending)
 
-    state, task = start()
-    task.fetch_steps = 3
+    state, task = start(data, fetch_steps=3)
     with pytest.raises(Interrupted):
         train(state, task, tmp_path / "stopped", StopAfter())
-    saved = Checkpoint(tmp_path / "stopped").load()
-    assert saved
-    assert state.step == saved["step"] == 6
-    state, task = start()
-    task.fetch_steps = 3
+    assert state.step == saved_step(tmp_path / "stopped") == 6
+    state, task = start(data, fetch_steps=3)
     with caplog.at_level("INFO"):
         train(state, task, tmp_path / "stopped")
     assert "resuming at step 6 of" in caplog.text
     assert results(state) == expected
 
 
-def test_a_doomed_run_is_found_at_its_step_and_not_saved(start: Start, tmp_path: Path) -> None:
-    state, task = start()
-    task.fetch_steps = 7
+def test_a_doomed_run_is_found_at_its_step_and_not_saved(data: Path, tmp_path: Path) -> None:
+    state, task = start(data, fetch_steps=7)
     plain, steps = task.loss.training, iter(range(100))
     loss = lambda *args: plain(*args) * (1 if next(steps) < 11 else torch.inf)  # noqa: E731
     task.gradient = make_gradient(state.model, loss, task.config, task.backend)
     with pytest.raises(DivergedError, match="the loss is inf at step 12; "):
         train(state, task, tmp_path / "doomed")
-    saved = Checkpoint(tmp_path / "doomed").load()
-    assert saved
-    assert saved["step"] == 8  # the end of the first epoch
+    assert saved_step(tmp_path / "doomed") == 8  # the end of the first epoch
 
 
 def test_images_that_do_not_fit_the_accelerator_stay_where_they_are(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, task = start()
+    _, task = start(data)
     for free, fits in ((9999, False), (10000, True)):
         moved: list[Any] = []
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
@@ -211,10 +196,8 @@ def test_images_that_do_not_fit_the_accelerator_stay_where_they_are(
 def test_only_a_cpu_refuses_what_is_not_deterministic(device: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in (torch.cuda, torch.backends.mps):
         monkeypatch.setattr(backend, "is_available", lambda: True)
-    before = torch.get_deterministic_debug_mode()
-    try:
-        config: Any = SimpleNamespace(device=device, portable=False)
-        assert prepare(config, 1).device.type == device
-        assert torch.get_deterministic_debug_mode() == {"warn": 1, "error": 2}[mode]
-    finally:
-        torch.set_deterministic_debug_mode(before)
+    modes: list[str] = []
+    monkeypatch.setattr(torch, "set_deterministic_debug_mode", modes.append)
+    config: Any = SimpleNamespace(device=device, portable=False)
+    assert prepare(config, 1).device.type == device
+    assert modes == [mode]

@@ -16,70 +16,64 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-
-def make_model_config(name: str, channels: int = 1, size: tuple[int, int] = (28, 28)) -> ModelConfig:
-    names = [f"class {number}" for number in range(7)]
-    return ModelConfig(name, MODEL_ARGUMENTS[name], names, channels, *size, [0.3] * channels, [0.4] * channels, {})
-
-
 METADATA = {"author": "somebody", "license": "MIT"}
+CLASSES = [f"class {number}" for number in range(7)]
+
+
+def make_model_config(name: str, channels: int = 1, side: int = 28) -> ModelConfig:
+    means, stds = [0.3] * channels, [0.4] * channels
+    return ModelConfig(name, MODEL_ARGUMENTS.get(name, {}), CLASSES, channels, side, side, means, stds, {})
+
+
+def write(path: Path, model: torch.nn.Module, model_config: ModelConfig, opset: int = 18) -> Path:
+    onnx_file.write(path, onnx_file.convert(model.eval(), model_config, opset), METADATA)
+    return path
+
+
+def expected_logits(model: torch.nn.Module, model_config: ModelConfig, images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = model(Normalize(model_config)(images))
+    return logits
 
 
 def as_after_training(model: torch.nn.Module) -> torch.nn.Module:
     """With statistics, scales and shifts that are not 0 and 1, or folding BatchNorm would have nothing to do."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            torch.nn.init.normal_(module.running_mean, std=0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.2)
+    norms: list[Any] = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        torch.nn.init.normal_(norm.running_mean, std=0.2)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        torch.nn.init.normal_(norm.bias, std=0.2)
     return model.eval()
 
 
 def check_exported(model: torch.nn.Module, model_config: ModelConfig, path: Path) -> None:
     """The file has the contract's form and computes what the model computes, in batches of any size."""
-    onnx_file.write(path, onnx_file.convert(model, model_config, 18), METADATA)
-    onnx_validate.check_contract(path, model_config, opset=18)
+    onnx_validate.check_contract(write(path, model, model_config), model_config, opset=18)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    size = (model_config.channels, model_config.height, model_config.width)
     for count in (1, 2, 7):
-        for images in (
-            torch.randint(0, 256, (count, *size), dtype=torch.uint8),
-            torch.zeros(count, *size, dtype=torch.uint8),
-            torch.full((count, *size), 255, dtype=torch.uint8),
-        ):
+        size = (count, model_config.channels, model_config.height, model_config.width)
+        black, white = torch.zeros(size, dtype=torch.uint8), torch.full(size, 255, dtype=torch.uint8)
+        for images in (torch.randint(0, 256, size, dtype=torch.uint8), black, white):
             logits, probabilities = session.run(None, {"images": images.numpy()})
-            with torch.inference_mode():
-                expected = model(Normalize(model_config)(images))
+            expected = expected_logits(model, model_config, images)
             np.testing.assert_allclose(logits, expected, atol=1e-4 * max(1, expected.abs().max().item()))
             np.testing.assert_allclose(probabilities, (expected / model_config.temperature).softmax(1), atol=1e-4)
-
-
-def exported_numbers(path: Path) -> dict[str, bytes]:
-    """The bytes of each tensor of real numbers in the file; numbers alone, such as the temperature, are left out."""
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
-    return {name: array.tobytes() for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim}
-
-
-def deployed_numbers(model: torch.nn.Module, model_config: ModelConfig) -> dict[str, bytes]:
-    state = onnx_file.Deployed(model, model_config).state_dict()
-    return {name: tensor.contiguous().numpy().tobytes() for name, tensor in state.items()}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_exported_model_equals_pytorch(tmp_path: Path, name: str, channels: int) -> None:
-    torch.manual_seed(0)
-    model_config = make_model_config(name, channels)
-    model_config = dataclasses.replace(model_config, temperature=0.7)
+    model_config = dataclasses.replace(make_model_config(name, channels), temperature=0.7)
     model = as_after_training(model_config.build())
     check_exported(model, model_config, tmp_path / "model.onnx")
     # Computed by this project and tested on other processors, so the exporter must compute none.
-    assert exported_numbers(tmp_path / "model.onnx") == deployed_numbers(model, model_config)
-    kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
-    assert not kinds & {"Mul", "Add", "Sub"}  # the first layer normalizes
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    exported = {name: array.tobytes() for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim}
+    deployed = onnx_file.Deployed(model, model_config).state_dict()
+    assert exported == {name: tensor.numpy().tobytes() for name, tensor in deployed.items()}
+    assert not {node.op_type for node in graph.node} & {"Mul", "Add", "Sub"}  # the first layer normalizes
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(18, 8), (20, 9), (24, 12)])
@@ -87,8 +81,7 @@ def test_file_has_the_oldest_format_of_its_operators(tmp_path: Path, opset: int,
     """A runtime that knows the operators need not know the exporter's format: onnxruntime 1.16 knows 9, not 10."""
     model_config = make_model_config("mlp")
     path, int8, images = tmp_path / "model.onnx", tmp_path / "int8.onnx", np.zeros((2, 1, 28, 28), np.uint8)
-    onnx_file.write(path, onnx_file.convert(model_config.build().eval(), model_config, opset), METADATA)
-    onnx_validate.check_contract(path, model_config, opset)
+    onnx_validate.check_contract(write(path, model_config.build(), model_config, opset), model_config, opset)
     onnx_file.write(int8, onnx_int8.quantize(path, int8, images), METADATA)
     for written in (path, int8):
         assert onnx.load(written).ir_version == ir_version
@@ -96,15 +89,13 @@ def test_file_has_the_oldest_format_of_its_operators(tmp_path: Path, opset: int,
 
 
 def test_padding_first_layer_keeps_its_normalization(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 7)
     )
-    check_exported(model.eval(), make_model_config("cnn", channels=3), tmp_path / "model.onnx")
+    check_exported(model, make_model_config("cnn", channels=3), tmp_path / "model.onnx")
 
 
 def test_normalization_after_pooling_is_exported_whatever_its_sign(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model_config = make_model_config("cnn")
     model = as_after_training(model_config.build())
     norm = next(layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
@@ -114,23 +105,20 @@ def test_normalization_after_pooling_is_exported_whatever_its_sign(tmp_path: Pat
 
 
 def test_int8_model_takes_raw_pixels(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     model_config = make_model_config("cnn")
     model = as_after_training(model_config.build())
     images = torch.randint(0, 200, (64, 1, 28, 28), dtype=torch.uint8)  # no white: the range is not the calibration's
-    onnx_file.write(tmp_path / "model.onnx", onnx_file.convert(model, model_config, 18), METADATA)
-    proto = onnx_int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", images.numpy())
-    kinds = [node.op_type for node in proto.graph.node]
+    path = write(tmp_path / "model.onnx", model, model_config)
+    proto = onnx_int8.quantize(path, tmp_path / "int8.onnx", images.numpy())
     (first,) = (node for node in proto.graph.node if "images" in node.input)
     assert first.op_type == "DequantizeLinear"
-    assert "Cast" not in kinds
+    assert "Cast" not in {node.op_type for node in proto.graph.node}
     onnx_file.write(tmp_path / "int8.onnx", proto, METADATA)
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     white = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
     for batch in (images, white):
         (logits,) = session.run(["logits"], {"images": batch.numpy()})
-        with torch.inference_mode():
-            expected = model(Normalize(model_config)(batch)).numpy()
+        expected = expected_logits(model, model_config, batch).numpy()
         assert np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
 
 
@@ -160,14 +148,10 @@ def small_torchvision_model(name: str) -> torch.nn.Module:
 # DenseNet's BatchNorm comes before its convolutions: one of each of its 4 layers, its 3 transitions and the last stays.
 @pytest.mark.parametrize(("name", "stay"), [("ResNet", 0), ("MobileNetV3", 0), ("ShuffleNetV2", 0), ("DenseNet", 8)])
 def test_torchvision_model_exports_with_batch_norm_folded(tmp_path: Path, name: str, stay: int) -> None:
-    torch.manual_seed(0)
     model = small_torchvision_model(name)
     where, first = next(item for item in model.named_modules() if isinstance(item[1], torch.nn.Conv2d))
-    parent, _, attribute = where.rpartition(".")
-    gray = torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None)
-    setattr(model.get_submodule(parent), attribute, gray)
-    model_config = ModelConfig(name, {}, [f"class {number}" for number in range(7)], 1, 32, 32, [0.3], [0.4], {})
-    check_exported(as_after_training(model), model_config, tmp_path / "model.onnx")
+    model.set_submodule(where, torch.nn.Conv2d(1, first.out_channels, 3, padding=1, bias=first.bias is not None))
+    check_exported(as_after_training(model), make_model_config(name, side=32), tmp_path / "model.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert operators.count("BatchNormalization") == stay
 

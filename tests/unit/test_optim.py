@@ -16,6 +16,8 @@ import pytest
 import torch
 from torch import nn
 
+OPTIONS = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"]
+
 
 def test_schedules_rise_and_fall_as_documented() -> None:
     every = {"step_size": 3, "gamma": 0.1}
@@ -47,7 +49,6 @@ def test_weight_decay_exempts_biases_and_normalization() -> None:
 
 
 def test_muon_orthogonalizes_filters_only() -> None:
-    torch.manual_seed(0)
     singular = torch.linalg.svdvals(orthogonal(torch.randn(8, 40)))
     assert 0.6 < singular.min() < singular.max() < 1.3
     model = nn.Sequential(nn.Conv2d(1, 4, 2), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(6, 3))
@@ -57,66 +58,58 @@ def test_muon_orthogonalizes_filters_only() -> None:
     assert shapes == [[(6, 4, 3, 3)], [(4, 1, 2, 2), (3, 6)], []]
 
 
+def forward_and_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    model(batch).square().mean().backward()
+    optimizer.step()
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_threads_that_share_the_parameters_change_no_bit() -> None:
-    options = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"]["muon"]
     results = []
     for threads in (0, 1, 3):
         torch.manual_seed(0)
         model = zoo.build_model("cnn", {"stem": 4, "widths": [8, 8]}, 1, (12, 12), 10)
-        optimizer = make_optimizer("muon", options, model, threads)
+        optimizer = make_optimizer("muon", OPTIONS["muon"], model, threads)
         for _ in range(3):
-            model(torch.randn(8, 1, 12, 12)).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        results.append([tensor.clone() for tensor in model.state_dict().values()])
+            forward_and_step(model, optimizer, torch.randn(8, 1, 12, 12))
+        results.append(model.state_dict())
     for others in results[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(results[0], others, strict=True))
+        torch.testing.assert_close(others, results[0], rtol=0, atol=0)
 
 
 def test_muon_equals_sgd_for_other_weights() -> None:
-    torch.manual_seed(0)
     mine, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
     theirs.load_state_dict(mine.state_dict())
     options: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-    optimizers = [
-        Muon([{"params": list(mine.parameters()), **options}]),
-        torch.optim.SGD(theirs.parameters(), nesterov=True, **options),
-    ]
+    muon = Muon([{"params": list(mine.parameters()), **options}])
+    sgd = torch.optim.SGD(theirs.parameters(), nesterov=True, **options)
     for _ in range(5):
         batch = torch.randn(8, 5)
-        for layer, optimizer in zip((mine, theirs), optimizers, strict=True):
-            optimizer.zero_grad()
-            layer(batch).square().mean().backward()
-            optimizer.step()
+        forward_and_step(mine, muon, batch)
+        forward_and_step(theirs, sgd, batch)
     torch.testing.assert_close(mine.weight, theirs.weight)
 
 
 @pytest.mark.parametrize("name", Optimizers.model_fields)
 def test_optimizer_resumes_to_the_same_bits(name: str) -> None:
-    options = yaml_file.load((REPOSITORY / "params.yaml").read_text())["optimizers"][name]
-    images, labels = torch.randn(6, 16, 1, 28, 28), torch.randint(0, 10, (6, 16))
+    batches = torch.randn(6, 16, 1, 28, 28)
 
-    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    def start() -> tuple[Any, Any]:
         torch.manual_seed(0)
         model = zoo.build_model("lenet", {}, 1, (28, 28), 10)
-        return model, make_optimizer(name, options, model)
-
-    def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
-        for step in steps:
-            torch.nn.functional.cross_entropy(model(images[step]), labels[step]).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        return model, make_optimizer(name, OPTIONS[name], model)
 
     whole, first, second = start(), start(), start()
-    train(*whole, range(6))
-    train(*first, range(3))
+    for batch in batches:
+        forward_and_step(*whole, batch)
+    for batch in batches[:3]:
+        forward_and_step(*first, batch)
     file = io.BytesIO()
     torch.save([part.state_dict() for part in first], file)
     file.seek(0)
-    of_model, of_optimizer = torch.load(file, weights_only=True)
-    second[0].load_state_dict(of_model)
-    second[1].load_state_dict(of_optimizer)
-    train(*second, range(3, 6))
-    for one, other in zip(whole[0].state_dict().values(), second[0].state_dict().values(), strict=True):
-        assert torch.equal(one, other)
+    for part, state in zip(second, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    for batch in batches[3:]:
+        forward_and_step(*second, batch)
+    torch.testing.assert_close(second[0].state_dict(), whole[0].state_dict(), rtol=0, atol=0)

@@ -13,15 +13,12 @@ LOSSES = torch.linspace(3, 0, 1000)[torch.randperm(1000, generator=torch.Generat
 EASIEST = LOSSES.argsort()[:600]
 
 
-def config(**changes: Any) -> Any:
-    pruning = {"easy": 0.6, "skip": 0.5, "between": [0.2, 0.9], **changes.pop("pruning", {})}
+def order(labels: torch.Tensor = LABELS, pruning: dict[str, Any] | None = None, **changes: Any) -> Order:
     plain = {"epochs": 10, "batch_size": 64, "shuffle": True, "seed": 0, "class_balance": "as_is"}
-    return SimpleNamespace(**{**plain, **changes, "pruning": SimpleNamespace(**pruning)})
-
-
-def order(labels: torch.Tensor = LABELS, **changes: Any) -> Order:
+    easy = {"easy": 0.6, "skip": 0.5, "between": [0.2, 0.9]}
+    config: Any = SimpleNamespace(**{**plain, **changes}, pruning=SimpleNamespace(**{**easy, **(pruning or {})}))
     images: Any = SimpleNamespace(labels=labels)
-    return Order(config(**changes), images, torch.device("cpu"))
+    return Order(config, images, torch.device("cpu"))
 
 
 def test_without_pruning_each_image_is_there_once_in_an_order_of_the_epoch() -> None:

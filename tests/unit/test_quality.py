@@ -1,5 +1,6 @@
 """Data quality: nothing that is nearly identical is missed."""
 
+import string
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
 
 def findings(pixels: np.ndarray, asked: list[int], memory: Path, **columns: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     """Of images a, b, c, ...; ``asked`` gets how many of them were looked at again."""
-    rows = pd.DataFrame({"image": [*"abcdefg"][: len(pixels)], "class_name": "a", "split": "train", "group": ""})
+    names = [*string.ascii_letters][: len(pixels)]
+    rows = pd.DataFrame({"image": names, "class_name": "a", "split": "train", "group": ""})
 
     def lookup(places: np.ndarray) -> np.ndarray:
         asked.append(len(places))
@@ -30,27 +32,20 @@ def test_nearly_identical_finds_every_pair(
 ) -> None:
     """Against all pairs; the images are bigger in one direction, and no multiple of the blocks."""
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (30, 1, 1)) + random.integers(-3, 4, (30, 9, 5))
+    pixels = random.integers(0, 256, (30, 1, 1, 1)) + random.integers(-3, 4, (30, 1, 9, 5))
     pixels = pixels.clip(0, 255).astype(np.uint8)
-    rows = pd.DataFrame(
-        {"class_name": random.integers(0, 2, 30).astype(str), "split": random.choice(["train", "test"], 30)}
-    )
-    rows["group"] = ""
-    rows["image"] = [f"{number}.png" for number in range(30)]
+    classes, splits = random.integers(0, 2, 30).astype(str), random.choice(["train", "test"], 30)
     first, second = np.triu_indices(30, 1)
-    distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2)) ** 0.5
+    distance = ((pixels[first].astype(float) - pixels[second]) ** 2).mean((1, 2, 3)) ** 0.5
     near = (distance > 0) & (distance <= near_duplicates.NEAR)
     expected = {
-        "across_splits": int((near & (rows["split"].to_numpy()[first] != rows["split"].to_numpy()[second])).sum()),
-        "pairs": int(near.sum()),
-        "with_another_label": int(
-            (near & (rows["class_name"].to_numpy()[first] != rows["class_name"].to_numpy()[second])).sum()
-        ),
+        "across_splits": (near & (splits[first] != splits[second])).sum(),
+        "pairs": near.sum(),
+        "with_another_label": (near & (classes[first] != classes[second])).sum(),
     }
     assert expected["pairs"] > 3
     monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", most_candidates)
-    figures = quality_module.describe(pixels[:, None])
-    counts, pairs = quality_module.findings(rows, figures, lambda places: pixels[places][:, None], tmp_path / "memory")
+    counts, pairs = findings(pixels, [], tmp_path / "memory", class_name=classes, split=splits)
     assert counts["nearly_identical"] == expected
     assert (pairs["finding"] == "nearly identical").sum() == expected["pairs"]
 

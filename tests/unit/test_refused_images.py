@@ -1,7 +1,5 @@
 """What cannot be used of a person's own images: each file, row or archive is named in one line."""
 
-import io
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +8,14 @@ from typing import Any
 from classifier.errors import StageError
 from classifier.prepare import labeled_images
 from tests.support.labeled import PETS, as_zip, csv, load, options, png, refusal, write
+from tests.unit.image_tables import class_names, json_lines, parquet
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 IN_SPLITS = {f"{'test' if n > 3 else 'train'}/{name}": content for n, (name, content) in enumerate(PETS.items())}
 IN_SPLITS |= {f"train/{name}": content for name, content in PETS.items()}
+COPY = {f"pets/{name}": png(4, 4) for name in PETS}
+MASKS = {"images/1.png": png(1, 0), "images/2.png": png(1, 1), "Masks/1.png": png(0, 0)}
 PNG = png(3, 1)
 FOLDERS: dict[str, tuple[dict[str, bytes], str]] = {
     "nothing": ({}, "has no labeled image: put the images into a folder for each class"),
@@ -26,20 +24,11 @@ FOLDERS: dict[str, tuple[dict[str, bytes], str]] = {
     "no split beside splits": ({**IN_SPLITS, "seg_pred/1.png": PNG}, "splits (test, train) beside others (seg_pred)"),
     "split without classes": ({**IN_SPLITS, "val/1.png": PNG}, "'val/1.png': in no folder of a class"),
     "loose beside splits": ({**IN_SPLITS, "1.png": PNG}, "'1.png': in no folder of a class"),
-    "copy of the set": (
-        {**PETS, **{f"pets/{name}": png(4, 4) for name in PETS}},
-        "the folder 'cat' is named like a class or split beside it",
-    ),
-    "split below one class": (
-        {**PETS, "cat/test/1.png": PNG},
-        "splits (cat/test) beside others (cat/0.png, cat/1.png",
-    ),
+    "copy of the set": ({**PETS, **COPY}, "the folder 'cat' is named like a class or split beside it"),
+    "split below one class": ({**PETS, "cat/test/1.png": PNG}, "splits (cat/test) beside others (cat/0.png, cat/1.png"),
     "no image in a class": ({**PETS, "cow/notes.txt": b""}, "'cow': a folder of a class without images"),
     "names as classes": ({"train/cat.1.png": PNG, "train/dog.1.png": PNG}, "put the images into a folder for"),
-    "masks beside images": (
-        {"images/1.png": png(1, 0), "images/2.png": png(1, 1), "Masks/1.png": png(0, 0)},
-        "'Masks' beside images is the name of a kind of files, not of a class",
-    ),
+    "masks beside images": (MASKS, "'Masks' beside images is the name of a kind of files, not of a class"),
     "nested archive": ({"data.zip": b"PK"}, "'data.zip': an archive in it; unpack it"),
     "blank at an end": ({**PETS, "cat /1.png": PNG}, "'cat /1.png': a name begins or ends with a blank"),
 }
@@ -124,31 +113,17 @@ def test_archive_that_cannot_be_unpacked_is_refused(tmp_path: Path, monkeypatch:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def json_lines(**columns: list[Any]) -> bytes:
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return "\n".join(map(json.dumps, rows)).encode()
+def hugging_face(metadata: str, labels: list[Any]) -> dict[str, bytes]:
+    return {"t.parquet": parquet(metadata, image=[PNG] * len(labels), label=labels)}
 
 
-def parquet(metadata: Any = None, **columns: Any) -> bytes:
-    out = io.BytesIO()
-    table = pa.table(columns)
-    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata or {}), out)
-    return out.getvalue()
-
-
-def features(*names: str) -> dict[str, str]:
-    label = {"_type": "ClassLabel", "names": names}
-    return {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
-
-
-EIGHT = [PNG] * 5
-CELLS = [[[number * 9 + value for value in range(4)]] * 4 for number in range(6)]  # 6 images of 4x4
+CELLS = [[[(number * 9 + value) / 255 for value in range(4)]] * 4 for number in range(6)]  # 6 images of 4x4
+FLOAT_COLUMNS = {f"pixel{number}": [0.5, 0.1] for number in range(16)}
+NOT_WHOLE = "pixels must be whole numbers from 0 to 255"
+TWO = {"test/3.png": PNG, "train/1.png": PNG}
 LONG = ",".join(["70 80 " * 500, "3", "Training"])
 TABLES: dict[str, tuple[dict[str, bytes], str]] = {
-    "file of another folder": (
-        {"all.csv": csv("train/3.png,a,"), "test/3.png": PNG, "train/1.png": PNG},
-        "row 2: image 'train/3.png': there is no such file",
-    ),
+    "other folder": ({"all.csv": csv("train/3.png,a,"), **TWO}, "row 2: image 'train/3.png': there is no such file"),
     "last name": ({"all.csv": csv("3.png,a,"), "x/3.png": PNG, "y/4.png": PNG}, "row 2: image '3.png': there is no"),
     "one class": ({"all.csv": csv("1.png,cat,")}, "has one class only, 'cat'"),
     "holdout": ({"all.csv": csv("0.png,a,train", "1.png,b,holdout")}, "'holdout' is no split"),
@@ -158,40 +133,19 @@ TABLES: dict[str, tuple[dict[str, bytes], str]] = {
     "bytes as label": ({"t.parquet": parquet(image=["0.png"], label=[PNG])}, "row 1: the label is bytes"),
     "two labels": ({"all.csv": csv("0.png,a,b", head="image,label,class")}, "annotate.label_column"),
     "one name twice": ({"all.csv": csv("0.png,a,b", head="image,label,label")}, "'label' names several columns"),
-    "outside": (
-        {"t.parquet": parquet(features("a", "b"), image=EIGHT, label=[0, 1, 2, -2, 0])},
-        "the label 2 is none of the 2 class names",
-    ),
-    "names of classes": (
-        {"t.parquet": parquet(features("a", "b"), image=EIGHT, label=[*"ababa"])},
-        "the label 'a' is none of the 2 class names",
-    ),
-    "no JSON": (
-        {"t.parquet": parquet({"huggingface": "{"}, image=EIGHT, label=[*"ababa"])},
-        "the Hugging Face metadata are not JSON of a schema",
-    ),
-    "no schema": (
-        {"t.parquet": parquet({"huggingface": "[]"}, image=EIGHT, label=[*"ababa"])},
-        "the Hugging Face metadata are not JSON of a schema",
-    ),
+    "outside": (hugging_face(class_names("a", "b"), [0, 1, 2, -2, 0]), "the label 2 is none of the 2 class names"),
+    "names of classes": (hugging_face(class_names("a", "b"), [*"ababa"]), "the label 'a' is none of the 2 class names"),
+    "no JSON": (hugging_face("{", [*"ababa"]), "the Hugging Face metadata are not JSON of a schema"),
+    "no schema": (hugging_face("[]", [*"ababa"]), "the Hugging Face metadata are not JSON of a schema"),
     "list of bytes": ({"t.parquet": parquet(image=[[PNG]] * 2, label=[*"ab"])}, "row 1: holds neither"),
-    "null image": ({"t.parquet": parquet(image=[None, *EIGHT], label=[*"ababab"])}, "row 1: image is empty"),
+    "null image": ({"t.parquet": parquet(image=[None, *[PNG] * 5], label=[*"ababab"])}, "row 1: image is empty"),
     "control": ({"t.jsonl": json_lines(image=["0.png"], label=["a\u0007b"])}, r"row 1: the label 'a\x07b'"),
-    "floats": (
-        {"t.parquet": parquet(image=[(np.array(each) / 255).tolist() for each in CELLS], label=[*"ababab"])},
-        "row 1: pixels must be whole numbers from 0 to 255",
-    ),
-    "float columns": (
-        {"t.parquet": parquet(**{f"pixel{n}": [0.5, 0.1] for n in range(16)}, label=[*"ab"])},
-        "pixels must be whole numbers from 0 to 255",
-    ),
+    "floats": ({"t.parquet": parquet(image=CELLS, label=[*"ababab"])}, f"row 1: {NOT_WHOLE}"),
+    "float columns": ({"t.parquet": parquet(**FLOAT_COLUMNS, label=[*"ab"])}, NOT_WHOLE),
     "too many cells": ({"all.csv": csv("0.png,a,train,x", "1.png,a,train,x")}, "Length of header or names does not"),
     "no header": ({"all.csv": csv("1.png,a", head="0.png,a")}, "its first row must name them"),
     "no header, long": ({"all.csv": csv(LONG, LONG, head=LONG)}, "its first row must name them"),
-    "two kinds": (
-        {"train.csv": csv("0.png,a,"), "test.parquet": parquet(image=EIGHT, label=[*"ababa"])},
-        "has several tables",
-    ),
+    "two kinds": ({"train.csv": csv("0.png,a,"), **hugging_face("{}", [*"ababa"])}, "has several tables"),
     "open quote": ({"all.csv": b'image,label\n"0.png,a\n'}, "EOF inside string"),
 }
 LOOSE = {f"{n}.png": png(0, n) for n in range(6)}

@@ -13,10 +13,9 @@ import pytest
 
 def rows(count: int = 200, groups: bool = False) -> pd.DataFrame:
     numbers = np.arange(count)
-    frame = pd.DataFrame({"class_name": np.where(numbers % 3, "cat", "dog"), "split": "", "group": ""})
+    frame = pd.DataFrame({"class_name": np.where(numbers % 3, "cat", "dog"), "split": ""})
+    frame["group"] = [f"place {number // 4}" if groups else "" for number in numbers]
     frame["content"] = [f"content {number}" for number in numbers]
-    if groups:
-        frame["group"] = [f"place {number // 4}" for number in numbers]
     return frame
 
 

@@ -1,7 +1,9 @@
 """What is remembered of files is what is in them."""
 
 import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from classifier.runner import stat_cache
@@ -10,18 +12,15 @@ from classifier.runner.stat_cache import StatCache
 import pytest
 
 
+def read(path: Path) -> str:
+    print(path.name)
+    return path.read_text()
+
+
 def contents(memory: Path, *paths: Path) -> list[str]:
     """What a cache says of files; the names of those that it read are printed."""
     cache = StatCache(memory)
-
-    def read(path: Path) -> Callable[[], str]:
-        def compute() -> str:
-            print(path.name)
-            return path.read_text()
-
-        return compute
-
-    found = [cache.get(path, read(path)) for path in paths]
+    found = [cache.get(path, partial(read, path)) for path in paths]
     cache.save()
     return found
 
@@ -35,15 +34,15 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 def replace(path: Path) -> None:
     other = path.with_name("other")
-    other.write_text("new a")
-    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    shutil.copy2(path, other)
+    write_in_place(other)
     other.replace(path)
 
 
 def write_in_place(path: Path) -> None:
     before = path.stat().st_mtime_ns
     path.write_text("new a")
-    os.utime(path, ns=(before,) * 2)  # as rsync and unpackers do
+    os.utime(path, ns=(before, before))  # as rsync and unpackers do
 
 
 @pytest.mark.parametrize("change", [replace, write_in_place])

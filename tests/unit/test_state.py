@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def test_moving_average_equals_torchs_and_counts_batches_as_the_model() -> None:
-    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     config: Any = SimpleNamespace(ema_decay=0.9, keep="last", patience=0)
     order: Any = None

@@ -1,34 +1,12 @@
 """Tables of images: what is read of them exactly."""
 
 from pathlib import Path
-from typing import Any
 
+from classifier.prepare.labeled_images import LabeledImages
 from tests.support.labeled import csv, load, png, refusal, write
 
 import numpy as np
 import pytest
-
-ROWS = csv(*(f"{n}.png,{'ab'[n % 2]},{'train' if n < 4 else 'test'}" for n in range(6)))
-FILES = {f"{n}.png": png(0, n) for n in range(6)}
-
-
-def rows_of(path: Path, **changes: Any) -> list[tuple[str, str, str]]:
-    rows = load(path, **changes).rows
-    return sorted(zip(rows["source"], rows["class_name"], rows["split"], strict=True))
-
-
-@pytest.mark.parametrize(
-    ("content", "folder"),
-    [
-        (ROWS, ""),
-        (ROWS.replace(b",train", b", train ").replace(b",b,", b", b\t,"), ""),  # cells are stripped
-        (ROWS.replace(b".png", b""), "pics/"),
-    ],
-)
-def test_rows_are_read_and_files_found(content: bytes, folder: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "s", {"all.csv": content, **{f"{folder}{name}": FILES[name] for name in FILES}})
-    expected = [(f"{folder}{n}.png", "ab"[n % 2], "train" if n < 4 else "test") for n in range(6)]
-    assert rows_of(path, validation_fraction=0.0) == expected
 
 
 @pytest.mark.parametrize("name", ["train.csv", "none"])
@@ -38,8 +16,13 @@ def test_the_table_is_a_param(name: str, tmp_path: Path) -> None:
     path = write(tmp_path / "s", {**files, "train.csv": rows, "sample_submission.csv": b"id,label\n"})
     says = "has several tables: sample_submission.csv, train.csv; remove others, or name one: annotate.table"
     assert says in refusal(path)
-    classes = {row[1] for row in rows_of(path, table=name)}
-    assert classes == ({"A", "B"} if name == "train.csv" else {"a", "b"})
+    assert {*load(path, table=name).rows["class_name"]} == ({"A", "B"} if name == "train.csv" else {"a", "b"})
+
+
+def first_image(found: LabeledImages) -> np.ndarray:
+    content = found.collection.find(found.rows["source"][0])
+    assert isinstance(content, np.ndarray)
+    return content
 
 
 @pytest.mark.parametrize("head", ["pixel{}", "V{}"])
@@ -48,9 +31,7 @@ def test_pixel_columns_are_in_the_order_of_their_numbers(head: str, tmp_path: Pa
     names = ["label", "split", *(head.format(number) for number in order)]
     rows = [f"{'ab'[n % 2]},{'train' if n < 4 else 'test'},{','.join(str(n + p) for p in order)}" for n in range(6)]
     found = load(write(tmp_path, {"t.csv": csv(*rows, head=",".join(names))}) / "t.csv")
-    first = found.collection.find(found.rows["source"][0])
-    assert isinstance(first, np.ndarray)
-    assert first.ravel().tolist() == list(range(16))
+    assert first_image(found).ravel().tolist() == list(range(16))
 
 
 def test_pixels_may_be_a_text_of_numbers_and_classes_integers(tmp_path: Path) -> None:
@@ -61,6 +42,4 @@ def test_pixels_may_be_a_text_of_numbers_and_classes_integers(tmp_path: Path) ->
     assert "annotate.label_column; it has emotion, pixels, split" in refusal(path)
     found = load(path, label_column="emotion")
     assert found.class_names == ["0", "1"]
-    first = found.collection.find(found.rows["source"][0])
-    assert isinstance(first, np.ndarray)
-    assert np.array_equal(first, [[0, 1, 2, 3]] * 4)
+    assert np.array_equal(first_image(found), [[0, 1, 2, 3]] * 4)
