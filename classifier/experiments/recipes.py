@@ -86,7 +86,7 @@ def train(runs: Sequence[Run], snapshot: Snapshot, jobs: int) -> Records:
         for run, answer in engine.drive(submit, missing, task):
             records.add(run.key, engine.record(run, answer, OBJECTIVE))
             result = records[run.key].get("error") or records[run.key]["value"]
-            logger.info(f"{run.name}: {result}; {len(missing())} trainings left")
+            logger.info(f"{run.name}: {result}; still to do: {len(missing())}")
     snapshot.remove()
     return records
 

@@ -117,7 +117,7 @@ def load(
     rows["label"] = rows["class_name"].map({name: label for label, name in enumerate(class_names)})
     drawn = splits.complete(rows, options)
     if drawn and (copies := int(rows["content"].duplicated().sum())):
-        drawn.append(f"{copies:,} copies of other files; they stay in one drawn split")
+        drawn.append(f"copies of other files: {copies:,}; they stay in one drawn split")
     rows["source"] = rows["image"]
     stems = rows["source"].map(lambda name: os.path.splitext(name)[0])
     doubled = stems.duplicated().groupby(stems.map(os.path.dirname)).transform("any")  # x.gif beside x.jpg

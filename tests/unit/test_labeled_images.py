@@ -230,5 +230,5 @@ def test_groups_and_copies_stay_in_one_split(copies: int, tmp_path: Path) -> Non
     assert (grouped.rows.groupby("group")["split"].nunique() == 1).all()
     for found in (grouped, plain):
         assert (found.rows.groupby("content")["split"].nunique() == 1).all()
-    note = f"{2 * len(SAMPLES)} copies of other files; they stay in one drawn split"
+    note = f"copies of other files: {2 * len(SAMPLES)}; they stay in one drawn split"
     assert (note in plain.notes) == (copies == 3)
