@@ -190,9 +190,7 @@ ONE_OF_EACH_CLASS = {f"class {number}/1.png": labeled.png(number, 0) for number 
     ],
     ids=["damaged class", "one image a class"],
 )
-def test_set_without_enough_images_is_refused(
-    fresh: Project, images: dict[str, bytes], bad_files: str, says: str
-) -> None:
+def test_set_of_too_few_images_is_refused(fresh: Project, images: dict[str, bytes], bad_files: str, says: str) -> None:
     labeled.write(fresh.root / "data/own/pets", images)
     fresh.set_all({"dataset": "pets", "annotate.bad_files": bad_files})
     (fresh.root / "data/raw").mkdir(exist_ok=True)

@@ -92,9 +92,7 @@ def webdav(tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.experiments
 @pytest.mark.parametrize("way", ["pull", "allow missing"])
-def test_second_machine_gets_results_without_computing(
-    finished: Project, webdav: str, tmp_path: Path, way: str
-) -> None:
+def test_second_clone_gets_results_without_computing(finished: Project, webdav: str, tmp_path: Path, way: str) -> None:
     finished.dvc("remote", "add", "--default", "shared", webdav)
     finished.commit("a remote")
     finished.dvc("push")

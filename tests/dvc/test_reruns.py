@@ -87,9 +87,7 @@ def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypat
         ("export/onnx_file.py", ["export"]),
     ],
 )
-def test_changed_code_reruns_the_stages_whose_bytes_it_may_change(
-    finished: Project, path: str, stages: list[str]
-) -> None:
+def test_changed_code_reruns_the_stages_that_it_decides(finished: Project, path: str, stages: list[str]) -> None:
     with (finished.root / "classifier" / path).open("a") as file:
         file.write("# a comment\n")
     assert status(finished) == {*stages}
@@ -150,9 +148,7 @@ def test_two_clones_agree_to_the_byte(finished: Project, fresh_template: Project
     ("package", "stages"),
     [("torch", {"train", "evaluate", "export"}), ("matplotlib", {"annotate", "report"}), ("onnx", {"export"})],
 )
-def test_stages_that_use_a_package_run_again_for_another_version(
-    finished: Project, package: str, stages: set[str]
-) -> None:
+def test_other_version_of_a_package_reruns_its_stages(finished: Project, package: str, stages: set[str]) -> None:
     version = importlib.metadata.version(package).partition("+")[0]
     finished.edit("environment.toml", f'{package} = ["{version}"', f'{package} = ["1.2.3"')
     assert status(finished) >= stages

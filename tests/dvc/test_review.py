@@ -140,9 +140,9 @@ def test_moved_code_and_other_pixels_are_listed(finished: Project) -> None:
 def test_metrics_and_predictions_of_other_params_are_left_out(finished: Project) -> None:
     change(finished)
     finished.set(train__seed=1)
-    found, says = review(finished, "main"), "Left out: workspace: params.yaml (train.seed) changed since"
-    assert found["Accuracy"] == f"{says}; `dvc repro` makes new predictions."
-    assert found["Metrics"].strip() == f"{says}."
+    says = "Left out: workspace: params.yaml (train.seed) changed since"
+    assert review(finished)["Accuracy"] == f"{says}; `dvc repro` makes new predictions."
+    assert review(finished, "main")["Metrics"].strip() == f"{says}."
 
 
 def test_the_gate_refuses_only_a_worse_model(finished: Project) -> None:

@@ -51,10 +51,18 @@ def screen(done: "subprocess.CompletedProcess[str]") -> str:
     return text
 
 
-def test_metrics_show_fits_and_has_every_figure(changed: Project) -> None:
-    text = screen(changed.dvc("metrics", "show"))
-    for name in FIGURES:
-        assert re.search(rf"\b{name}\b", text), name
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("dvc", "metrics", "show"), FIGURES),
+        ((*MAKE, "experiments"), ("seed-3", "accuracy", "loss", "val_acc", "val_loss", "train.seed")),
+    ],
+    ids=["metrics", "experiments"],
+)
+def test_list_fits_and_has_every_figure(changed: Project, command: tuple[str, ...], words: tuple[str, ...]) -> None:
+    text = screen(changed.run(*command))
+    for word in words:
+        assert re.search(rf"\b{re.escape(word)}\b", text), word
 
 
 def test_metrics_diff_fits_and_tells_the_change(changed: Project, finished_template: Project) -> None:
@@ -69,13 +77,6 @@ def test_params_diff_fits_and_tells_the_change(changed: Project) -> None:
     text = screen(changed.dvc("params", "diff"))
     rows = set(re.findall(r"^params\.yaml +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE))
     assert rows == {("train.epochs", "6", "1"), ("optimizers.sgd.lr", "0.05", "0.002")}
-
-
-def test_make_experiments_fits_and_has_the_figures(changed: Project) -> None:
-    text = screen(changed.run(*MAKE, "experiments"))
-    assert "seed-3" in text
-    for name in ("accuracy", "loss", "val_acc", "val_loss", "train.seed"):
-        assert re.search(rf"\b{re.escape(name)}\b", text), name
 
 
 def test_exp_show_begins_with_every_figure(changed: Project) -> None:

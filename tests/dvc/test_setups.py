@@ -134,20 +134,18 @@ def test_two_users_with_other_umasks_share_a_cache(tiny: Tiny) -> None:
             tiny.run("chown", "-R", owner, str(path))
         tiny.run("chmod", "-R", "u+rwX,g+rwXs,o-rwx", str(cache))
 
-        def repro(project: Tiny, user: str, umask: str) -> list[str]:
+        def repro(project: Tiny) -> list[str]:
+            user, umask = ("4001", "077") if project is a else ("4002", "022")
             become = f"setpriv --reuid {user} --regid 4242 --clear-groups sh -c 'umask {umask}; dvc repro'"
             project.environment["HOME"] = str(project.root)
             done = project.run("unshare", "--mount", "sh", "-ec", f"{everybody_may_enter()}{names}{become}")
             return ran(done.stdout)
 
-        a.set(evaluate__batch_size=7)
-        b.set(evaluate__batch_size=7)
-        assert repro(a, "4001", "077") == ["tiny"]
-        assert repro(b, "4002", "022") == []  # what the other one made is in the run cache
-        b.set(evaluate__batch_size=8)
-        a.set(evaluate__batch_size=8)
-        assert repro(b, "4002", "022") == ["tiny"]
-        assert repro(a, "4001", "077") == []
+        for size, first, second in ((7, a, b), (8, b, a)):
+            for project in (a, b):
+                project.set(evaluate__batch_size=size)
+            assert repro(first) == ["tiny"]
+            assert repro(second) == []  # what the other one made is in the run cache
         assert outs(a) == outs(b)
 
 
@@ -159,15 +157,12 @@ def test_clone_of_another_user_is_one_line_in_all_tools(finished: Project, tmp_p
     finished.run("chown", "-R", "1234:1234", str(finished.root))
     finished.environment["HOME"] = str(tmp_path)
     trust = f"git config --global --add safe.directory {finished.root}"
-    for tool, *words in (
-        ("search",), ("compare", "models", "HEAD"), ("compare", "seeds"),
-        ("compare", "recipes", "-S", "train.epochs=1"),
-        ("release", "build", "v1.0.0"),
-    ):  # fmt: skip
-        failed = finished.tool(tool, *words, status=1)
-        assert failed.stderr == f"{tool}: error: {finished.root} is another user's; `{trust}` trusts it\n"
-    said = finished.tool("repair").stderr  # DVC runs stages there all the same
-    assert said == f"repair: warning: {finished.root} is another user's; `{trust}` trusts it\n"
+    says = f"{finished.root} is another user's; `{trust}` trusts it\n"
+    comparisons = ("compare models HEAD", "compare seeds", "compare recipes -S train.epochs=1")
+    for command in ("search", *comparisons, "release build v1.0.0"):
+        tool, *words = command.split()
+        assert finished.tool(tool, *words, status=1).stderr == f"{tool}: error: {says}"
+    assert finished.tool("repair").stderr == f"repair: warning: {says}"  # DVC runs stages there all the same
     finished.run("sh", "-c", trust)
     assert finished.tool("repair").stderr == ""
 

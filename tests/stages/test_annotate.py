@@ -1,9 +1,10 @@
 """annotate on good and bad raw files."""
 
 import re
-from collections.abc import Callable
+from typing import Any
 
 from classifier.data import annotations, images
+from classifier.prepare.registry import RAW_FILES
 from tests.project import TEST_IMAGES, TRAINING_IMAGES, Project, one_line
 from tests.support import idx_files
 
@@ -61,18 +62,15 @@ def test_odd_images_are_counted_and_kept(finished: Project) -> None:
     pairs = {"identical": {"images": 0, **none}, "nearly_identical": {"pairs": 0, **none}}
     counts = {"blank": 0, "groups_in_several_splits": 0, "left_out": 0}
     assert finished.json("metrics/annotate.json")["findings"] == pairs | counts
-    parts = {part: finished.root / f"data/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")}
-    pixels = {part: idx_files.read(path).copy() for part, path in parts.items()}
-    label = {part: idx_files.read(finished.root / f"data/raw/{part}-labels-idx1-ubyte") for part in parts}
-    same, other = ((label["train"] == value).nonzero()[0] for value in (label["t10k"][0], (label["t10k"][0] + 1) % 10))
-    pixels["train"][same[0]] = pixels["train"][other[0]] = pixels["t10k"][0]  # three in one: two labels, two splits
-    pixels["train"][same[1]] = pixels["t10k"][1]
-    pixels["train"][same[1], 0, 0] += 20  # 20 gray levels on one pixel of 784: 0.7 on the mean
-    pixels["train"][same[2]] = pixels["t10k"][2]
-    pixels["train"][same[2], :4] += 20  # on a seventh of the image: 7.6
-    pixels["train"][same[3]] = 7
-    for part, path in parts.items():
-        idx_files.write(path, pixels[part])
+    train, train_labels, test, test_labels = (idx_files.read(finished.root / "data/raw" / name) for name in RAW_FILES)
+    train = train.copy()
+    same, other = ((train_labels == label).nonzero()[0] for label in (test_labels[0], (test_labels[0] + 1) % 10))
+    train[same[0]] = train[other[0]] = test[0]  # three in one: two labels, two splits
+    train[same[1:3]] = test[1:3]
+    train[same[1], 0, 0] += 20  # 20 gray levels on one pixel of 784: 0.7 on the mean
+    train[same[2], :4] += 20  # on a seventh of the image: 7.6
+    train[same[3]] = 7
+    idx_files.write(finished.root / "data/raw" / RAW_FILES[0], train)
     done = finished.stage("annotate")
     found = finished.json("metrics/annotate.json")["findings"]
     assert found["blank"] == 1
@@ -114,9 +112,7 @@ def without_bags(labels: np.ndarray) -> np.ndarray:
     ],
     ids=["no training image", "no test image", "too few labels", "no such class"],
 )
-def test_labels_that_do_not_fit_are_named(
-    finished: Project, part: str, change: Callable[[np.ndarray], np.ndarray], status: int, says: str
-) -> None:
+def test_labels_that_do_not_fit_are_named(finished: Project, part: str, change: Any, status: int, says: str) -> None:
     path = finished.root / f"data/raw/{part}-labels-idx1-ubyte"
     idx_files.write(path, change(idx_files.read(path)))
     assert says in one_line(finished.stage("annotate", status=status))

@@ -104,9 +104,7 @@ def test_download_fetches_over_http(fresh: Project, server: Server, way: str) ->
     assert done.stderr == ""  # no progress bar where there is no terminal
 
 
-def test_sources_of_the_environment_come_before_those_of_the_params(
-    fresh: Project, server: Server, tmp_path: Path
-) -> None:
+def test_sources_of_the_environment_come_first(fresh: Project, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "my own folder"
     folder.symlink_to(fresh.raw)
     fresh.set_all({"download.sources.fashion-mnist": [server.url("good")]})

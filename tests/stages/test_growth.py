@@ -82,9 +82,7 @@ def outputs(project: Project) -> dict[str, str]:
     return files.digests(project.root / path for path in OUTS)
 
 
-def test_a_changed_set_gives_the_bytes_of_a_run_from_nothing(
-    finished: Project, growing: Path, decoded: list[str]
-) -> None:
+def test_changes_give_the_bytes_of_a_run_from_nothing(finished: Project, growing: Path, decoded: list[str]) -> None:
     def add_many() -> None:
         for number in range(40):
             write_image(growing / f"a/more {number}.png", 3000 + number)
