@@ -141,7 +141,7 @@ def test_metrics_and_predictions_of_other_params_are_left_out(finished: Project)
     change(finished)
     finished.set(train__seed=1)
     says = "Left out: workspace: params.yaml (train.seed) changed since"
-    assert review(finished)["Accuracy"] == f"{says}; `dvc repro` makes new predictions."
+    assert review(finished, "HEAD")["Accuracy"] == f"{says}; `dvc repro` makes new predictions."
     assert review(finished, "main")["Metrics"].strip() == f"{says}."
 
 
