@@ -2,19 +2,21 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from classifier import yaml_file
 from tests.project import REPOSITORY, STAGES, Project, ran
 
 import pytest
 
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
 
 def commands(mark: str) -> list[str]:
-    """The commands of the block with that mark, in the README or in any file of docs/."""
-    files = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-    found = [re.findall(rf"<!-- {mark} -->\n```console\n(.*?)```", file.read_text(), re.DOTALL) for file in files]
-    (block,) = (text for texts in found for text in texts)
-    return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    """The commands of the one block with that mark."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    (block,) = re.findall(rf"<!-- {mark} -->\n```console\n(.*?)```", text, re.DOTALL)
+    return re.findall(r"^\$ (.*)", block, re.MULTILINE)
 
 
 def type_in(project: Project, line: str) -> str:
@@ -73,16 +75,9 @@ def test_cookbook_works_as_documented(finished: Project) -> None:
     assert finished.run("git", "status", "--porcelain").stdout == ""
 
 
-EXAMPLES = REPOSITORY / "examples"
-
-
 def test_documentation_links_the_examples() -> None:
-    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-    linked = {
-        (page.parent / target).resolve()
-        for page in pages
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
-        if "://" not in target
-    }
-    for name in ("classify.py", "classify.mjs", "classify.cpp"):
-        assert EXAMPLES / name in linked, name
+    linked: set[Path] = set()
+    for page in PAGES:
+        targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        linked |= {(page.parent / target).resolve() for target in targets}
+    assert linked >= {REPOSITORY / "examples" / name for name in ("classify.py", "classify.mjs", "classify.cpp")}

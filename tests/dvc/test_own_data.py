@@ -3,10 +3,10 @@
 import functools
 import hashlib
 import http.server
+import itertools
 import json
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from classifier import yaml_file
@@ -15,14 +15,14 @@ from classifier.model.serialization import load
 from classifier.prepare import file_tree, splits
 from classifier.runner import files
 from tests.project import STAGES, Project, one_line
-from tests.support import own
+from tests.support import labeled, own
 from tests.support.tiny import Tiny
 
 import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-TANGO, FLAGS = Path("/usr/share/icons/Tango/32x32"), Path("/usr/share/flags/countries/16x11")
+TANGO = Path("/usr/share/icons/Tango/32x32")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def is_test_image(content: bytes) -> bool:
     return bool(splits.draw(rows, "test", 0.2, seed=0)[0])
 
 
-def test_changed_test_image_trains_nothing_and_going_back_to_the_built_in_images_nothing(colors: Project) -> None:
+def test_changed_test_image_trains_nothing_and_going_back_runs_nothing(colors: Project) -> None:
     name = colors.table("metrics/predictions.csv")["image"][0].removesuffix(".png")
     others = (own.zoo(own.COLORS[name.split("/")[0]], number)["plain.png"] for number in range(77, 999))
     colors.write(f"data/own/colors/{name}", next(filter(is_test_image, others)))
@@ -126,11 +126,10 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     """Whatever a class is called: a file that trains a model is in DVC's list, and no list has a file more."""
     folder = tiny.root / "data/own/odd"
     kept = ("scratch", "logs", "build", "x.egg-info", "node_modules")
-    for name in (*kept, ".hidden", ".venv", "__pycache__", "__MACOSX", "old~"):
-        for inside in (folder / name, folder / name / "deep"):
-            inside.mkdir(parents=True)
-            for file in ("1.png", ".1.png.swp", "1.png~", ".dvcignore", "Thumbs.db", "thumbs.db", "Desktop.ini"):
-                (inside / file).write_bytes(b"*.png")
+    folders = [*kept, ".hidden", ".venv", "__pycache__", "__MACOSX", "old~"]
+    names = ["1.png", ".1.png.swp", "1.png~", ".dvcignore", "Thumbs.db", "thumbs.db", "Desktop.ini"]
+    paths = itertools.product(folders, [".", "deep"], names)
+    labeled.write(tiny.root, {"/".join(["data/own/odd", *parts]): b"*.png" for parts in paths})
     (folder / "linked").symlink_to(folder / "build")
     tiny.dvc("add", "data/own/odd")
     md5 = yaml_file.load(tiny.read("data/own/odd.dvc").decode())["outs"][0]["md5"]
@@ -153,10 +152,9 @@ def test_dvc_annotate_and_the_runner_see_the_same_files(tiny: Tiny) -> None:
     ],
 )
 def test_bad_files_are_listed_before_the_reason_to_stop(tiny: Tiny, good: list[str], says: str) -> None:
-    folder = tiny.root / "data/own/pets"
-    for name in (*good, *(str(Path(good[0]).with_name(bad)) for bad in ("2.png", "4.xyz"))):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(own.encode(own.picture((1, 2, 3), 4), "PNG") if name in good else b"no image")
+    images = dict.fromkeys(good, labeled.png(0, 0))
+    images |= {str(Path(good[0]).with_name(bad)): b"no image" for bad in ("2.png", "4.xyz")}
+    labeled.write(tiny.root, {f"data/own/pets/{name}": content for name, content in images.items()})
     lines = tiny.run("sh", "-c", "python -m tools.check_images data/own/pets 2>&1", status=1).stdout.splitlines()
     assert lines[0].startswith("problem: data/own/pets")
     assert sum("problem: " in line for line in lines) >= 2
@@ -178,30 +176,22 @@ def test_file_that_cannot_be_used_stops_before_training(colors: Project) -> None
     assert error.startswith("annotate: error: data/own/elsewhere is missing; put your images there")
 
 
-def damaged_class(folder: Path) -> None:
-    for name in ("cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "dog/2.jpg", "dog/3.jpg"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        content = own.encode(own.picture((1, 2, 3), int(Path(name).stem)), "JPEG")
-        (folder / name).write_bytes(content[: -60 if name.startswith("dog") else None])
-
-
-def flags(folder: Path) -> None:
-    """Real flags, one for each class: there is nothing to test with."""
-    if not FLAGS.is_dir():
-        pytest.skip("Debian's package famfamfam-flag-png is not installed")
-    for path in sorted(FLAGS.glob("*.png")):
-        (folder / path.stem).mkdir(parents=True)
-        shutil.copy(path, folder / path.stem / "flag.png")
+PHOTOS = [own.encode(own.picture((1, 2, 3), number), "JPEG") for number in range(3)]
+DAMAGED_DOGS = {f"cat/{number}.jpg": photo for number, photo in enumerate(PHOTOS)}
+DAMAGED_DOGS |= {f"dog/{number}.jpg": photo[:-60] for number, photo in enumerate(PHOTOS)}  # their heads are all right
+ONE_OF_EACH_CLASS = {f"class {number}/1.png": labeled.png(number, 0) for number in range(240)}
 
 
 @pytest.mark.parametrize(
-    ("make", "bad_files", "says"),
-    [(damaged_class, "skip", "no training image of the class dog"), (flags, "stop", "no test image: of 2")],
+    ("images", "bad_files", "says"),
+    [
+        (DAMAGED_DOGS, "skip", "no training image of the class dog"),
+        (ONE_OF_EACH_CLASS, "stop", "no test image: of 240"),
+    ],
+    ids=["damaged class", "one image a class"],
 )
-def test_set_without_enough_images_is_refused(
-    fresh: Project, make: Callable[[Path], None], bad_files: str, says: str
-) -> None:
-    make(fresh.root / "data/own/pets")
+def test_set_of_too_few_images_is_refused(fresh: Project, images: dict[str, bytes], bad_files: str, says: str) -> None:
+    labeled.write(fresh.root / "data/own/pets", images)
     fresh.set_all({"dataset": "pets", "annotate.bad_files": bad_files})
     (fresh.root / "data/raw").mkdir(exist_ok=True)
     error = one_line(fresh.stage("annotate", status=1))

@@ -1,7 +1,6 @@
 """What a killed DVC leaves, and how ``tools.repair`` restores it."""
 
 import subprocess
-from pathlib import Path
 
 from tests.chaos import DVC_CUT_OFF
 from tests.project import REPOSITORY, Project, kill_group
@@ -53,11 +52,10 @@ def test_truncated_rwlock_is_repaired(finished: Project) -> None:
 
 def test_truncated_run_cache_entry_is_repaired(finished: Project) -> None:
     """A Ctrl-C while DVC writes an entry leaves its first part, which DVC then takes for the newest."""
-    known = set(finished.root.glob(".dvc/cache/runs/*/*/*"))
+    known = {*finished.root.glob(".dvc/cache/runs/*/*/*")}
     finished.set(evaluate__batch_size=7)
     finished.repro("evaluate")
-    new = set(finished.root.glob(".dvc/cache/runs/*/*/*")) - known
-    (entry,) = (path for path in new if b"stages.evaluate" in path.read_bytes())
+    (entry,) = {*finished.root.glob(".dvc/cache/runs/*/*/*")} - known
     content = entry.read_bytes()
     entry.with_name(".Yf3k0TlX.tmp").write_bytes(content[: content.index(b"outs:")])
     finished.run("git", "checkout", "dvc.lock")
@@ -81,27 +79,28 @@ def test_repair_leaves_good_files_and_conflicts_alone(finished: Project) -> None
     assert finished.read("dvc.lock") == conflict
 
 
-def test_branch_that_a_killed_experiment_left_is_restored(tiny: Tiny, tmp_path: Path) -> None:
-    clone = tiny.copy(tmp_path / "clone")
-    branch = clone.run("git", "branch", "--show-current").stdout
-    process = clone.start_waiting("dvc", "exp", "run")
-    assert clone.tool("repair").stdout == "", "it is still running"
+def test_branch_that_a_killed_experiment_left_is_restored(tiny: Tiny) -> None:
+    def branch() -> str:
+        return tiny.run("git", "branch", "--show-current").stdout
+
+    process = tiny.start_waiting("dvc", "exp", "run")
+    assert tiny.tool("repair").stdout == "", "it is still running"
     kill_group(process)
-    clone.go_on()
-    assert clone.run("git", "branch", "--show-current").stdout == ""
-    params = clone.read("params.yaml")
-    said = clone.tool("repair").stdout
-    assert said == f"repair: a `dvc exp run` was killed and had left the branch; back on {branch}"
-    assert clone.run("git", "branch", "--show-current").stdout == branch
-    assert clone.run("git", "diff", "--name-only", "HEAD").stdout == "metrics/tiny.json\nparams.yaml\n"
-    assert clone.read("params.yaml") == params
-    clone.dvc("exp", "run", "--name", "again")
-    assert clone.run("git", "branch", "--show-current").stdout == branch
+    tiny.go_on()
+    assert branch() == ""
+    params = tiny.read("params.yaml")
+    said = tiny.tool("repair").stdout
+    assert said == "repair: a `dvc exp run` was killed and had left the branch; back on main\n"
+    assert branch() == "main\n"
+    assert tiny.run("git", "diff", "--name-only", "HEAD").stdout == "metrics/tiny.json\nparams.yaml\n"
+    assert tiny.read("params.yaml") == params
+    tiny.dvc("exp", "run", "--name", "again")
+    assert branch() == "main\n"
 
     # Whoever is off the branch by a wish of their own stays there.
-    clone.run("git", "checkout", "--quiet", "--detach")
-    assert clone.tool("repair").stdout == ""
-    assert clone.run("git", "branch", "--show-current").stdout == ""
+    tiny.run("git", "checkout", "--quiet", "--detach")
+    assert tiny.tool("repair").stdout == ""
+    assert branch() == ""
 
 
 def test_make_repro_repairs_first() -> None:

@@ -1,5 +1,6 @@
 """``dvc repro`` in a clone, again, after a change and back: it runs what it must and nothing else."""
 
+import importlib.metadata
 import itertools
 import json
 import re
@@ -12,6 +13,13 @@ from tests.support.tiny import Tiny
 
 import pytest
 from dvc.repo import Repo
+from PIL import Image
+
+
+def status(project: Project) -> set[str]:
+    """The stages that `dvc status` lists."""
+    return {*json.loads(project.dvc("status", "--json").stdout)}
+
 
 # The stages that see a change of the key itself; what follows from them reruns if their outs change.
 # A key that stands in no row fails the test. The chosen model is mlp, the chosen optimizer sgd.
@@ -30,40 +38,21 @@ RERUNS = {
 }
 
 
+# The keys of which dvc.yaml has others: DVC refuses a value that names no section of params.yaml.
+NAMES = {"train.model": "lenet", "train.optimizer": "adam", "train.schedule": "constant", "train.loss": "nll"}
+
+
 def changed(key: str, value: Any) -> Any:
-    """Another value that the schema takes."""
-    choices = {
-        "dataset": "mnist",
-        "compute.device": "cpu",
-        "train.model": "lenet",
-        "train.optimizer": "adam",
-        "train.schedule": "constant",
-        "train.loss": "nll",
-        "train.keep": "best",
-        "train.initial_checkpoint": "other.safetensors",
-        "train.precision": "bf16",
-        "train.class_balance": "equal",
-        **dict.fromkeys((f"annotate.{part}_column" for part in ("image", "label", "split", "group")), "other"),
-        "annotate.table": "other.csv",
-        "annotate.channels": 3,
-        "annotate.size": [32, 32],
-        "annotate.fit": "crop",
-        "annotate.background": "white",
-        "annotate.bad_files": "skip",
-        "runtime.threads": 2,
-        "runtime.scheduler": "tcp://127.0.0.1:1",
-    }
+    """Another value; DVC knows no schema."""
     match value:
         case bool():
             return not value
-        case int():
+        case int() | float():
             return value + 1
-        case float():
-            return value / 2 if value else 0.5
         case list():
-            return [*value[:-1], "other"] if not value or isinstance(value[0], str) else [*value[:-1], value[-1] / 2]
+            return [*value, 1]
         case _:
-            return choices[key]
+            return NAMES.get(key, "other")
 
 
 def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,13 +63,10 @@ def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypat
     for key, value in yaml_file.flatten(params).items():
         rows = [stages for pattern, stages in RERUNS.items() if re.fullmatch(pattern, key)]
         assert len(rows) == 1, f"{key} is in {len(rows)} rows of the table"
-        new = changed(key, value)
-        if key.startswith("models.") and isinstance(value, list):
-            new = [*value[:-1], value[-1] + 1]
         if not rows[0]:
-            unread[key] = new
+            unread[key] = changed(key, value)
             continue
-        finished.set_all({key: new})
+        finished.set_all({key: changed(key, value)})
         assert sorted(repo.status()) == sorted(rows[0]), key  # as `dvc status`, without its start
         finished.set_all({key: value})
     finished.set_all(unread)
@@ -101,13 +87,10 @@ def test_each_changed_key_reruns_exactly_its_stages(finished: Project, monkeypat
         ("export/onnx_file.py", ["export"]),
     ],
 )
-def test_changed_code_reruns_the_stages_whose_bytes_it_may_change(
-    finished: Project, monkeypatch: pytest.MonkeyPatch, path: str, stages: list[str]
-) -> None:
+def test_changed_code_reruns_the_stages_that_it_decides(finished: Project, path: str, stages: list[str]) -> None:
     with (finished.root / "classifier" / path).open("a") as file:
         file.write("# a comment\n")
-    monkeypatch.chdir(finished.root)
-    assert sorted(Repo().status()) == sorted(stages)
+    assert status(finished) == {*stages}
 
 
 def test_second_repro_meanwhile_is_refused_and_harmless(tiny: Tiny) -> None:
@@ -132,16 +115,11 @@ def test_dag_has_the_documented_edges(finished: Project) -> None:
 
 
 def test_repro_writes_every_out_and_again_runs_nothing(finished: Project) -> None:
-    for path in [
-        *(f"data/raw/{name}" for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")),
-        *("data/images", "data/annotations.csv", "models/classifier.safetensors", "models/classifier.onnx"),
-        *(f"metrics/{name}.json" for name in STAGES[1:-1]),
-        *("metrics/predictions.csv", "metrics/train/curves.csv", "metrics/annotate/samples.png"),
-        *("metrics/report.html", "metrics/report/mistakes.png"),
-    ]:
-        assert (finished.root / path).stat().st_size > 0, path
-    assert not (finished.root / "scratch").exists() or not list((finished.root / "scratch").glob("train-*"))
-    assert finished.json("metrics/evaluate.json")["accuracy"] > 0.9  # ten classes: chance is 0.1
+    for path in finished.root.glob("metrics/*/*.png"):  # other tests read the other outs
+        with Image.open(path) as picture:
+            picture.load()
+    assert not [*finished.root.glob("scratch/train-*")]
+    assert finished.json("metrics/evaluate.json")["accuracy"] > 0.9  # chance is 0.1
     assert finished.repro() == []
     assert finished.clean()
 
@@ -166,27 +144,16 @@ def test_two_clones_agree_to_the_byte(finished: Project, fresh_template: Project
         assert other.read(path) == finished.read(path), path
 
 
-def status(project: Project) -> set[str]:
-    """The stages that `dvc status` lists."""
-    lines = project.dvc("status").stdout.splitlines()
-    return {line.removesuffix(":") for line in lines if line.endswith(":") and not line.startswith("\t")}
-
-
 @pytest.mark.parametrize(
     ("package", "stages"),
     [("torch", {"train", "evaluate", "export"}), ("matplotlib", {"annotate", "report"}), ("onnx", {"export"})],
 )
-def test_stages_that_use_a_package_run_again_for_another_version(
-    finished: Project, package: str, stages: set[str]
-) -> None:
-    (line,) = (
-        each for each in finished.read("environment.toml").decode().splitlines() if each.startswith(f"{package} ")
-    )
-    finished.edit("environment.toml", line, f'{package} = ["1.2.3"]')
+def test_other_version_of_a_package_reruns_its_stages(finished: Project, package: str, stages: set[str]) -> None:
+    version = importlib.metadata.version(package).partition("+")[0]
+    finished.edit("environment.toml", f'{package} = ["{version}"', f'{package} = ["1.2.3"')
     assert status(finished) >= stages
     assert f"environment.toml  packages.{package}" in finished.dvc("params", "diff").stdout
     refused = finished.stage(min(stages), status=2)
-    version = line.split('"')[1]
     assert refused.stderr == (
         f"{min(stages)}: error: {package} {version} is installed, environment.toml has 1.2.3; `make setup` installs the"
         " lock, or write the new version there\n"

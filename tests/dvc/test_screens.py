@@ -3,18 +3,24 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 import venv
 from pathlib import Path
+from typing import Any
 
 from classifier import yaml_file
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
-from tests.project import STAGES, Project, one_line
+from tests.project import REPOSITORY, STAGES, Project, one_line
+from tests.support.browser import Browser, cannot_run
 
-import pandas as pd
 import pytest
+from selenium.webdriver.common.by import By
 
 COLUMNS = 120
+# Never set up: the environment belongs to another clone.
+MAKE = ("make", "--no-print-directory", "--silent", "-o", "setup", "PYTHON=false")
 FIGURES = ("accuracy", "loss", "f1", "ece", "val_acc", "val_loss", "train_acc", "train_loss")
 
 
@@ -31,87 +37,75 @@ def changed(finished_template: Project, tmp_path_factory: pytest.TempPathFactory
     return project
 
 
-def shown(project: Project, *command: str) -> str:
-    match command:
-        case "dvc", *words:
-            done = project.dvc(*words)
-        case "compare", *words:
-            done = project.tool("compare", *words)
-        case _:
-            done = project.run(*command)
+def shown(done: "subprocess.CompletedProcess[str]") -> str:
     assert done.stderr == ""
     return done.stdout
 
 
-def fits(text: str) -> None:
+def screen(done: "subprocess.CompletedProcess[str]") -> str:
+    """What is shown, which has to fit."""
+    text = shown(done)
     lines = text.splitlines()
     assert len(lines) > 1
     assert max(map(len, lines)) <= COLUMNS, max(lines, key=len)
+    return text
 
 
-def test_metrics_show_fits_and_has_every_figure(changed: Project) -> None:
-    text = shown(changed, "dvc", "metrics", "show")
-    fits(text)
-    for name in FIGURES:
-        assert re.search(rf"\b{name}\b", text), name
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("dvc", "metrics", "show"), FIGURES),
+        ((*MAKE, "experiments"), ("seed-3", "accuracy", "loss", "val_acc", "val_loss", "train.seed")),
+    ],
+    ids=["metrics", "experiments"],
+)
+def test_list_fits_and_has_every_figure(changed: Project, command: tuple[str, ...], words: tuple[str, ...]) -> None:
+    text = screen(changed.run(*command))
+    for word in words:
+        assert re.search(rf"\b{re.escape(word)}\b", text), word
 
 
-def test_metrics_diff_fits_and_tells_the_change(changed: Project) -> None:
-    text = shown(changed, "dvc", "metrics", "diff")
-    fits(text)
-    before = json.loads(changed.run("git", "show", "HEAD:metrics/evaluate.json").stdout)
-    after = changed.json("metrics/evaluate.json")
+def test_metrics_diff_fits_and_tells_the_change(changed: Project, finished_template: Project) -> None:
+    text = screen(changed.dvc("metrics", "diff"))
+    before, after = (project.json("metrics/evaluate.json") for project in (finished_template, changed))
     (row,) = re.findall(r"metrics/evaluate\.json +loss +(\S+) +(\S+) +(\S+)", text)
     assert [float(value) for value in row[:2]] == pytest.approx([before["loss"], after["loss"]], abs=1e-5)
     assert float(row[2]) == pytest.approx(after["loss"] - before["loss"], abs=2e-5)
 
 
 def test_params_diff_fits_and_tells_the_change(changed: Project) -> None:
-    text = shown(changed, "dvc", "params", "diff")
-    fits(text)
+    text = screen(changed.dvc("params", "diff"))
     rows = set(re.findall(r"^params\.yaml +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE))
     assert rows == {("train.epochs", "6", "1"), ("optimizers.sgd.lr", "0.05", "0.002")}
 
 
-def test_make_experiments_fits_and_has_the_figures(changed: Project) -> None:
-    words = ("-o", "setup", "PYTHON=false")  # never set up: the environment belongs to another clone
-    text = shown(changed, "make", "--no-print-directory", "--silent", *words, "experiments")
-    fits(text)
-    assert "seed-3" in text
-    for name in ("accuracy", "loss", "val_acc", "val_loss", "train.seed"):
-        assert re.search(rf"\b{re.escape(name)}\b", text), name
-
-
 def test_exp_show_begins_with_every_figure(changed: Project) -> None:
     """It has a column for each param and cannot be told not to; what people compare must come first."""
-    lines = shown(changed, "dvc", "exp", "show", "--no-pager").splitlines()
+    lines = shown(changed.dvc("exp", "show", "--no-pager")).splitlines()
     head = next(line for line in lines if "Experiment" in line)[:COLUMNS]
-    names = set(re.findall(r"\w+", head))
-    assert names >= set(FIGURES), sorted(set(FIGURES) - names)
+    assert set(re.findall(r"\w+", head)) >= set(FIGURES)
 
 
-def test_compare_by_class_lists_recalls_the_largest_change_first(changed: Project) -> None:
-    text = shown(changed, "compare", "models", "HEAD", "--by-class")
-    fits(text)
-    (changed.root / "scratch").mkdir(exist_ok=True)
-    old = changed.root / "scratch/old.csv"
-    changed.dvc("get", ".", "metrics/predictions.csv", "--rev", "HEAD", "--out", str(old), "--force")
-    recalls = [
-        (rows["label"] == rows["predicted"]).groupby(rows["label"]).mean()
-        for rows in map(pd.read_csv, (old, changed.root / "metrics/predictions.csv"))
-    ]
+def recalls(project: Project) -> Any:
+    rows = project.table("metrics/predictions.csv")
+    return (rows["label"] == rows["predicted"]).groupby(rows["label"]).mean()
+
+
+def test_compare_by_class_lists_the_largest_change_first(changed: Project, finished_template: Project) -> None:
+    text = screen(changed.tool("compare", "models", "HEAD", "--by-class"))
+    old, new = recalls(finished_template), recalls(changed)
     table = re.findall(r"^(\S.*?) +(\d+\.\d\d)% +(\d+\.\d\d)% +([+-]\d+\.\d\d)% +(\d+)$", text, re.MULTILINE)
-    assert {row[0] for row in table} == set(recalls[0].index)
+    assert {row[0] for row in table} == set(old.index)
     for name, before, after, change, images in table:
-        assert float(before) == pytest.approx(100 * recalls[0][name], abs=0.005)
-        assert float(after) == pytest.approx(100 * recalls[1][name], abs=0.005)
-        assert float(change) == pytest.approx(100 * (recalls[1][name] - recalls[0][name]), abs=0.006)
+        assert float(before) == pytest.approx(100 * old[name], abs=0.005)
+        assert float(after) == pytest.approx(100 * new[name], abs=0.005)
+        assert float(change) == pytest.approx(100 * (new[name] - old[name]), abs=0.006)
         assert images == "10"
     changes = [abs(float(row[3])) for row in table]
     assert changes == sorted(changes, reverse=True)
     assert changes[0] > 0
-    as_json = json.loads(shown(changed, "compare", "models", "HEAD", "--json"))
-    assert {row["name"]: row["a"] for row in as_json["classes"]} == pytest.approx(recalls[0].to_dict())
+    as_json = json.loads(shown(changed.tool("compare", "models", "HEAD", "--json")))
+    assert {row["name"]: row["a"] for row in as_json["classes"]} == pytest.approx(old.to_dict())
 
 
 def test_compare_reads_revisions_experiments_and_workspace(changed: Project, tmp_path: Path) -> None:
@@ -148,8 +142,7 @@ def test_clone_with_autocrlf_has_the_same_bytes(finished: Project, tmp_path: Pat
 
 def test_make_works_below_a_folder_with_an_odd_name(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "it's a $HOME; folder")
-    text = shown(project, "make", "--no-print-directory", "--silent", "-o", "setup", "PYTHON=false", "metrics")
-    assert "report: metrics/report.html" in text
+    assert "report: metrics/report.html" in shown(project.run(*MAKE, "metrics"))
     assert project.repro() == []
 
 
@@ -179,20 +172,45 @@ def test_a_moved_clone_makes_its_environment_anew(finished: Project, tmp_path: P
 PICTURES = ("confusion", "f1", "reliability", "mistakes", "samples", "filters")
 
 
+def plots(project: Project, command: str) -> str:
+    """The page of DVC's plots."""
+    return Path(project.dvc("plots", command).stdout.strip().removeprefix("file://")).read_text()
+
+
+def test_make_plots_fetches_the_versions_that_the_page_of_dvc_names(changed: Project) -> None:
+    versions = re.findall(r"/npm/(vega[a-z-]*@[\d.]+)", plots(changed, "show"))
+    assert f"\nVEGA := {' '.join(versions)}\n" in (REPOSITORY / "Makefile").read_text()
+
+
+@pytest.mark.browser
+def test_plots_are_drawn_without_a_network(finished: Project, browser: Browser) -> None:
+    if not shutil.which("npm"):
+        cannot_run("npm is missing (on Debian: apt install npm)")
+    try:
+        finished.run("make", "plots")
+    except AssertionError as error:
+        if "npm error" in str(error):
+            cannot_run(f"npm could not fetch Vega: {error}")
+        raise
+    for command in ("show", "diff"):
+        browser.driver.get(finished.dvc("plots", command).stdout.strip())
+        browser.wait_until(lambda: len(browser.driver.find_elements(By.CSS_SELECTOR, "canvas, svg.marks")) == 4)
+        assert browser.hosts() == set()
+
+
 def test_metrics_and_plots_show_the_content_of_the_files(changed: Project) -> None:
-    page = Path(changed.dvc("plots", "show").stdout.strip().removeprefix("file://")).read_text()
+    page, curve = plots(changed, "show"), changed.table("metrics/train/curves.csv")
     for title in ("Loss by epoch", "Accuracy by epoch", "Recall by class", "Confusion matrix"):
         assert title in page
-    curve = changed.table("metrics/train/curves.csv")
     for column in ("train_loss", "val_loss", "train_acc", "val_acc"):
         for value in curve[column]:
-            assert f'"{value}"' in page or f"{value}" in page, (column, value)
+            assert f"{value}" in page, (column, value)
     assert page.count("vegaEmbed(") == 4  # and no picture that nobody asked for
     for name in PICTURES:
         assert f"{name}.png" in page
     metrics = json.loads(changed.dvc("metrics", "show", "--json").stdout)[""]["data"]
     assert metrics["metrics/evaluate.json"]["data"] == changed.json("metrics/evaluate.json")
-    compared = Path(changed.dvc("plots", "diff").stdout.strip().removeprefix("file://")).read_text()
+    compared = plots(changed, "diff")
     assert '"HEAD"' in compared
     assert '"workspace"' in compared
     changes = json.loads(changed.dvc("metrics", "diff", "--json").stdout)

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.project import Project, ran
@@ -15,17 +12,21 @@ from tests.support.tiny import FIRST, OUTS, Tiny
 import pytest
 
 
+def outs(project: Tiny) -> list[bytes]:
+    return [project.read(out) for out in OUTS]
+
+
 def change_and_go_back(project: Tiny) -> None:
     """A changed run, the same by hand, and back to the committed one: each ends clean, and the cache stays whole."""
-    committed = {out: project.read(out) for out in OUTS}
+    committed = outs(project)
     project.set(evaluate__batch_size=7)
     assert project.repro() == ["tiny"]
-    changed = {out: project.read(out) for out in OUTS}
+    changed = outs(project)
     project.stage("tiny")
-    assert {out: project.read(out) for out in OUTS} == changed
+    assert outs(project) == changed
     project.run("git", "checkout", "--quiet", "params.yaml")
     assert project.repro() == []
-    assert {out: project.read(out) for out in OUTS} == committed
+    assert outs(project) == committed
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 
@@ -69,20 +70,20 @@ def test_detached_head_and_untracked_files_and_a_sub_folder(tiny: Tiny) -> None:
     tiny.dvc("exp", "run", "--temp", "--name", "from-below", *words, cwd=tiny.root / "stages")
     assert "from-below" in tiny.dvc("exp", "list").stdout
     assert tiny.run("git", "status", "--porcelain").stdout == "?? stages/notes.txt\n"
-    assert (tiny.root / "stages/notes.txt").read_text() == "mine"
+    assert tiny.read("stages/notes.txt") == b"mine"
 
 
 def test_cleaned_cache_runs_again_what_it_forgot(tiny: Tiny) -> None:
     tiny.set(evaluate__batch_size=7)
     assert tiny.repro() == ["tiny"]
-    forgotten = tiny.read(FIRST), tiny.read(OUTS[2])
+    forgotten = outs(tiny)
     tiny.run("git", "checkout", "--quiet", ".")
     assert tiny.repro() == []
     tiny.dvc("gc", "--workspace", "--force")
     assert tiny.repro() == []
     tiny.set(evaluate__batch_size=7)
-    shown = tiny.dvc("repro").stdout
-    assert (tiny.read(FIRST), tiny.read(OUTS[2])) == forgotten, ran(shown)
+    tiny.repro()
+    assert outs(tiny) == forgotten
 
 
 @pytest.mark.parametrize("no_scm", [False, True])
@@ -119,8 +120,9 @@ def test_training_in_two_processes_needs_no_shared_memory(finished: Project) -> 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become two other users")
 def test_two_users_with_other_umasks_share_a_cache(tiny: Tiny) -> None:
     """As DVC documents it, with cache.shared and a common group; neither of them is root."""
-    with shared_folder() as folder:
-        cache = folder / "cache"
+    with tempfile.TemporaryDirectory(prefix="shared-") as name:  # pytest's own folders are closed to others
+        folder, cache = Path(name), Path(name, "cache")
+        folder.chmod(0o755)
         shutil.copytree(tiny.root / ".dvc/cache", cache)
         tiny.dvc("config", "--local", "cache.dir", str(cache))
         tiny.dvc("config", "--local", "cache.shared", "group")
@@ -132,26 +134,19 @@ def test_two_users_with_other_umasks_share_a_cache(tiny: Tiny) -> None:
             tiny.run("chown", "-R", owner, str(path))
         tiny.run("chmod", "-R", "u+rwX,g+rwXs,o-rwx", str(cache))
 
-        def repro(project: Tiny, user: str, umask: str) -> list[str]:
+        def repro(project: Tiny) -> list[str]:
+            user, umask = ("4001", "077") if project is a else ("4002", "022")
             become = f"setpriv --reuid {user} --regid 4242 --clear-groups sh -c 'umask {umask}; dvc repro'"
-            environment = {**project.environment, "HOME": str(project.root)}
-            done = subprocess.run(
-                ["unshare", "--mount", "sh", "-ec", f"{everybody_may_enter()}{names}{become}"], cwd=project.root,
-                env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
+            project.environment["HOME"] = str(project.root)
+            done = project.run("unshare", "--mount", "sh", "-ec", f"{everybody_may_enter()}{names}{become}")
             return ran(done.stdout)
 
-        a.set(evaluate__batch_size=7)
-        b.set(evaluate__batch_size=7)
-        assert repro(a, "4001", "077") == ["tiny"]
-        assert repro(b, "4002", "022") == []  # what the other one made is in the run cache
-        b.set(evaluate__batch_size=8)
-        a.set(evaluate__batch_size=8)
-        assert repro(b, "4002", "022") == ["tiny"]
-        assert repro(a, "4001", "077") == []
-        for out in OUTS:
-            assert a.read(out) == b.read(out)
+        for size, first, second in ((7, a, b), (8, b, a)):
+            for project in (a, b):
+                project.set(evaluate__batch_size=size)
+            assert repro(first) == ["tiny"]
+            assert repro(second) == []  # what the other one made is in the run cache
+        assert outs(a) == outs(b)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a clone to another user")
@@ -162,28 +157,14 @@ def test_clone_of_another_user_is_one_line_in_all_tools(finished: Project, tmp_p
     finished.run("chown", "-R", "1234:1234", str(finished.root))
     finished.environment["HOME"] = str(tmp_path)
     trust = f"git config --global --add safe.directory {finished.root}"
-    for tool, *words in (
-        ("search",), ("compare", "models", "HEAD"), ("compare", "seeds"),
-        ("compare", "recipes", "-S", "train.epochs=1"),
-        ("release", "build", "v1.0.0"),
-    ):  # fmt: skip
-        failed = finished.tool(tool, *words, status=1)
-        assert failed.stderr == f"{tool}: error: {finished.root} is another user's; `{trust}` trusts it\n"
-    said = finished.tool("repair").stderr  # DVC runs stages there all the same
-    assert said == f"repair: warning: {finished.root} is another user's; `{trust}` trusts it\n"
+    says = f"{finished.root} is another user's; `{trust}` trusts it\n"
+    comparisons = ("compare models HEAD", "compare seeds", "compare recipes -S train.epochs=1")
+    for command in ("search", *comparisons, "release build v1.0.0"):
+        tool, *words = command.split()
+        assert finished.tool(tool, *words, status=1).stderr == f"{tool}: error: {says}"
+    assert finished.tool("repair").stderr == f"repair: warning: {says}"  # DVC runs stages there all the same
     finished.run("sh", "-c", trust)
     assert finished.tool("repair").stderr == ""
-
-
-@contextmanager
-def shared_folder() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own are closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="shared-"))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 def everybody_may_enter() -> str:

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import http.server
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from unittest.mock import Mock
 
 from classifier.prepare import sources
 from classifier.prepare.registry import RAW_FILES
-from tests.project import Project, one_line, wait_for
+from tests.project import Project, wait_for
 
 import pytest
 
@@ -77,38 +78,40 @@ def server(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def use(project: Project, *places: str) -> None:
+def download(project: Project, *places: str) -> "subprocess.CompletedProcess[str]":
+    """The right files come from one of these places, or from those of the params."""
+    project.environment.pop("FASHION_MNIST_SOURCES")
+    if places:
+        project.environment["FASHION_MNIST_SOURCES"] = " ".join(places)
+    done = project.stage("download")
+    for name in RAW_FILES:
+        assert project.read(f"data/raw/{name}") == (project.raw / name).read_bytes()
+    return done
+
+
+def refusal(project: Project, *places: str) -> str:
+    """What is said if none of these places has the files."""
     project.environment["FASHION_MNIST_SOURCES"] = " ".join(places)
-
-
-def right(project: Project) -> bool:
-    return all(project.read(f"data/raw/{name}") == (project.raw / name).read_bytes() for name in RAW_FILES)
+    errors = project.stage("download", status=1).stderr
+    assert not (project.root / "data/raw").exists()
+    return errors
 
 
 @pytest.mark.parametrize("way", ["good", "plain", "once-500"])
 def test_download_fetches_over_http(fresh: Project, server: Server, way: str) -> None:
-    use(fresh, server.url(way))
-    done = fresh.stage("download")
-    assert right(fresh)
+    done = download(fresh, server.url(way))
     assert server.url(way) in done.stdout
     assert done.stderr == ""  # no progress bar where there is no terminal
 
 
-def test_sources_are_those_of_the_environment_then_of_the_params(
-    fresh: Project, server: Server, tmp_path: Path
-) -> None:
-    """A folder, a URL of one, one with a space in its name."""
+def test_sources_of_the_environment_come_first(fresh: Project, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "my own folder"
     folder.symlink_to(fresh.raw)
     fresh.set_all({"download.sources.fashion-mnist": [server.url("good")]})
     for source in (str(fresh.raw), fresh.raw.as_uri(), str(folder), f"'{folder}' http://127.0.0.1:9/never-asked"):
-        use(fresh, source)
-        fresh.stage("download")
-        assert right(fresh)
+        download(fresh, source)
     assert server.requests == []
-    fresh.environment.pop("FASHION_MNIST_SOURCES")
-    done = fresh.stage("download")
-    assert right(fresh)
+    done = download(fresh)
     assert "nothing usable" not in done.stdout + done.stderr
     assert len(server.requests) >= len(RAW_FILES)
 
@@ -126,25 +129,19 @@ def test_sources_are_those_of_the_environment_then_of_the_params(
     ],
 )
 def test_bad_source_is_named_and_next_one_tried(fresh: Project, server: Server, way: str, reason: str) -> None:
-    use(fresh, server.url(way))
-    failed = fresh.stage("download", status=1)
-    line = next(line for line in failed.stderr.splitlines() if server.url(way) in line)
+    errors = refusal(fresh, server.url(way))
+    line = next(line for line in errors.splitlines() if server.url(way) in line)
     assert RAW_FILES[0] in line
     assert reason in line
-    assert "FASHION_MNIST_SOURCES=/that/folder" in failed.stderr  # what the person can do
-    assert not (fresh.root / "data/raw").exists()
-
-    use(fresh, server.url(way), server.url("good"))
-    assert f"nothing usable from {server.url(way)}" in fresh.stage("download").stdout
-    assert right(fresh)
+    assert "FASHION_MNIST_SOURCES=/that/folder" in errors  # what the person can do
+    done = download(fresh, server.url(way), server.url("good"))
+    assert f"nothing usable from {server.url(way)}" in done.stdout
 
 
 def test_open_quote_unknown_protocol_and_missing_folder_are_named(fresh: Project) -> None:
-    use(fresh, "'/open")
     says = "FASHION_MNIST_SOURCES='/open: No closing quotation"
-    assert one_line(fresh.stage("download", status=1)) == f"download: error: {says}\n"
-    use(fresh, "gopher://there", "/no/such/folder")
-    errors = fresh.stage("download", status=1).stderr
+    assert refusal(fresh, "'/open") == f"download: error: {says}\n"
+    errors = refusal(fresh, "gopher://there", "/no/such/folder")
     assert f"gopher://there: {RAW_FILES[0]}.gz: unknown url type: gopher" in errors
     assert f"/no/such/folder: {RAW_FILES[0]}: not found there" in errors
 
@@ -164,17 +161,15 @@ def test_debian_package_is_fetched_without_root(fresh: Project, tmp_path: Path) 
     for tool in tools.iterdir():
         tool.chmod(0o755)
     fresh.environment["PATH"] = f"{tools}:{fresh.environment['PATH']}"
-    use(fresh, "debian:dataset-fashion-mnist")
-    fresh.stage("download")
-    assert right(fresh)
-    update, download = log.read_text().splitlines()
+    download(fresh, "debian:dataset-fashion-mnist")
+    update, fetch = log.read_text().splitlines()
     assert update.endswith(" update")
-    assert download.endswith(" download dataset-fashion-mnist")
+    assert fetch.endswith(" download dataset-fashion-mnist")
     assert "Dir::State::Lists=" in update  # lists of its own: those of the system belong to root
 
 
 def test_download_stopped_leaves_nothing_and_runs_again(fresh: Project, server: Server) -> None:
-    use(fresh, server.url("silent"))
+    fresh.environment["FASHION_MNIST_SOURCES"] = server.url("silent")
     process = fresh.start("python", "-m", "stages.download")
     wait_for(lambda: bool(server.requests))
     process.terminate()
@@ -182,9 +177,7 @@ def test_download_stopped_leaves_nothing_and_runs_again(fresh: Project, server: 
     assert process.returncode == 143
     assert errors == "download: warning: stopped by SIGTERM; nothing was published; the same command starts it again\n"
     assert not (fresh.root / "data/raw").exists()
-    use(fresh, server.url("good"))
-    fresh.stage("download")
-    assert right(fresh)
+    download(fresh, server.url("good"))
 
 
 @pytest.mark.parametrize("listens", [False, True])
@@ -199,10 +192,9 @@ def test_host_that_cannot_be_connected_is_left_at_once(fresh: Project, listens: 
                 waiting.setblocking(False)
                 waiting.connect_ex(host.getsockname())
         url = f"http://127.0.0.1:{host.getsockname()[1]}"
-        use(fresh, url)
-        failed = fresh.stage("download", status=1)
+        errors = refusal(fresh, url)
     reason = "timed out" if listens else "Connection refused"
-    assert f"{url}: the host cannot be reached ({reason})" in failed.stderr
+    assert f"{url}: the host cannot be reached ({reason})" in errors
 
 
 @pytest.mark.parametrize(
@@ -217,12 +209,10 @@ def test_host_that_cannot_be_connected_is_left_at_once(fresh: Project, listens: 
 def test_proxy_that_refuses_is_named_without_its_password(
     fresh: Project, server: Server, scheme: str, listens: bool, says: str
 ) -> None:
-    variable = f"{scheme}_proxy".upper()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{server.server_port if listens else closed.getsockname()[1]}"
-        fresh.environment[variable] = f"http://me:secret@{address}/"
-        use(fresh, f"{scheme}://mirror.example/forbidden")
-        errors = fresh.stage("download", status=1).stderr
+        fresh.environment[f"{scheme}_proxy".upper()] = f"http://me:secret@{address}/"
+        errors = refusal(fresh, f"{scheme}://mirror.example/forbidden")
     assert f": {says.format(f'the proxy {address}')}\n" in errors
     assert "secret" not in errors

@@ -2,10 +2,15 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from classifier.data.dataset import AnnotatedImages
+from classifier.errors import StageError
+from classifier.evaluate import predictions
 from classifier.model import serialization
 from classifier.model.serialization import KEY
+from classifier.report.content import read_model
 from classifier.train.calibration import fit_temperature
 from tests.project import TEST_IMAGES, Project, one_line
 
@@ -14,6 +19,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from scipy.stats import binomtest
@@ -26,9 +32,8 @@ def rewrite(project: Project, change: Callable[[dict[str, torch.Tensor], dict[st
     """Change the tensors and the description of the model."""
     path = project.root / MODEL
     tensors = load_file(path)
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        model_config = json.loads(json.loads(file.read(size))["__metadata__"][KEY])
+    with safe_open(path, "pt") as file:
+        model_config = json.loads(file.metadata()[KEY])
     change(tensors, model_config)
     path.unlink()
     save_file(tensors, path, metadata={KEY: json.dumps(model_config)} if model_config else None)
@@ -88,10 +93,9 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
     figures = finished.json(DETAILS)
     model, model_config = serialization.load(finished.root / MODEL)
     normalize = serialization.Normalize(model_config)
+    validation = AnnotatedImages(finished.root / ANNOTATIONS, finished.root / "data/images", split="val")
+    test = AnnotatedImages(finished.root / ANNOTATIONS, finished.root / "data/test_images", split="test")
     with torch.inference_mode():
-        annotations, folder = finished.root / ANNOTATIONS, finished.root / "data"
-        validation = AnnotatedImages(annotations, folder / "images", split="val")
-        test = AnnotatedImages(annotations, folder / "test_images", split="test")
         of_validation = model(normalize(validation.all_images()))
         mirrored = model(normalize(test.all_images().flip(-1)))
         both = model(normalize(test.all_images())) + mirrored
@@ -108,21 +112,22 @@ def test_temperature_and_tta_accuracy_equal_recomputed_ones(finished: Project) -
     assert (f"mirror images are recognized {lost:.1%} worse" in warned) == (lost > 0.02)
 
 
+def trained_with(rows: pd.DataFrame, project: Project) -> Any:
+    """The figures of a model after training with these annotations."""
+    project.write(ANNOTATIONS, rows.to_csv(index=False))
+    for name in ("train", "evaluate"):
+        project.stage(name)
+    return project.json(DETAILS)
+
+
 def test_temperature_is_independent_of_test_labels_and_one_without_validation_images(finished: Project) -> None:
     before, rows = finished.json(DETAILS), finished.table(ANNOTATIONS)
     is_test = rows["split"] == "test"
-    for column in ("label", "class_name"):
-        rows.loc[is_test, column] = rows.loc[is_test, column].to_numpy()[::-1]
-    finished.write(ANNOTATIONS, rows.to_csv(index=False))
-    for name in ("train", "evaluate"):
-        finished.stage(name)
-    after = finished.json(DETAILS)
+    rows.loc[is_test, ["label", "class_name"]] = rows.loc[is_test, ["label", "class_name"]].to_numpy()[::-1]
+    after = trained_with(rows, finished)
     assert after["accuracy"] < 0.5 < before["accuracy"]
     assert after["temperature"] == before["temperature"]
-    finished.write(ANNOTATIONS, rows.replace({"split": {"val": "train"}}).to_csv(index=False))
-    for name in ("train", "evaluate"):
-        finished.stage(name)
-    figures = finished.json(DETAILS)
+    figures = trained_with(rows.replace({"split": {"val": "train"}}), finished)
     assert figures["temperature"] == 1
     assert figures["ece"] == figures["ece_uncalibrated"]
 
@@ -149,13 +154,6 @@ def test_model_as_good_as_chance_is_a_warning_and_below_the_minimum_an_error(fin
         assert finished.json("metrics/evaluate.json")["accuracy"] == 0.1
 
 
-def test_batch_size_changes_no_prediction(finished: Project) -> None:
-    before = finished.table("metrics/predictions.csv")
-    finished.set(evaluate__batch_size=7)
-    finished.stage("evaluate")
-    pd.testing.assert_frame_equal(before, finished.table("metrics/predictions.csv"), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -179,32 +177,25 @@ def test_unsuitable_model_is_one_line(finished: Project, change: Callable[..., o
         assert says in line
 
 
-@pytest.mark.parametrize(
-    ("path", "change", "says"),
-    [
-        (MODEL, None, f"{MODEL} is missing; `dvc repro evaluate` makes what this stage needs"),
-        (MODEL, lambda _: b"pickle? no", f"{MODEL}: not a safetensors file (Error while"),
-        (ANNOTATIONS, lambda rows: rows.replace(b",test\n", b",val\n"), f"{ANNOTATIONS}: has no row with the split"),
-    ],
-)
-def test_unsuitable_input_is_one_line(
-    finished: Project, path: str, change: Callable[[bytes], bytes] | None, says: str
-) -> None:
-    content = finished.read(path)
-    (finished.root / path).unlink()
-    if change:
-        finished.write(path, change(content))
-    assert one_line(finished.stage("evaluate", status=1)).startswith(f"evaluate: error: {says}")
-    assert not (finished.root / "metrics/predictions.csv").exists()
+def test_file_that_is_no_model_is_named_by_the_report(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"no")
+    with pytest.raises(StageError, match="not a model of this pipeline"):
+        read_model(tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("error")
+def test_predictions_of_many_classes_are_read_without_a_warning(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(300)]
+    predictions.write(tmp_path / "table.csv", ["a", "b"], np.array([7, 7]), names, np.eye(300)[[7, 7]])
+    read = predictions.read(tmp_path / "table.csv")
+    assert read.class_names == names
+    assert [*read.rows["confidence"]] == [1.0, 1.0]
 
 
 def test_class_without_test_images_is_left_out_of_the_means(finished: Project) -> None:
     rows = finished.table(ANNOTATIONS)
-    rows = rows[(rows["class_name"] != "Bag") | (rows["split"] != "test")]
-    finished.write(ANNOTATIONS, rows.to_csv(index=False))
-    finished.stage("evaluate")
+    figures = trained_with(rows[(rows["class_name"] != "Bag") | (rows["split"] != "test")], finished)
     classes = finished.table("metrics/evaluate/classes.csv", index_col="class")
     assert classes["support"]["Bag"] == 0
-    figures = finished.json(DETAILS)
     assert figures["f1"] == pytest.approx(classes.drop("Bag")["f1"].mean(), abs=1e-5)
     assert figures["balanced_accuracy"] == pytest.approx(classes.drop("Bag")["recall"].mean(), abs=1e-5)

@@ -8,11 +8,12 @@ import resource
 import shutil
 import subprocess
 import sys
-import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 from tests.project import TEST_IMAGES, Project
+from tests.support import labeled
 
 import numpy as np
 import pandas as pd
@@ -26,8 +27,12 @@ def pictures(finished: Project, tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+def predict(project: Project, *words: object) -> Any:
+    return json.loads(project.tool("predict", "--json", *map(str, words)).stdout)
+
+
 def test_predict_equals_evaluate(finished: Project, pictures: Path) -> None:
-    answers = json.loads(finished.tool("predict", "--json", str(pictures)).stdout)
+    answers = predict(finished, pictures)
     rows = finished.table("metrics/predictions.csv")
     assert [f"test/{Path(answer['image']).name}" for answer in answers] == rows["image"].tolist()
     assert [answer["class"] for answer in answers] == rows["predicted"].tolist()
@@ -53,18 +58,15 @@ def test_predict_takes_any_size_and_mode(finished: Project, pictures: Path, tmp_
     }
     for name, variant in variants.items():
         variant.save(tmp_path / name)
-    paths = [str(tmp_path / name) for name in variants]
-    answers = json.loads(finished.tool("predict", "--json", str(pictures / "00000.png"), *paths).stdout)
     ImageOps.invert(large).save(tmp_path / "inverted.png")
-    answers += json.loads(finished.tool("predict", "--json", "--invert", str(tmp_path / "inverted.png")).stdout)
-    for answer in answers[1:]:
-        assert answer["class"] == answers[0]["class"], answer["image"]
+    first, *others = predict(finished, pictures / "00000.png", *(tmp_path / name for name in variants))
+    for answer in (*others, *predict(finished, "--invert", tmp_path / "inverted.png")):
+        assert answer["class"] == first["class"], answer["image"]
 
 
 def test_predict_reports_bad_files_after_the_answers(finished: Project, pictures: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.png"
+    good, bad, cut = pictures / "00001.png", tmp_path / "bad.png", tmp_path / "cut.png"
     bad.write_bytes(b"no picture")
-    good, cut = pictures / "00001.png", tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:300])
     command = f"python -m tools.predict {bad} /no/such.png {cut} {good} 2>&1"
     lines = finished.run("sh", "-c", command, status=1).stdout.splitlines()
@@ -78,7 +80,7 @@ def test_predict_reports_bad_files_after_the_answers(finished: Project, pictures
     assert lines[4].startswith(f"predict: error: {cut}: not a readable image: ")
     assert len(lines) == 5
     (finished.root / "models/classifier.onnx").unlink()
-    done = finished.tool("predict", str(pictures / "00001.png"), status=1)
+    done = finished.tool("predict", str(good), status=1)
     assert "classifier.onnx is missing; `dvc repro export` makes it" in done.stderr
 
 
@@ -95,8 +97,7 @@ def test_bombs_are_refused_before_they_are_unpacked(finished: Project, pictures:
     bombs = {"wide": png(20_000, 14_000), "huge": png(100_000, 100_000), "text": png(28, 28, text)}
     for name, content in bombs.items():
         (tmp_path / f"{name}.png").write_bytes(content)
-    with zipfile.ZipFile(tmp_path / "zip.png", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("0.png", bytes(100_000_000))
+    labeled.as_zip(tmp_path / "zip.png", {"0.png": bytes(100_000_000)})
     limit = lambda: resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))  # noqa: E731
     paths = [str(tmp_path / f"{name}.png") for name in (*bombs, "zip")]
     command = ("python", "-m", "tools.predict", *paths, str(pictures / "00001.png"))
@@ -112,12 +113,11 @@ def test_predict_takes_folders_patterns_and_stdin(finished: Project, pictures: P
     (pictures / "more").mkdir()
     (pictures / "00003.png").rename(pictures / "more" / "x.png")
     (pictures / ".hidden").write_text("no picture")
-    answers = json.loads(finished.tool("predict", "--json", str(pictures)).stdout)
+    answers = predict(finished, pictures)
     names = [str(Path(answer["image"]).relative_to(pictures)) for answer in answers]
     assert names == [*(f"{number:05d}.png" for number in range(TEST_IMAGES) if number != 3), "more/x.png"]
     by_name = {answer["image"]: answer["class"] for answer in answers}
-    patterns = str(pictures / "**" / "[x]*.png"), str(pictures / "0000[0-2].png")
-    answers = json.loads(finished.tool("predict", "--json", *patterns).stdout)
+    answers = predict(finished, pictures / "**" / "[x]*.png", pictures / "0000[0-2].png")
     assert [Path(answer["image"]).name for answer in answers] == ["x.png", "00000.png", "00001.png", "00002.png"]
     piped = finished.run("sh", "-c", f"python -m tools.predict - < {pictures / '00005.png'}").stdout
     assert piped.split("  ")[:2] == ["-", by_name[str(pictures / "00005.png")]]
@@ -162,15 +162,10 @@ def test_predict_imports_no_torch(finished: Project, pictures: Path) -> None:
 
 def test_one_bad_argument_loses_no_answer(finished: Project, pictures: Path, tmp_path: Path) -> None:
     """Names that are no text or too long, a link that leads back, a pipe: each is classified, or named in one line."""
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    content = (pictures / "00000.png").read_bytes()
-    odd = os.fsencode(folder) + b"/caf\xe9 \n\x1b[31m.png"
-    with open(odd, "wb") as file:
-        file.write(content)
+    content, name = (pictures / "00000.png").read_bytes(), os.fsdecode(b"caf\xe9 \n\x1b[31m.png")
+    folder = labeled.write(tmp_path / "odd", {name: content, "plain.png": content})
     (folder / "loop").symlink_to(folder)
     (folder / "gone.png").symlink_to("nowhere.png")
-    (folder / "plain.png").write_bytes(content)
     command = (
         f"cat {pictures}/00001.png | python -m tools.predict {folder} {'x' * 300} '{folder}/**/plain.png' /dev/stdin"
     )

@@ -36,26 +36,6 @@ def test_torchvision_model_trains_by_name(finished: Project) -> None:
     assert model_config.architecture == "mobilenet_v3_small"
 
 
-@pytest.mark.parametrize(
-    ("fraction", "says"),
-    [(0.1, "the validation loss is nan after epoch 1; a smaller"), (0.0, "a weight is not finite after the last step")],
-)
-def test_weights_that_overflow_in_the_last_step_are_a_divergence(finished: Project, fraction: float, says: str) -> None:
-    out = ("--out", "scratch/out", f"-Sannotate.validation_fraction={fraction}")
-    finished.stage("annotate", *out)
-    count = finished.json("scratch/out/metrics/annotate.json")["num_images"]["train"]  # one step
-    options = (
-        "train.warmup_fraction=0.0",
-        "optimizers.sgd.lr=3e38",
-        "optimizers.sgd.weight_decay=1e3",
-        "train.epochs=1",
-        f"train.batch_size={count}",
-    )
-    done = finished.stage("train", *out, *(f"-S{option}" for option in options), status=3)
-    assert says in done.stderr
-    assert not (finished.root / "scratch/out" / MODEL).exists()
-
-
 def test_model_summary_has_shapes_and_parameters(finished: Project) -> None:
     output = finished.stage("train").stdout
     assert re.search(r"train:   1 +Linear +32 +25,120\n", output)
@@ -116,11 +96,10 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
     assert len(curve) < 40
     assert len(curve) == best["epoch"] + 2
     assert f"stopped early after epoch {len(curve)}: no lower validation loss since epoch {best['epoch']:.0f}" in output
-    assert finished.json("metrics/train.json")["val_loss"] == best["val_loss"]
-    assert finished.json("metrics/train.json")["val_acc"] == best["val_acc"]
+    metrics = finished.json("metrics/train.json")
+    assert (metrics["val_loss"], metrics["val_acc"]) == (best["val_loss"], best["val_acc"])
     # The weights are those of that epoch: their loss is its loss.
     model, model_config = load(finished.root / MODEL)
-
     data = AnnotatedImages(finished.root / "data/annotations.csv", finished.root / "data/images", split="val")
     with torch.inference_mode():
         logits = model(Normalize(model_config)(data.all_images()))
@@ -129,9 +108,8 @@ def test_patience_stops_and_best_epoch_is_kept(finished: Project) -> None:
 
 def test_unnormalized_inputs_fail_at_the_first_step(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Normalize, "forward", lambda self, pixels: pixels.float() * 1000)
-    assert re.search(
-        r"the loss is [\d.]+ at the start, where chance gives 2.30", finished.stage("train", status=3).stderr
-    )
+    errors = finished.stage("train", status=3).stderr
+    assert re.search(r"the loss is [\d.]+ at the start, where chance gives 2.30", errors)
 
 
 def test_curves_and_metrics_follow_a_training_that_runs(finished: Project) -> None:
@@ -200,16 +178,13 @@ def test_training_stops_after_an_epoch_and_goes_on_to_the_same_bytes(finished: P
     finished.stage("train", status=75)
     finished.set(optimizers__sgd__lr=0.02)
     assert "resuming" not in finished.stage("train", status=75).stdout
-    finished.set(optimizers__sgd__lr=0.05)
-    finished.set(runtime__stop_after_epoch=0)
+    finished.set(optimizers__sgd__lr=0.05, runtime__stop_after_epoch=0)
     assert "resuming at step 45 of 54" in finished.stage("train").stdout
     assert finished.read(MODEL) == expected
 
 
 @pytest.mark.parametrize(("channels", "mean"), [(3, [0.485, 0.456, 0.406]), (1, [0.449])])
-def test_weights_for_imagenet_get_its_normalization_and_fit_by_name(
-    finished: Project, tmp_path: Path, channels: int, mean: list[float]
-) -> None:
+def test_weights_for_imagenet_get_its_mean_and_fit_by_name(tmp_path: Path, channels: int, mean: list[float]) -> None:
     torch.manual_seed(0)
     path = tmp_path / "x.safetensors"
     save_file(mobilenet_v3_small(weights=None).state_dict(), path)
