@@ -19,9 +19,9 @@ from classifier import yaml_file
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
 from tests.project import STAGES, Project, wait_for
+from tests.support.processes import processes_in
 
 import pandas as pd
-import psutil
 
 FOLDERS = ("data", "models", "metrics", "scratch")
 GROWING = "metrics/train/curves.csv"  # shown while it grows by whole rows: what lies there is the beginning of it
@@ -190,13 +190,7 @@ class Chaos:
 
     def _all_are_gone(self) -> None:
         """No process may be left that works in the clone, to write there later."""
-        wait_for(lambda: not any(map(self._works_here, psutil.process_iter())), SECONDS)
-
-    def _works_here(self, process: psutil.Process) -> bool:
-        try:
-            return process.cwd() == str(self.project.root) and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
+        wait_for(lambda: not processes_in(self.project.root), SECONDS)
 
     def _so_far(self) -> str:
         stops = "\n".join(map(str, self.stops))

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.project import wait_for
@@ -49,23 +50,19 @@ PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE St
 def slurm() -> Iterator[dict[str, str]]:
     """Start a cluster with the partitions low and high, and yield the variable that its commands need."""
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])  # where the daemons are
-    missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
-    if missing or os.geteuid():
-        cannot_run(
-            "Slurm needs root here" if os.geteuid() else "slurmctld is missing (on Debian: apt install slurm-wlm)"
-        )
+    if not all(shutil.which(name, path=path) for name in PROGRAMS):
+        cannot_run("slurmctld is missing (on Debian: apt install slurm-wlm)")
+    if os.geteuid():
+        cannot_run("Slurm needs root here")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(mode=0o700)
     (folder / "munge/key").touch(0o400)
     (folder / "munge/key").write_bytes(secrets.token_bytes(1024))
-    configuration = folder / "slurm.conf"
-    configuration.write_text(
-        CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0], folder=folder, ports=free_ports(), cores=os.cpu_count()
-        )
-    )
+    configuration, host = folder / "slurm.conf", socket.gethostname().partition(".")[0]
+    configuration.write_text(CONFIGURATION.format(host=host, folder=folder, ports=free_ports(), cores=os.cpu_count()))
     environment = {"SLURM_CONF": str(configuration)}
+    variables = {**os.environ, "PATH": path, **environment}
     munge = {name: folder / "munge" / name for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")}
     munge["key-file"] = folder / "munge/key"
     commands: list[list[str]] = [
@@ -77,25 +74,11 @@ def slurm() -> Iterator[dict[str, str]]:
     try:
         with (folder / "log").open("ab") as log:
             for command in commands:
-                daemons.append(
-                    subprocess.Popen(
-                        [shutil.which(command[0], path=path) or "", *command[1:]],
-                        stdout=log,
-                        stderr=log,
-                        env={**os.environ, **environment},
-                        start_new_session=True,
-                    )
-                )
-                wait_for(lambda: munge["socket"].exists())
-
-        def is_ready() -> bool:
-            shown = subprocess.run(
-                ["sinfo", "--noheader", "--format=%T", "--partition=low"],
-                env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            return shown.stdout.strip() == "idle"
-
-        wait_for(is_ready, pause=0.3)
+                daemons.append(subprocess.Popen(command, stdout=log, stderr=log, env=variables, start_new_session=True))
+                wait_for(munge["socket"].exists)
+        shown = ["sinfo", "--noheader", "--format=%T", "--partition=low"]
+        ask = partial(subprocess.run, shown, env=variables, capture_output=True, text=True, check=False)
+        wait_for(lambda: ask().stdout.strip() == "idle", pause=0.3)
         yield environment
     finally:
         for daemon in reversed(daemons):
