@@ -90,11 +90,8 @@ class Chaos:
             return None
         stage = from_here.findall(self.log.read_text())[-1]
         point = self._await_point(process, stage, point)
-        if alone:
-            process.send_signal(signum)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signum)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid if alone else -process.pid, signum)  # or its group
         process.wait(SECONDS)
         if not alone:
             self._all_are_gone()
@@ -125,9 +122,8 @@ class Chaos:
         text = self.log.read_text()
         stage = re.findall(r"Running stage '(\w+)'", text)[-1]
         begun = STAGES[: STAGES.index(stage) + 1]  # of the others a clone has the committed metrics
-        outs = [out for name in begun for out in self.outs[name]]
-        # An orphan may be removing its outs just now.
-        there = [out for out in outs if (self.project.root / out).exists()] if not alone else []
+        outs = [] if alone else [out for name in begun for out in self.outs[name]]  # an orphan may be removing them
+        there = [out for out in outs if (self.project.root / out).exists()]
         for out in there:
             mine, theirs = self.project.root / out, self.reference.root / out
             begins = out == GROWING and theirs.read_bytes().startswith(mine.read_bytes())
@@ -175,9 +171,7 @@ class Chaos:
                     ["dvc", "repro"], cwd=self.project.root, env=self.project.environment, stdout=log, stderr=log,
                     start_new_session=True,
                 )  # fmt: skip
-            if self._await(process, lambda text: "Running stage" in text or "up to date" in text):
-                return process
-            if process.returncode == 0:
+            if self._await(process, lambda text: "Running stage" in text) or process.returncode == 0:
                 return process
             assert DVC_CUT_OFF.search(self.log.read_text()), self._so_far()
             assert "repair: " in self.project.run("python", "-m", "tools.repair").stdout, self._so_far()

@@ -66,8 +66,8 @@ def two_nodes(project: Project, tmp_path: Path, change: dict[str, Any]) -> tuple
         started.append(node.start(*words.split(), "--local-addr", f"127.0.0.{number}", "-m", "stages.train"))
         if number == 1:  # the node that is there first has rank 0
             wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
-    ended = [(process, process.communicate(timeout=120)[1]) for process in started]
-    return nodes, [(process.returncode, errors) for process, errors in ended]
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    return nodes, [(process.returncode, text) for process, text in zip(started, errors, strict=True)]
 
 
 def trainers(project: Project) -> list[psutil.Process]:
@@ -78,7 +78,7 @@ def start(project: Project, *command: str, processes: int = 2) -> "subprocess.Po
     """Start a run that does not end by itself, and wait until it is amid its steps."""
     project.set_all({**LONG, "train.epochs": 100_000, "train.world_size": processes})
     process = project.start(*command)
-    wait_for(lambda: checkpoints(project))
+    wait_for(lambda: checkpoints(project), amid=process)
     return process
 
 
@@ -98,17 +98,17 @@ def test_torchrun_writes_the_same_bytes_as_the_param(project: Project, results: 
 
 def test_ddp_two_nodes_give_the_same_bytes_and_one_writes(project: Project, results: Results, tmp_path: Path) -> None:
     (project.root / MODEL).unlink()
-    nodes, ended = two_nodes(project, tmp_path, {})
-    assert [status for status, _ in ended] == [0, 0], ended
+    nodes, outcomes = two_nodes(project, tmp_path, {})
+    assert [status for status, _ in outcomes] == [0, 0], outcomes
     (writer,) = [node for node in nodes if (node.root / MODEL).exists()]
     assert writer.read(MODEL) == results[2][0]
 
 
 def test_ddp_node_that_differs_is_refused(project: Project, tmp_path: Path) -> None:
     (project.root / MODEL).unlink()
-    nodes, ended = two_nodes(project, tmp_path, {"train.seed": 5})
-    assert all(status for status, _ in ended)
-    errors = [line for _, text in ended for line in text.splitlines() if line.startswith("train: error")]
+    nodes, outcomes = two_nodes(project, tmp_path, {"train.seed": 5})
+    assert all(status for status, _ in outcomes)
+    errors = [line for _, text in outcomes for line in text.splitlines() if line.startswith("train: error")]
     assert len(errors) == 1
     assert "rank 1 has other params, inputs, code, versions or processor than rank 0" in errors[0]
     assert not any((node.root / MODEL).exists() for node in nodes)

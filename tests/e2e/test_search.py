@@ -298,7 +298,7 @@ def test_recipes_are_compared_on_folds_and_runs_are_reused(project: Project) -> 
     assert "b is better than a" in more.stdout
     assert references(project) == {}
     assert project.run("git", "status", "--porcelain").stdout == " M search.yaml\n"
-    assert {path.name for path in (project.root / "scratch/compare-recipes").iterdir() if path.is_dir()} >= {"records"}
+    assert (project.root / "scratch/compare-recipes/records").is_dir()
 
 
 def test_recipes_are_trained_with_params_and_code_as_they_are_now(

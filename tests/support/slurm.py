@@ -16,34 +16,7 @@ from tests.support.browser import cannot_run
 
 NODES = ("node1", "node2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-CONFIGURATION = """
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=5
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-ReturnToService=2
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cores} State=UNKNOWN
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
-"""
+CONFIGURATION = Path(__file__).with_suffix(".conf").read_text()
 
 
 @contextmanager
@@ -57,14 +30,13 @@ def slurm() -> Iterator[dict[str, str]]:
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(mode=0o700)
-    (folder / "munge/key").touch(0o400)
-    (folder / "munge/key").write_bytes(secrets.token_bytes(1024))
+    (folder / "munge/key-file").touch(0o400)
+    (folder / "munge/key-file").write_bytes(secrets.token_bytes(1024))
     configuration, host = folder / "slurm.conf", socket.gethostname().partition(".")[0]
     configuration.write_text(CONFIGURATION.format(host=host, folder=folder, ports=free_ports(), cores=os.cpu_count()))
     environment = {"SLURM_CONF": str(configuration)}
     variables = {**os.environ, "PATH": path, **environment}
     munge = {name: folder / "munge" / name for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")}
-    munge["key-file"] = folder / "munge/key"
     commands: list[list[str]] = [
         ["munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in munge.items())],
         ["slurmctld", "-D"],

@@ -32,13 +32,10 @@ def _ptrace(request: int, pid: int) -> None:
         raise OSError(ctypes.get_errno(), "ptrace")
 
 
-def begin() -> None:
-    """Called by the writer where the counting starts."""
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def killed_before_call(number: int, writer: Callable[[], None]) -> bool:
+def killed_before_call(number: int, write: Callable[[Callable[[], None]], None]) -> bool:
     """Run a writer in a forked process and kill it before its system call of that number, from 1.
+
+    The writer calls its argument where the counting starts.
 
     Returns:
         False if it has fewer calls and has ended by itself.
@@ -47,7 +44,7 @@ def killed_before_call(number: int, writer: Callable[[], None]) -> bool:
     if not pid:
         try:
             _ptrace(PTRACE_TRACEME, 0)
-            writer()
+            write(lambda: os.kill(os.getpid(), signal.SIGSTOP))
         finally:
             os._exit(1 if sys.exc_info()[0] else 0)
     _, status = os.waitpid(pid, 0)
@@ -78,12 +75,9 @@ class OneFile:
     def prepare(self) -> None:
         self.path.write_bytes(OLD)
 
-    def write(self) -> None:
-        files.atomic_write(self.path, NEW)
-
-    def write_counted(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
         begin()
-        self.write()
+        files.atomic_write(self.path, NEW)
 
     def state(self) -> str:
         try:
@@ -98,7 +92,8 @@ class Folder(OneFile):
     def prepare(self) -> None:
         pass
 
-    def write(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
+        begin()
         temporary = files.temporary_path(self.path)
         files.remove(temporary)
         temporary.mkdir()
@@ -129,7 +124,8 @@ class State(OneFile):
         for step in (1, 2):
             self.checkpoint.save({"step": step, "weights": self.weights})
 
-    def write(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
+        begin()
         self.checkpoint.save({"step": 3, "weights": self.weights})
 
     def state(self) -> str:
@@ -144,23 +140,20 @@ class Stage(OneFile):
         for out in OUTS:
             (ROOT / out).unlink(missing_ok=True)
 
-    def write(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
+        publish = files.publish
+
         def work(context: StageContext) -> None:
             for out in OUTS:
                 context.out(out).write_bytes(NEW)
 
-        assert stage.run_stage("tiny", work, None, []) == 0
-
-    def write_counted(self) -> None:
-        publish = files.publish  # hashing the inputs takes hundreds of calls: counting starts with the first out
-
         def first(temporary: Path, path: Path) -> None:
             files.publish = publish
-            begin()
+            begin()  # hashing the inputs takes hundreds of calls
             publish(temporary, path)
 
         files.publish = first
-        self.write()
+        assert stage.run_stage("tiny", work, None, []) == 0
 
     def state(self) -> str:
         paths = [ROOT / out for out in OUTS]
@@ -177,12 +170,12 @@ def main(case: str, folder: Path) -> list[dict[str, Any]]:
         shutil.rmtree(under_test.folder, ignore_errors=True)
         under_test.folder.mkdir(parents=True)
         under_test.prepare()
-        if not killed_before_call(number, under_test.write_counted):
+        if not killed_before_call(number, under_test.write):
             break
         entry = {"found": under_test.state()}
         again = os.fork()  # as the next run would: a new process, not one that remembers
         if not again:
-            under_test.write()
+            under_test.write(lambda: None)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(again, 0)[1]) == 0
         entry["again"] = under_test.state()
