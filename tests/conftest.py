@@ -67,7 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "window" in getattr(item, "fixturenames", ()):
-            item.add_marker("browser")
+            item.add_marker("browser")  # before -m selects
 
     def rank(item: pytest.Item) -> int:
         return next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))

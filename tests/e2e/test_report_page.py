@@ -52,8 +52,7 @@ def opened(browser: Browser, reported: Project) -> Iterator[Browser]:
 def column(browser: Browser, number: int, table: str = "all-mistakes") -> list[str]:
     """What a column of a table shows, from top to bottom."""
     script = f"return [...document.querySelectorAll('#{table} tbody tr')].map((row) => row.cells[{number}].innerText)"
-    shown: list[str] = browser.driver.execute_script(script)
-    return shown
+    return [*browser.driver.execute_script(script)]
 
 
 def click(browser: Browser, name: str, table: str = "all-mistakes") -> str:

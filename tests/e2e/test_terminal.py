@@ -32,8 +32,8 @@ runpy.run_module("stages.train", run_name="__main__")
 def test_only_rank_zero_draws_progress_bars(finished: Project) -> None:
     (finished.root / "with_bars.py").write_text(WITH_BARS)
     finished.set_all({"compute.portable": False, "train.world_size": 2, "train.epochs": 1})
-    launch = ("torchrun", "--nproc-per-node", "2", "with_bars.py")
-    printed = finished.run("python", "-c", SPAWN, *launch, stdin=subprocess.DEVNULL).stdout
+    launch = "stty rows 24 cols 120; exec torchrun --nproc-per-node 2 with_bars.py"
+    printed = finished.run("python", "-c", SPAWN, "sh", "-ec", launch, stdin=subprocess.DEVNULL).stdout
     assert " by rank 0" in printed
     assert " by rank 1" not in printed
 

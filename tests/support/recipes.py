@@ -22,7 +22,7 @@ LONG: dict[str, Any] = {
 
 def states(project: Project) -> list[Path]:
     """The folders of runs that left a state."""
-    return sorted({path.parent for path in project.root.glob("scratch/train-*/[!.]*.pt")})
+    return sorted({path.parent for path in checkpoints(project)})
 
 
 def checkpoints(project: Project) -> list[Path]:

@@ -1,9 +1,9 @@
 """Kill a writer before each of its system calls in turn, as often as it has some: a power switch with a counter.
 
 The kernel stops a traced process before and after each call (ptrace(2), PTRACE_SYSCALL; Linux), so nothing has to be
-guessed about which calls a writer makes. Run as a program, in the root of a clone, if it is about a stage that of the
-small project in ``tiny.py``: syscalls.py CASE FOLDER. It prints JSON, one entry a kill: the state found, and the state
-and the files after the same writer ran again.
+guessed about which calls a writer makes. Run as a program in the root of the small project of ``tiny.py``:
+syscalls.py CASE FOLDER. It prints JSON, one entry a kill: the state found, and the state and the files after the same
+writer ran again.
 """
 
 import ctypes
