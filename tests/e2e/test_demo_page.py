@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from classifier.runner import files
 from tests.project import Project, kill_group, one_line
 from tests.support import own
-from tests.support.browser import Browser, cannot_run, contrast
+from tests.support.browser import Browser, cannot_run, contrast, find_program
 from tests.support.linear import write_linear_model
 
 import numpy as np
@@ -85,8 +84,7 @@ class Page:
 @pytest.fixture(scope="session")
 def demo(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose page is built."""
-    if not shutil.which("npm"):
-        cannot_run("npm is missing (on Debian: apt install npm)")
+    find_program(("npm",), "npm")
     project = finished_template.copy(tmp_path_factory.mktemp("demo") / "project")
     try:
         project.run(*BUILD, "--build-only")

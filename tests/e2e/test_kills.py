@@ -162,12 +162,10 @@ def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny, at: str) -> No
         ("stage", [f"{n} of 3 outs" for n in range(4)], 4),
     ],
 )
-def test_kill_before_any_system_call_leaves_old_or_new(
-    tiny: Tiny, tmp_path: Path, case: str, order: list[str], calls: int
-) -> None:
+def test_kill_before_any_system_call_leaves_old_or_new(tiny: Tiny, case: str, order: list[str], calls: int) -> None:
     """A kill before each call of a writer in turn leaves these states, and then the writer runs again."""
     tiny.environment["PYTHONPATH"] = str(tiny.root)
-    done = tiny.run("python", str(REPOSITORY / "tests/support/syscalls.py"), case, str(tmp_path / "written"))
+    done = tiny.run("python", str(REPOSITORY / "tests/support/syscalls.py"), case)
     found = json.loads(done.stdout.splitlines()[-1])
     states = [entry["found"] for entry in found]
     assert len(states) >= calls, states

@@ -2,8 +2,8 @@
 
 The kernel stops a traced process before and after each call (ptrace(2), PTRACE_SYSCALL; Linux), so nothing has to be
 guessed about which calls a writer makes. Run as a program in the root of the small project of ``tiny.py``:
-syscalls.py CASE FOLDER. It prints JSON, one entry a kill: the state found, and the state and the files after the same
-writer ran again.
+syscalls.py CASE. It prints JSON, one entry a kill: the state found, and the state and the files after the same writer
+ran again.
 """
 
 import ctypes
@@ -161,10 +161,10 @@ class Stage(OneFile):
         return f"{len(there)} of {len(paths)} outs" if all(there) else "a part"
 
 
-def main(case: str, folder: Path) -> list[dict[str, Any]]:
+def main(case: str) -> list[dict[str, Any]]:
     """Kill before the first call, the second, and so on until the writer has no more."""
-    under_test: OneFile = {"file": OneFile, "folder": Folder, "state": State, "stage": Stage}[case](folder / "work")
-
+    kind = {"file": OneFile, "folder": Folder, "state": State, "stage": Stage}[case]
+    under_test = kind(ROOT / "scratch/written")
     found = []
     for number in count(1):
         shutil.rmtree(under_test.folder, ignore_errors=True)
@@ -179,11 +179,10 @@ def main(case: str, folder: Path) -> list[dict[str, Any]]:
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(again, 0)[1]) == 0
         entry["again"] = under_test.state()
-        root = under_test.folder if not isinstance(under_test, Stage) else ROOT
-        temporary = [path for path in root.rglob(".tmp.*") if ".dvc" not in path.parts]
+        temporary = [path for path in ROOT.rglob(".tmp.*") if ".dvc" not in path.parts]
         found.append({**entry, "temporary": [str(path) for path in temporary]})
     return found
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(main(sys.argv[1])))
