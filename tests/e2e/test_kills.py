@@ -161,6 +161,7 @@ def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny, at: str) -> No
         ("state", ["old", "new"], 15),
         ("stage", [f"{n} of 3 outs" for n in range(4)], 4),
     ],
+    ids=["file", "folder", "state", "stage"],
 )
 def test_kill_before_any_system_call_leaves_old_or_new(tiny: Tiny, case: str, order: list[str], calls: int) -> None:
     """A kill before each call of a writer in turn leaves these states, and then the writer runs again."""
