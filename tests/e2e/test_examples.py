@@ -115,13 +115,13 @@ def test_javascript_example_equals_predict(
     check(answers(node, many, script, model, *(model.parent / name for name in PICTURES)), expected)
     check(answers(node, script, model, model.parent / PICTURES[0]), expected[:1])
 
-    # Of every kind of file; sharp's filter is not Pillow's to the last level
+    # Of every kind of file; sharp's filters are not Pillow's, above all where they enlarge
     readable = [path for path in zoo if path.suffix not in (".bmp", ".tif")]  # no BMP, and CMYK by a color profile
     for fit in ("pad", "crop"):
         other = other_model(tmp_path / f"{fit}.onnx", fit)
         found = dict(zip(readable, answers(node, many, script, other, *readable), strict=True))
         for path, (_, probability) in zip(readable, predicted(finished, other, readable), strict=True):
-            assert found[path][1] == pytest.approx(probability, abs=0.02), (fit, path.name)
+            assert found[path][1] == pytest.approx(probability, abs=0.04), (fit, path.name)
     (bitmap,) = [path for path in zoo if path.suffix == ".bmp"]
     one_line(execute(node, script, other, bitmap, status=1))
 
