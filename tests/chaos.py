@@ -19,9 +19,9 @@ from classifier import yaml_file
 from classifier.runner import files
 from classifier.runner.declaration import read_declaration
 from tests.project import STAGES, Project, wait_for
+from tests.support.processes import processes_in
 
 import pandas as pd
-import psutil
 
 FOLDERS = ("data", "models", "metrics", "scratch")
 GROWING = "metrics/train/curves.csv"  # shown while it grows by whole rows: what lies there is the beginning of it
@@ -90,11 +90,8 @@ class Chaos:
             return None
         stage = from_here.findall(self.log.read_text())[-1]
         point = self._await_point(process, stage, point)
-        if alone:
-            process.send_signal(signum)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signum)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid if alone else -process.pid, signum)  # or its group
         process.wait(SECONDS)
         if not alone:
             self._all_are_gone()
@@ -125,9 +122,8 @@ class Chaos:
         text = self.log.read_text()
         stage = re.findall(r"Running stage '(\w+)'", text)[-1]
         begun = STAGES[: STAGES.index(stage) + 1]  # of the others a clone has the committed metrics
-        outs = [out for name in begun for out in self.outs[name]]
-        # An orphan may be removing its outs just now.
-        there = [out for out in outs if (self.project.root / out).exists()] if not alone else []
+        outs = [] if alone else [out for name in begun for out in self.outs[name]]  # an orphan may be removing them
+        there = [out for out in outs if (self.project.root / out).exists()]
         for out in there:
             mine, theirs = self.project.root / out, self.reference.root / out
             begins = out == GROWING and theirs.read_bytes().startswith(mine.read_bytes())
@@ -175,9 +171,7 @@ class Chaos:
                     ["dvc", "repro"], cwd=self.project.root, env=self.project.environment, stdout=log, stderr=log,
                     start_new_session=True,
                 )  # fmt: skip
-            if self._await(process, lambda text: "Running stage" in text or "up to date" in text):
-                return process
-            if process.returncode == 0:
+            if self._await(process, lambda text: "Running stage" in text) or process.returncode == 0:
                 return process
             assert DVC_CUT_OFF.search(self.log.read_text()), self._so_far()
             assert "repair: " in self.project.run("python", "-m", "tools.repair").stdout, self._so_far()
@@ -190,13 +184,7 @@ class Chaos:
 
     def _all_are_gone(self) -> None:
         """No process may be left that works in the clone, to write there later."""
-        wait_for(lambda: not any(map(self._works_here, psutil.process_iter())), SECONDS)
-
-    def _works_here(self, process: psutil.Process) -> bool:
-        try:
-            return process.cwd() == str(self.project.root) and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
+        wait_for(lambda: not processes_in(self.project.root), SECONDS)
 
     def _so_far(self) -> str:
         stops = "\n".join(map(str, self.stops))

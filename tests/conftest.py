@@ -63,7 +63,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Groups(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "window" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")  # before -m selects
+
     def rank(item: pytest.Item) -> int:
         return next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
 
@@ -71,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def shared_by_workers(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder to look at and to copy. The first worker that needs it makes it, and the others wait."""
+    """A folder, to look at and to copy. The first worker that needs it makes it, and the others wait."""
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -92,24 +97,21 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fresh_template(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Project:
     """A clone before any stage has run."""
-
-    def make(folder: Path) -> None:
-        make_project(folder / "project", raw).prepare_for_copies()
-
-    return Project(shared_by_workers(tmp_path_factory, "fresh", make) / "project", raw)
+    root = shared_by_workers(tmp_path_factory, "fresh", lambda root: make_project(root, raw).prepare_for_copies())
+    return Project(root, raw)
 
 
 @pytest.fixture(scope="session")
 def finished_template(fresh_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same after one ``dvc repro``, committed."""
 
-    def make(folder: Path) -> None:
-        project = fresh_template.copy(folder / "project")
+    def make(root: Path) -> None:
+        project = fresh_template.copy(root)
         assert project.repro() == STAGES
         project.commit("results")
         project.prepare_for_copies()
 
-    return Project(shared_by_workers(tmp_path_factory, "finished", make) / "project", fresh_template.raw)
+    return Project(shared_by_workers(tmp_path_factory, "finished", make), fresh_template.raw)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -176,20 +176,18 @@ def _show_warnings() -> None:
 def _captured() -> Iterator[list[str]]:
     """Standard output and error, of programs too that are started meanwhile; filled in at the end."""
     printed: list[str] = []
-    flushes: list[Callable[[], None]] = []
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
-        for descriptor, (name, file) in enumerate(zip(("stdout", "stderr"), files, strict=True), start=1):
+        files = []
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            file = stack.enter_context(tempfile.TemporaryFile("w+", buffering=1, encoding="utf-8", newline=""))
             stack.callback(os.close, kept := os.dup(descriptor))
             stack.callback(os.dup2, kept, descriptor)
             os.dup2(file.fileno(), descriptor)
-            stream = stack.enter_context(open(descriptor, "w", buffering=1, encoding="utf-8", closefd=False))
-            stack.enter_context(patch.object(sys, name, stream))
-            flushes.append(stream.flush)
+            stack.enter_context(patch.object(sys, name, file))
+            files.append(file)
         try:
             yield printed
         finally:
-            for flush, file in zip(flushes, files, strict=True):
-                flush()
+            for file in files:
                 file.seek(0)
-                printed.append(file.read().decode())
+                printed.append(file.read())

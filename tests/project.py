@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import operator
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from classifier.prepare.registry import DATASETS, RAW_FILES, DatasetSpec
 from classifier.runner.declaration import stages_from
 from tests.in_process import Programs
 from tests.support import idx_files
+from tests.support.processes import execute
 
 import numpy as np
 import pandas as pd
@@ -29,8 +31,6 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAGES = stages_from("download", REPOSITORY / "dvc.yaml")
 TRAINING_IMAGES, TEST_IMAGES = 400, 100
-SECONDS = 300  # that a command may take
-
 BIN = Path(sys.executable).parent
 
 # What the tests run with, whatever a person sets in params.yaml: small and quick, with every part of a recipe in use.
@@ -83,19 +83,10 @@ class Project:
             self.environment.pop(name, None)
 
     def run(
-        self,
-        *command: str,
-        status: int = 0,
-        cwd: Path | None = None,
-        preexec_fn: Callable[[], None] | None = None,
+        self, *command: str, status: int = 0, cwd: Path | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as a person would, in the clone or in ``cwd``, and expect an exit status."""
-        done = subprocess.run(
-            command, cwd=cwd or self.root, env=self.environment, preexec_fn=preexec_fn,
-            capture_output=True, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
-        assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
+        return execute(*command, status=status, cwd=cwd or self.root, env=self.environment, **options)
 
     def dvc(self, *words: str, status: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return self._in_process("dvc", *words, status=status, cwd=cwd)
@@ -125,20 +116,17 @@ class Project:
 
     def set_all(self, values: dict[str, Any]) -> None:
         """Change params by dotted key, as a person does in an editor; ``search.name`` is a key of search.yaml."""
-        of_search = {key.removeprefix("search."): values[key] for key in values if key.startswith("search.")}
-        others = {key: value for key, value in values.items() if not key.startswith("search.")}
-        for name, changes in (("search.yaml", of_search), ("params.yaml", others)):
-            path = self.root / name
-            content = yaml_file.load(path.read_text()) if changes else {}
+        for path, of_search in ((self.root / "search.yaml", True), (self.root / "params.yaml", False)):
+            changes = {key: value for key, value in values.items() if key.startswith("search.") == of_search}
+            if not changes:
+                continue
+            content = yaml_file.load(path.read_text())
             for key, value in changes.items():
-                *sections, last = key.split(".")
-                section = content
-                for part in sections:
-                    section = section[part]
+                *sections, last = key.removeprefix("search.").split(".")
+                section = functools.reduce(operator.getitem, sections, content)
                 assert last in section, f"no such param: {key}"
                 section[last] = value
-            if changes:
-                path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
+            path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper, sort_keys=False))
 
     def edit(self, path: str, old: str, new: str) -> None:
         text = (self.root / path).read_text()
@@ -209,11 +197,14 @@ def ran(output: str) -> list[str]:
     return [line.removeprefix("> python -m stages.") for line in output.splitlines() if line.startswith("> python")]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60, pause: float = 0.01) -> None:
-    """Wait until something has happened, looking again after each pause; fail if it does not."""
+def wait_for(
+    condition: Callable[[], Any], seconds: float = 60, pause: float = 0.01, amid: subprocess.Popen[str] | None = None
+) -> None:
+    """Wait until something has happened, looking again after each pause; fail if it does not, or a process ends."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
+        assert amid is None or amid.poll() is None, amid.communicate()
         time.sleep(pause)
 
 

@@ -4,6 +4,7 @@ import re
 import signal
 
 from tests.project import Project, wait_for
+from tests.support.processes import ended
 from tests.support.recipes import ENDLESS, SAVED, set_clock_back, states
 
 import pytest
@@ -50,12 +51,12 @@ def test_checkpoints_are_listed_and_pruned(finished: Project) -> None:
 def test_checkpoints_of_a_running_stage_are_not_pruned(finished: Project) -> None:
     finished.set_all(ENDLESS)
     process = finished.start("python", "-m", "stages.train")
-    wait_for(lambda: bool(states(finished)))
+    wait_for(lambda: states(finished))
     failed = finished.tool("checkpoints", "prune", "--all", status=1)
     assert failed.stderr == (
         f"checkpoints: error: another train is running here (process {process.pid}); wait for it or stop it\n"
     )
     assert states(finished)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    errors = ended(process, 130)
     assert re.fullmatch(f"train: warning: stopped by SIGINT; {SAVED}", errors), errors

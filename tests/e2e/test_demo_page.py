@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from classifier.runner import files
 from tests.project import Project, kill_group, one_line
 from tests.support import own
-from tests.support.browser import Browser, cannot_run, contrast
+from tests.support.browser import Browser, cannot_run, contrast, find_program
 from tests.support.linear import write_linear_model
 
 import numpy as np
@@ -24,6 +23,7 @@ from selenium.common import TimeoutException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 EXACT = 2e-5  # predict rounds to six decimals; WebAssembly adds in another order
 BUILD = (sys.executable, "-m", "demo.build")
@@ -38,15 +38,18 @@ class Page:
         self.driver.get(address)
         self.browser.wait_until(lambda: self.text("source"))  # it opens with the answer to the first sample
 
+    def part(self, name: str) -> WebElement:
+        return self.driver.find_element(By.ID, name)
+
+    def parts(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
     def text(self, name: str) -> str:
-        return self.driver.find_element(By.ID, name).text
+        return self.part(name).text
 
     def must_show(self, name: str, start: str) -> None:
         """Wait until a part of the page starts with these words."""
         self.browser.wait_until(lambda: self.text(name).startswith(start))
-
-    def click(self, name: str) -> None:
-        self.driver.find_element(By.ID, name).click()
 
     def samples(self) -> list[str]:
         """Names of the sample images, in the order of the page."""
@@ -54,14 +57,13 @@ class Page:
         return [sample["name"] for sample in model["samples"]]
 
     def choose(self, number: int) -> None:
-        self.driver.find_elements(By.CSS_SELECTOR, "#samples label")[number].click()
+        self.parts("#samples label")[number].click()
 
     def probabilities(self) -> dict[str, float]:
         """As the meters say them, by class name."""
-        meters = self.driver.execute_script(
-            "return [...document.querySelectorAll('[role=meter]')].map((m) => [m.ariaLabel, m.ariaValueNow])"
-        )
-        return {name: float(value) for name, value in meters}
+        meters = "[...document.querySelectorAll('[role=meter]')]"
+        said = self.driver.execute_script(f"return {meters}.map((m) => [m.ariaLabel, m.ariaValueNow])")
+        return {name: float(value) for name, value in said}
 
     def must_say(self, source: str, expected: dict[str, float]) -> None:
         """Wait for the answer to a picture, and compare everything that shows it."""
@@ -72,7 +74,7 @@ class Page:
         assert self.probabilities() == close
         best = max(expected, key=lambda name: expected[name])
         assert self.text("prediction") == f"{best}, {expected[best]:.1%}"
-        rows = self.driver.find_elements(By.CSS_SELECTOR, "#bars li")
+        rows = self.parts("#bars li")
         assert [row.text.splitlines()[0] for row in rows] == list(expected)
         assert [row.get_attribute("class") for row in rows].index("likeliest") == list(expected).index(best)
         for row, probability in zip(rows, expected.values(), strict=True):
@@ -82,8 +84,7 @@ class Page:
 @pytest.fixture(scope="session")
 def demo(finished_template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose page is built."""
-    if not shutil.which("npm"):
-        cannot_run("npm is missing (on Debian: apt install npm)")
+    find_program(("npm",), "npm")
     project = finished_template.copy(tmp_path_factory.mktemp("demo") / "project")
     try:
         project.run(*BUILD, "--build-only")
@@ -133,23 +134,22 @@ def photo(demo: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.browser
 def test_of_many_classes_the_likeliest_come_first(demo: Project, browser: Browser, address: str) -> None:
     path = demo.root / "scratch/demo/site/model.json"
     whole = path.read_text()
-    names = json.loads(whole)["class_names"]
-    path.write_text(json.dumps({**json.loads(whole), "class_names": [*names, *(f"other {n}" for n in range(20))]}))
+    model = json.loads(whole)
+    names = model["class_names"]
+    path.write_text(json.dumps({**model, "class_names": [*names, *(f"other {n}" for n in range(20))]}))
     try:
         page = Page(browser, address)
-        shown = page.probabilities()
-        assert sorted(shown) == sorted(names), "ten are known to the model, so no other can be likelier"
-        assert sorted(shown.values(), reverse=True) == [*shown.values()]
-        assert page.text("prediction").startswith(next(iter(shown)))
     finally:
         path.write_text(whole)
+    shown = page.probabilities()
+    assert sorted(shown) == sorted(names), "ten are known to the model, so no other can be likelier"
+    assert sorted(shown.values(), reverse=True) == [*shown.values()]
+    assert page.text("prediction").startswith(next(iter(shown)))
 
 
-@pytest.mark.browser
 def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None:
     rows = demo.table("metrics/predictions.csv").set_index("image")
     samples = page.samples()
@@ -166,7 +166,6 @@ def test_page_equals_evaluate_on_every_sample(demo: Project, page: Page) -> None
         assert page.text("prediction").startswith(f"{rows['predicted'][name]}, ")
 
 
-@pytest.mark.browser
 def test_dropped_pictures_equal_predict_and_a_bad_file_is_one_line(
     demo: Project, page: Page, photo: Path, tmp_path: Path
 ) -> None:
@@ -180,16 +179,15 @@ def test_dropped_pictures_equal_predict_and_a_bad_file_is_one_line(
     page.must_say("photo.png", predict(demo, photo))
     assert page.text("problem") == ""
     assert page.text("hint") == "The model knows dark backgrounds, and this one is light: try “Invert”."
-    page.click("invert")
+    page.part("invert").click()
     page.must_say("photo.png", predict(demo, photo, "--invert"))
     assert page.text("hint") == usual
-    assert not page.driver.find_elements(By.CSS_SELECTOR, "#samples :checked")
+    assert not page.parts("#samples :checked")
     page.choose(3)  # what came from the data set is never inverted
     page.must_show("source", page.samples()[3])
-    assert not page.driver.find_element(By.ID, "invert").is_selected()
+    assert not page.part("invert").is_selected()
 
 
-@pytest.mark.browser
 def test_transparent_and_rotated_pictures_equal_predict(demo: Project, page: Page, photo: Path, tmp_path: Path) -> None:
     with Image.open(photo) as image:
         clear = image.point(lambda value: value // 5 * 5).convert("RGBA")  # a fifth of it is a whole number
@@ -201,11 +199,10 @@ def test_transparent_and_rotated_pictures_equal_predict(demo: Project, page: Pag
         image.save(tmp_path / "turned.png", exif=exif)
     assert predict(demo, tmp_path / "turned.png") != predict(demo, photo)
     for name in ("clear.png", "turned.png"):
-        page.driver.find_element(By.ID, "file").send_keys(str(tmp_path / name))
+        page.part("file").send_keys(str(tmp_path / name))
         page.must_say(name, predict(demo, tmp_path / name))
 
 
-@pytest.mark.browser
 def test_pasted_picture_equals_predict(demo: Project, page: Page, photo: Path) -> None:
     page.browser.devtools("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
     failed = page.driver.execute_async_script(
@@ -219,9 +216,8 @@ def test_pasted_picture_equals_predict(demo: Project, page: Page, photo: Path) -
     page.must_say("image.png", predict(demo, photo))
 
 
-@pytest.mark.browser
 def test_drawing_equals_predict(demo: Project, page: Page, tmp_path: Path) -> None:
-    field = page.driver.find_element(By.ID, "field")
+    field = page.part("field")
 
     def draw(*steps: tuple[int, int]) -> None:
         hand = ActionChains(page.driver, duration=20).move_to_element_with_offset(field, -80, -80).click_and_hold()
@@ -245,13 +241,12 @@ def test_drawing_equals_predict(demo: Project, page: Page, tmp_path: Path) -> No
     assert (once == 0).mean() > 0.6, "a line on black, and nothing left of the sample"
     draw((0, 120))
     assert (drawn() > 200).mean() > (once > 200).mean(), "lines add up"
-    page.click("clear")
+    page.part("clear").click()
     assert page.text("prediction") == "Show it something"
     assert not drawn().any()
     assert set(page.probabilities().values()) == {0}
 
 
-@pytest.mark.browser
 def test_page_works_with_keys_alone(demo: Project, page: Page, tmp_path: Path) -> None:
     samples = page.samples()
 
@@ -275,7 +270,6 @@ def test_page_works_with_keys_alone(demo: Project, page: Page, tmp_path: Path) -
     page.must_say(samples[2], predict(demo, tmp_path / "inverted.png"))
 
 
-@pytest.mark.browser
 def test_answer_is_announced(page: Page) -> None:
     tree = page.browser.devtools("Accessibility.getFullAXTree")["nodes"]
 
@@ -291,7 +285,6 @@ def test_answer_is_announced(page: Page) -> None:
     assert all(button["name"]["value"] for button in said("button"))
 
 
-@pytest.mark.browser
 def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
     page.browser.resize(PHONE, HEIGHT, mobile=True)
     page.driver.refresh()
@@ -310,29 +303,24 @@ def test_phone_needs_no_sideways_scrolling(page: Page) -> None:
     assert narrowest >= 40  # a fingertip
     page.choose(39)  # the strip of samples scrolls by itself
     page.must_show("source", page.samples()[39])
-    box = page.driver.find_element(By.ID, "answer").rect
+    box = page.part("answer").rect
     top = box["y"] - page.driver.execute_script("return scrollY")
     assert 0 <= top <= top + box["height"] <= HEIGHT, "the answer can be read without going to look for it"
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast_in_light_and_dark(page: Page, scheme: str) -> None:
     page.browser.use_colors(scheme)
     panel = page.driver.find_element(By.TAG_NAME, "section").value_of_css_property("background-color")
-    for element in page.driver.find_elements(By.CSS_SELECTOR, "h2, #prediction, .quiet, #bars span, #problem"):
+    for element in page.parts("h2, #prediction, .quiet, #bars span, #problem"):
         ratio = contrast(element.value_of_css_property("color"), panel)
         assert (ratio if scheme == "light" else 1 / ratio) >= 4.5, element.get_attribute("outerHTML")
 
 
-@pytest.mark.browser
 def test_page_may_not_ask_another_host(page: Page, address: str) -> None:
     other = address.replace("127.0.0.1", "localhost")  # the same server, which would answer
-    result = page.driver.execute_async_script(
-        "fetch(arguments[0], {mode: 'no-cors'}).then(() => arguments[1]('answered'), () => arguments[1]('refused'))",
-        other,
-    )
-    assert result == "refused"
+    ask = "fetch(arguments[0], {mode: 'no-cors'}).then(() => arguments[1]('answered'), () => arguments[1]('refused'))"
+    assert page.driver.execute_async_script(ask, other) == "refused"
     assert "Content Security Policy" in page.browser.console()[0]
 
 
@@ -372,7 +360,6 @@ def test_taken_port_and_failing_npm_are_one_line(demo: Project, address: str, fi
         assert error.startswith("demo: error: npm could not fetch onnxruntime-web: ECONNREFUSED")
 
 
-@pytest.mark.browser
 def test_own_color_images_of_another_size_work(demo: Project, browser: Browser, tmp_path: Path) -> None:
     """Three classes, 24 x 20 RGB, as JPEG, with a model that is no network of this project."""
     project = demo.copy(tmp_path / "project")

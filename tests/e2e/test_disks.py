@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import subprocess
+from functools import partial
 
 from tests.project import Project, one_line
 from tests.support.tiny import OUTS as TINY_OUTS
@@ -15,13 +16,18 @@ TRAIN_OUTS = ("models/classifier.safetensors", "metrics/train.json", "metrics/tr
 OWN_MOUNTS = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-ec"]
 
 
-def may_mount() -> bool:
-    return not subprocess.run([*OWN_MOUNTS, "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False).returncode
-
-
+TRIED = subprocess.run([*OWN_MOUNTS, "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False)
+MAY_MOUNT = TRIED.returncode == 0
 needs_mounts = pytest.mark.skipif(
-    not may_mount(), reason="no rights to mount; the tests of limits and of a folder without rights run"
+    not MAY_MOUNT, reason="no rights to mount; the tests of limits and of a folder without rights run"
 )
+
+
+def error_of(stage: str, done: "subprocess.CompletedProcess[str]") -> str:
+    """The one line of a stage's error, without a traceback; programs beside it may say something, too."""
+    assert "Traceback" not in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: error: ")]
+    return error
 
 
 @needs_mounts
@@ -40,9 +46,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(
         python -m stages.{stage} || status=$?
         echo left: $(find models -type f); exit $status"""
     done = project.run(*OWN_MOUNTS, script, status=1)
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith(f"{stage}: error: ")]
-    assert "No space left on device" in error
-    assert "Traceback" not in done.stderr
+    assert "No space left on device" in error_of(stage, done)
     left = done.stdout.splitlines()[-1]
     assert left.startswith("left: ")
     assert ".tmp." not in left
@@ -61,9 +65,8 @@ def test_full_disk_keeps_the_previous_checkpoint(finished: Project) -> None:
         "ls scratch/train-*/*.pt; mount -o remount,size=50m scratch; python -m stages.train"
     )  # room for a state and a part of a third
     done = finished.run(*OWN_MOUNTS, script)
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith("train: error: ")]
-    assert "newest.pt: No space left on device; free space or permissions are needed there" in error
-    assert "Traceback" not in done.stderr
+    said = "newest.pt: No space left on device; free space or permissions are needed there"
+    assert said in error_of("train", done)
     assert "older.pt" in done.stdout
     assert "train: resuming at step" in done.stdout
     for out in TRAIN_OUTS:
@@ -86,25 +89,22 @@ def test_read_only_folder_is_one_line_that_names_it(
     project: Project = request.getfixturevalue(kind)
     path = project.root / folder
     path.mkdir(exist_ok=True)
-    command, reason = f"python -m stages.{stage}", "Read-only file system"
-    if may_mount():
-        command = f"mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}; {command}"
+    command = f"python -m stages.{stage}"
+    if MAY_MOUNT:
+        mounts = f"mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}"
+        done, reason = project.run(*OWN_MOUNTS, f"{mounts}; {command}", status=1), "Read-only file system"
     else:
         path.chmod(0o555)
-        reason = "Permission denied"
-    done = project.run(*(OWN_MOUNTS if may_mount() else ("sh", "-ec")), command, status=1)
-    path.chmod(0o755)
+        done, reason = project.run(*command.split(), status=1), "Permission denied"
+        path.chmod(0o755)
     line = rf"{stage}: error: (\S*/)?{named}: {reason}; free space or permissions are needed there.*\n"
     assert re.fullmatch(line, done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("limit", [200, 4096])  # bytes a file may have: less than one write, and more than the first
 def test_file_size_limit_is_one_line_and_leaves_nothing(tiny: Tiny, limit: int) -> None:
-    soft = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
-    done = tiny.stage("tiny", status=1, preexec_fn=soft)
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith("tiny: error: ")]
-    assert "File too large" in error
-    assert "Traceback" not in done.stderr
+    done = tiny.stage("tiny", status=1, preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)))
+    assert "File too large" in error_of("tiny", done)
     tiny.nothing_is_left()
 
 
@@ -126,7 +126,7 @@ def test_too_little_memory_is_one_line_that_says_so(tiny: Tiny, statement: str, 
 
 
 def test_too_little_memory_for_the_libraries_is_one_line_that_says_so(finished: Project) -> None:
-    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (5 * 10**8, 5 * 10**8))  # noqa: E731
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (5 * 10**8, 5 * 10**8))
     error = one_line(finished.run("python", "-m", "stages.evaluate", status=1, preexec_fn=limit))
     assert error.startswith("error: a library cannot be loaded (")
     assert error.endswith("; allow more memory, or `make setup` again\n")

@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from classifier.runner import files
 from tests.project import Project, kill_group, wait_for
+from tests.support.processes import ended, processes_in
 from tests.support.recipes import LONG, checkpoints
 
 import numpy as np
@@ -20,6 +20,9 @@ import pytest
 
 pytestmark = pytest.mark.distributed
 MODEL, CURVE = "models/classifier.safetensors", "metrics/train/curves.csv"
+BY_PARAM = ("python", "-m", "stages.train")
+BY_LAUNCHER = ("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
+Results = dict[int, tuple[bytes, pd.DataFrame]]  # model and curve by the number of processes
 
 # Neither the batches (50 images) nor the last of them (10) divide by 4, so shares are unequal.
 UNEQUAL = {"compute.portable": False, "train.batch_size": 50, "train.ema_decay": 0.9, "train.clip_grad_norm": 1.0}
@@ -33,8 +36,7 @@ def template(finished_template: Project, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def results(template: Project) -> dict[int, tuple[bytes, pd.DataFrame]]:
-    """Model and curve by the number of processes."""
+def results(template: Project) -> Results:
     found = {}
     for count in (1, 2, 4):
         template.set(train__world_size=count)
@@ -64,64 +66,49 @@ def two_nodes(project: Project, tmp_path: Path, change: dict[str, Any]) -> tuple
         started.append(node.start(*words.split(), "--local-addr", f"127.0.0.{number}", "-m", "stages.train"))
         if number == 1:  # the node that is there first has rank 0
             wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
-    ended = [(process, process.communicate(timeout=120)[1]) for process in started]
-    return nodes, [(process.returncode, errors) for process, errors in ended]
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    return nodes, [(process.returncode, text) for process, text in zip(started, errors, strict=True)]
 
 
-def trainers(*projects: Project) -> list[psutil.Process]:
-    """All processes that train in these folders, whoever their parent is; the first one is rank 0."""
-    found = []
-    for process in psutil.process_iter(["cwd", "cmdline", "status", "create_time"]):
-        folders = {str(project.root) for project in projects}
-        if process.info["cwd"] in folders and "stages.train" in (process.info["cmdline"] or [])[:4]:
-            found.append(process)
-    return sorted(found, key=lambda process: process.info["create_time"])
+def trainers(project: Project) -> list[psutil.Process]:
+    return processes_in(project.root, "stages.train")
 
 
 def start(project: Project, *command: str, processes: int = 2) -> "subprocess.Popen[str]":
     """Start a run that does not end by itself, and wait until it is amid its steps."""
     project.set_all({**LONG, "train.epochs": 100_000, "train.world_size": processes})
     process = project.start(*command)
-    wait_for(lambda: bool(checkpoints(project)))
+    wait_for(lambda: checkpoints(project), amid=process)
     return process
 
 
-BY_PARAM = ("python", "-m", "stages.train")
-
-BY_LAUNCHER = ("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
-
-
-def test_ddp_curve_equals_one_process(results: dict[int, tuple[bytes, pd.DataFrame]]) -> None:
+def test_ddp_curve_equals_one_process(results: Results) -> None:
     for count in (2, 4):
         np.testing.assert_allclose(results[count][1], results[1][1], rtol=0, atol=1e-4)
         assert results[count][0] != results[1][0]  # sums of another order; equal: nothing was shared
 
 
-def test_torchrun_writes_the_same_bytes_as_the_param(
-    project: Project, results: dict[int, tuple[bytes, pd.DataFrame]]
-) -> None:
-    project.run("torchrun", "--nproc-per-node", "2", "-m", "stages.train")
+def test_torchrun_writes_the_same_bytes_as_the_param(project: Project, results: Results) -> None:
+    project.run(*BY_LAUNCHER)
     assert project.read(MODEL) == results[2][0]
     assert not checkpoints(project)
     project.dvc("commit", "--force", "train")  # as docs/distributed.md says
     assert project.repro() == ["evaluate", "export", "report"]
 
 
-def test_ddp_two_nodes_give_the_same_bytes_and_one_writes(
-    project: Project, results: dict[int, tuple[bytes, pd.DataFrame]], tmp_path: Path
-) -> None:
+def test_ddp_two_nodes_give_the_same_bytes_and_one_writes(project: Project, results: Results, tmp_path: Path) -> None:
     (project.root / MODEL).unlink()
-    nodes, ended = two_nodes(project, tmp_path, {})
-    assert [status for status, _ in ended] == [0, 0], ended
+    nodes, outcomes = two_nodes(project, tmp_path, {})
+    assert [status for status, _ in outcomes] == [0, 0], outcomes
     (writer,) = [node for node in nodes if (node.root / MODEL).exists()]
     assert writer.read(MODEL) == results[2][0]
 
 
 def test_ddp_node_that_differs_is_refused(project: Project, tmp_path: Path) -> None:
     (project.root / MODEL).unlink()
-    nodes, ended = two_nodes(project, tmp_path, {"train.seed": 5})
-    assert all(status for status, _ in ended)
-    errors = [line for _, text in ended for line in text.splitlines() if line.startswith("train: error")]
+    nodes, outcomes = two_nodes(project, tmp_path, {"train.seed": 5})
+    assert all(status for status, _ in outcomes)
+    errors = [line for _, text in outcomes for line in text.splitlines() if line.startswith("train: error")]
     assert len(errors) == 1
     assert "rank 1 has other params, inputs, code, versions or processor than rank 0" in errors[0]
     assert not any((node.root / MODEL).exists() for node in nodes)
@@ -159,8 +146,7 @@ def test_ddp_any_rank_dies_all_exit(
     else:
         ranks = {each.environ().get("RANK", "0"): each for each in trainers(project) if each.pid != process.pid}
         (ranks.get(victim[-1]) or psutil.Process(process.pid)).send_signal(signum)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == status, errors
+    errors = ended(process, status)
     assert says in errors
     assert errors.count("train: ") == bool(says)
     wait_for(lambda: not trainers(project), 10)
@@ -171,11 +157,10 @@ def test_ddp_killed_ends_with_the_same_bytes(project: Project, tmp_path: Path) -
     project.set_all({**LONG, "train.epochs": 3, "train.world_size": 3, "train.batch_size": 40})
     reference = project.copy(tmp_path / "reference")
     reference.stage("train")
-    process = project.start("python", "-m", "stages.train")
+    process = project.start(*BY_PARAM)
     wait_for(lambda: any(project.root.glob("scratch/train-*/older.pt")))
     time.sleep(0.1)
     kill_group(process)
-    process.communicate(timeout=60)
     wait_for(lambda: not trainers(project), 10)
     state = project.copy(tmp_path / "another number")
     assert "train: resuming at step" in project.stage("train").stdout
@@ -184,42 +169,35 @@ def test_ddp_killed_ends_with_the_same_bytes(project: Project, tmp_path: Path) -
     assert "resuming" not in state.stage("train").stdout
 
 
-def refused(project: Project, *command: str) -> str:
-    """The errors of a run that must fail."""
-    process = project.start(*command)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    return errors
-
-
-def of_another_size(project: Project) -> str:
-    project.set(train__world_size=3)
-    return "train.world_size: is 3, but the launcher started 2 processes; they must be equal"
-
-
-def of_bad_params(project: Project) -> str:
-    project.edit("params.yaml", "epochs: 6", "epochs: six")
-    return "params.yaml: train.epochs: must be a valid integer"
-
-
-def of_a_missing_input(project: Project) -> str:
-    project.set(train__world_size=2)
-    files.remove(project.root / "data/images")
-    return "data/images is missing; `dvc repro train` makes what this stage needs"
-
-
-@pytest.mark.parametrize(("prepare", "times"), [(of_another_size, 2), (of_bad_params, 1), (of_a_missing_input, 1)])
+@pytest.mark.parametrize(
+    ("changes", "missing", "says", "times"),
+    [
+        (
+            {"train.world_size": 3}, "",
+            "train.world_size: is 3, but the launcher started 2 processes; they must be equal", 2,
+        ),
+        ({"train.epochs": "six"}, "", "params.yaml: train.epochs: must be a valid integer", 1),
+        (
+            {"train.world_size": 2}, "data/images",
+            "data/images is missing; `dvc repro train` makes what this stage needs", 1,
+        ),
+    ],
+    ids=["another size", "bad params", "missing input"],
+)  # fmt: skip
 def test_launched_run_is_refused_with_one_line(
-    finished: Project, prepare: Callable[[Project], str], times: int
+    finished: Project, changes: dict[str, Any], missing: str, says: str, times: int
 ) -> None:
     """Rank 0 speaks, whichever rank comes first."""
-    says = prepare(finished)
-    for errors in (refused(finished, *BY_LAUNCHER) for _ in range(times)):
+    finished.set_all(changes)
+    if missing:
+        files.remove(finished.root / missing)
+    for _ in range(times):
+        errors = finished.run(*BY_LAUNCHER, status=1).stderr
         (line,) = [line for line in errors.splitlines() if "train: error" in line]
         assert line.startswith(f"train: error: {says}")
         assert errors.count("Traceback (most recent call last)") == 1, "torchrun has one of its own"
         assert 'stages/train.py", line' not in errors
-    assert (finished.root / MODEL).exists() == (prepare is of_bad_params)  # that of the run before
+    assert (finished.root / MODEL).exists() == ("train.epochs" in changes)  # that of the run before
 
 
 @pytest.mark.parametrize("rank", ["1", ""])

@@ -3,7 +3,6 @@
 import json
 import os
 import site
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from classifier import portability
 from tests.project import REPOSITORY, STAGES, Project
 from tests.support import arm
 from tests.support.browser import find_program
+from tests.support.processes import execute
 
 import pytest
 import torch
@@ -34,10 +34,7 @@ def run(*variables: str, processor: str = "", **environment: str) -> dict[str, s
 
 def printed(command: list[str], environment: dict[str, str]) -> Any:
     """What a program prints in its last line, as JSON."""
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
+    done = execute(*command, cwd=REPOSITORY, env=environment, timeout=600)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -93,10 +90,7 @@ def test_all_stages_on_arm_write_the_same_files(finished: Project, on_arm: Calla
     for stage in STAGES[1:]:
         finished.run("python", "-m", f"stages.{stage}", *options, "--out=scratch/here")
         words = [*command, "-m", f"stages.{stage}", *options, "--out=scratch/arm"]
-        done = subprocess.run(
-            words, cwd=finished.root, env=environment, capture_output=True, text=True, check=False, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
+        execute(*words, cwd=finished.root, env=environment, timeout=600)
     here, there = (outputs(finished.root / "scratch" / name) for name in ("here", "arm"))
     assert here == there
     assert len(here) > 20

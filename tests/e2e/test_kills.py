@@ -8,20 +8,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tests.chaos import Chaos
 from tests.project import REPOSITORY, STAGES, Project, kill_group, wait_for
+from tests.support.processes import ended
 from tests.support.recipes import ENDLESS, LONG, SAVED, checkpoints, newer, set_clock_back, states
 from tests.support.tiny import FIRST, METRICS, Tiny
 
 import pytest
 
 MODEL = "models/classifier.safetensors"
+pytestmark = pytest.mark.kills
 
 
-@pytest.mark.kills
 def test_repro_killed_at_random_ends_with_the_same_bytes(
     fresh: Project, finished_template: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,42 +50,35 @@ def test_repro_killed_at_random_ends_with_the_same_bytes(
     assert any(stop.resumed_at for stop in chaos.stops), "no training went on from a state"
 
 
-@pytest.mark.kills
 def test_train_outlives_dvc_only_to_save(finished: Project) -> None:
     finished.set_all(ENDLESS)
     lock = finished.read("dvc.lock")
     process = finished.start("dvc", "repro")
-    wait_for(lambda: bool(states(finished)))
+    wait_for(lambda: states(finished))
     process.terminate()  # dvc alone
-    _, errors = process.communicate(timeout=60)  # until the stage, too, has closed its output
-    assert process.returncode == -signal.SIGTERM
+    errors = ended(process, -signal.SIGTERM)
     assert re.search(rf"^train: error: the `dvc` that started this stage is gone; {SAVED}", errors, re.MULTILINE)
     assert finished.read("dvc.lock") == lock
     assert not (finished.root / MODEL).exists()
 
 
-@pytest.mark.kills
 def test_dvc_alone_defers_ctrl_c_until_its_stage_is_done(tiny: Tiny) -> None:
     """A terminal sends Ctrl-C to both, so the stage decides. To DVC alone it stops nothing."""
     process = tiny.start_waiting("dvc", "repro")
     process.send_signal(signal.SIGINT)
     tiny.go_on()
-    process.communicate(timeout=60)
-    assert process.returncode == 0
+    ended(process, 0)
     assert tiny.repro() == []
 
 
-@pytest.mark.kills
 def test_stage_started_after_dvc_died_does_nothing(tiny: Tiny) -> None:
     before = tiny.read(METRICS)
     orphan = "DVC_STAGE=tiny python -m stages.tiny & kill -9 $$"  # the shell that dies stands for dvc
-    process = tiny.start("sh", "-c", orphan)
-    _, errors = process.communicate(timeout=60)
+    errors = ended(tiny.start("sh", "-c", orphan), -signal.SIGKILL)
     assert errors == "tiny: error: the `dvc` that started this stage is gone; nothing was done\n"
     assert tiny.read(METRICS) == before
 
 
-@pytest.mark.kills
 def test_locks_and_temporary_files_of_a_killed_run_stop_nobody(tiny: Tiny) -> None:
     process = tiny.start_waiting("dvc", "repro")
     kill_group(process)
@@ -99,7 +93,6 @@ def test_locks_and_temporary_files_of_a_killed_run_stop_nobody(tiny: Tiny) -> No
     assert tiny.tool("repair").stdout == ""
 
 
-@pytest.mark.kills
 def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project, tmp_path: Path) -> None:
     """The whole group, as a terminal does; then its newest state is damaged, so that the one before it is used."""
     finished.set_all(LONG)  # it uses everything that has a state
@@ -110,7 +103,7 @@ def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project
     for delay, signum in ((0.0, signal.SIGKILL), (0.2, signal.SIGTERM), (0.5, signal.SIGINT)):
         process = longer.start("dvc", "repro", "train")
         before = {path: path.read_bytes() for path in checkpoints(longer)}
-        wait_for(lambda before=before: newer(longer, before))  # type: ignore[misc]
+        wait_for(partial(newer, longer, before))
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(delay)
         kill_group(process, signum)
@@ -134,7 +127,6 @@ def test_train_killed_and_interrupted_ends_with_the_same_bytes(finished: Project
     assert checkpoints(longer) == []
 
 
-@pytest.mark.kills
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_dvc_records_no_interrupted_stage(tiny: Tiny, signum: int) -> None:
     lock = tiny.read("dvc.lock")
@@ -148,7 +140,6 @@ def test_dvc_records_no_interrupted_stage(tiny: Tiny, signum: int) -> None:
     assert tiny.repro() == ["tiny"]
 
 
-@pytest.mark.kills
 @pytest.mark.parametrize("at", ["work", "its end"])
 def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny, at: str) -> None:
     process = tiny.start_waiting("dvc", "repro")  # its stage would wait for half a minute
@@ -156,43 +147,32 @@ def test_stage_whose_dvc_was_killed_publishes_nothing(tiny: Tiny, at: str) -> No
     process.wait(60)
     if at == "its end":
         tiny.go_on()
-    _, errors = process.communicate(timeout=15)  # until the child, too, has closed its output
+    errors = ended(process, -signal.SIGKILL, 15)
     assert "tiny: error: the `dvc` that started this stage is gone; nothing was published" in errors
     tiny.nothing_is_left()
 
 
-def kills(case: str, folder: Path, root: Path = REPOSITORY) -> list[dict[str, Any]]:
-    """What was found after a kill before each system call of a writer, and after the writer ran again."""
-    command = [sys.executable, str(REPOSITORY / "tests/support/syscalls.py"), case, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-@pytest.mark.kills
 @pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Linux has it")
 @pytest.mark.parametrize(
-    ("case", "before", "calls"), [("file", "old", 12), ("folder", "none", 30), ("state", "old", 15)]
+    ("case", "order", "calls"),
+    [
+        ("file", ["old", "new"], 12),
+        ("folder", ["none", "new"], 30),
+        ("state", ["old", "new"], 15),
+        ("stage", [f"{n} of 3 outs" for n in range(4)], 4),
+    ],
+    ids=["file", "folder", "state", "stage"],
 )
-def test_kill_before_any_system_call_leaves_old_or_new(tmp_path: Path, case: str, before: str, calls: int) -> None:
-    found = kills(case, tmp_path)
+def test_kill_before_any_system_call_leaves_old_or_new(tiny: Tiny, case: str, order: list[str], calls: int) -> None:
+    """A kill before each call of a writer in turn leaves these states, and then the writer runs again."""
+    tiny.environment["PYTHONPATH"] = str(tiny.root)
+    done = tiny.run("python", str(REPOSITORY / "tests/support/syscalls.py"), case)
+    found = json.loads(done.stdout.splitlines()[-1])
     states = [entry["found"] for entry in found]
     assert len(states) >= calls, states
-    assert set(states) == {before, "new"}, Counter(states)
-    assert states == sorted(states, key=["old", "none", "new"].index), "it went back"
-    for entry in found:  # the next run
-        assert entry["again"] == "new"
-        assert entry["temporary"] == []
-
-
-@pytest.mark.kills
-@pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Linux has it")
-def test_kill_anywhere_in_publish_leaves_whole_outs(tiny: Tiny, tmp_path: Path) -> None:
-    found = kills("stage", tmp_path, tiny.root)
-    states = [entry["found"] for entry in found]
-    assert [*dict.fromkeys(states)] == [f"{n} of 3 outs" for n in range(4)], states  # one by one, and never a part
+    assert [*dict.fromkeys(states)] == order, Counter(states)
+    if case != "stage":  # whose number of calls varies a little from run to run
+        assert states == sorted(states, key=order.index), "it went back"
     for entry in found:
-        assert entry["again"] == "3 of 3 outs"
+        assert entry["again"] == order[-1]
         assert entry["temporary"] == []

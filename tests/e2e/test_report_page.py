@@ -52,8 +52,7 @@ def opened(browser: Browser, reported: Project) -> Iterator[Browser]:
 def column(browser: Browser, number: int, table: str = "all-mistakes") -> list[str]:
     """What a column of a table shows, from top to bottom."""
     script = f"return [...document.querySelectorAll('#{table} tbody tr')].map((row) => row.cells[{number}].innerText)"
-    shown: list[str] = browser.driver.execute_script(script)
-    return shown
+    return [*browser.driver.execute_script(script)]
 
 
 def click(browser: Browser, name: str, table: str = "all-mistakes") -> str:
@@ -63,7 +62,6 @@ def click(browser: Browser, name: str, table: str = "all-mistakes") -> str:
     return str(head.get_attribute("aria-sort"))
 
 
-@pytest.mark.browser
 def test_page_lists_all_mistakes_by_confidence(opened: Browser, reported: Project) -> None:
     rows = reported.table("metrics/predictions.csv", keep_default_na=False)
     wrong = rows[rows["label"] != rows["predicted"]]
@@ -79,7 +77,6 @@ def test_page_lists_all_mistakes_by_confidence(opened: Browser, reported: Projec
     assert NASTY in opened.driver.find_element(By.TAG_NAME, "body").text
 
 
-@pytest.mark.browser
 def test_headings_sort_by_click_and_by_key(opened: Browser) -> None:
     assert click(opened, "confidence") == "ascending"
     up = [float(text.removesuffix(" %")) for text in column(opened, 4)]
@@ -96,7 +93,6 @@ def test_headings_sort_by_click_and_by_key(opened: Browser) -> None:
     assert support == sorted(support)
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("width", [PHONE[0], 1280])
 def test_page_never_scrolls_sideways(opened: Browser, width: int) -> None:
     """Wide tables and pictures scroll in a box of their own."""
@@ -106,7 +102,6 @@ def test_page_never_scrolls_sideways(opened: Browser, width: int) -> None:
         assert figure.size["width"] > 300
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_pictures_follow_the_color_scheme(opened: Browser, scheme: str) -> None:
     opened.use_colors(scheme)
@@ -118,7 +113,6 @@ def test_text_and_pictures_follow_the_color_scheme(opened: Browser, scheme: str)
         assert (ratio if scheme == "light" else 1 / ratio) > 9
 
 
-@pytest.mark.browser
 def test_page_has_figures_and_params(opened: Browser, reported: Project) -> None:
     text = opened.driver.find_element(By.TAG_NAME, "body").text
     metrics = reported.json("metrics/evaluate/details.json")

@@ -33,24 +33,17 @@ class Jobs:
     def submit(self, *words: str) -> str:
         return self.project.run("sbatch", "--parsable", *words).stdout.strip()
 
+    def shown(self, job: str, field: str) -> list[str]:
+        """A field of each task of an array, or of the one job."""
+        return re.findall(rf"{field}=(\w+)", self.project.run("scontrol", "show", "job", job).stdout)
+
     def state(self, job: str) -> str:
         """``RUNNING 1``: the state, and how often it was begun again."""
-        shown = self.project.run("scontrol", "show", "job", job).stdout
-        restarts, state = (re.search(rf"{name}=(\w+)", shown) for name in ("Restarts", "JobState"))
-        assert restarts
-        assert state
-        return f"{state[1]} {restarts[1]}"
-
-    def finish(self, *words: str) -> None:
-        """Submit a job that must come to its end as it is."""
-        job = self.submit("--output=slurm-%a.log", *words)
-        wait_for(lambda: "COMPLETED" in self.states(job) or "FAILED" in self.states(job), PATIENCE, pause=0.3)
-        assert self.states(job) == {"COMPLETED"}, [path.read_text() for path in self.project.root.glob("slurm-*.log")]
+        return f"{self.shown(job, 'JobState')[0]} {self.shown(job, 'Restarts')[0]}"
 
     def states(self, job: str) -> set[str]:
         """Of all tasks of an array; COMPLETED, once all are."""
-        shown = re.findall(r"JobState=(\w+)", self.project.run("scontrol", "show", "job", job).stdout)
-        return {*shown} - {"COMPLETED"} or {"COMPLETED"}
+        return {*self.shown(job, "JobState")} - {"COMPLETED"} or {"COMPLETED"}
 
 
 @pytest.mark.kills
@@ -63,7 +56,7 @@ def test_preempted_and_requeued_job_ends_with_the_same_weights(
     undisturbed.stage("train")
     jobs = Jobs(finished, cluster)
     job = jobs.submit("--exclusive", "--output=slurm.log", "examples/slurm.sbatch", "python", "-m", "stages.train")
-    wait_for(lambda: bool(checkpoints(finished)) or jobs.state(job).startswith(("FAILED", "COMPLETED")), PATIENCE)
+    wait_for(lambda: checkpoints(finished) or jobs.state(job).startswith(("FAILED", "COMPLETED")), PATIENCE)
     assert jobs.state(job) == "RUNNING 0", finished.read("slurm.log").decode()
     urgent = jobs.submit("--exclusive", "--nodes=2", "--partition=high", "--output=/dev/null", "--wrap", "true")
     wait_for(lambda: jobs.state(urgent).startswith("COMPLETED"), PATIENCE, pause=0.2)
@@ -91,21 +84,19 @@ def test_torchrun_on_two_nodes_gives_the_weights_of_two_processes(
     launch = "torchrun --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id 1 --local-addr 127.0.0.1"
     words = (*launch.split(), "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "stages.train")
     jobs = Jobs(finished, cluster)
-    jobs.finish("--nodes=2", "--ntasks-per-node=1", "examples/slurm.sbatch", "srun", *words)
+    options = ("--nodes=2", "--ntasks-per-node=1", "--output=slurm.log")
+    job = jobs.submit(*options, "examples/slurm.sbatch", "srun", *words)
+    wait_for(lambda: jobs.states(job) & {"COMPLETED", "FAILED"}, PATIENCE, pause=0.3)
+    log = finished.read("slurm.log").decode()
+    assert jobs.states(job) == {"COMPLETED"}, log
     assert finished.read(MODEL) == one_machine.read(MODEL)
-    (log,) = finished.root.glob("slurm-*.log")
-    assert log.read_text().count("train: wrote ") == 1
+    assert log.count("train: wrote ") == 1
 
 
 @pytest.mark.experiments
 def test_workers_in_an_array_of_jobs_share_a_search(finished: Project, cluster: dict[str, str], tmp_path: Path) -> None:
-    finished.set_all(
-        {
-            **{"search.trials": 2, "search.trials_per_round": 2, "search.rungs": [1], "search.confirm_seeds": 2},
-            "train.epochs": 2,
-            "search.space": {"optimizers.sgd.lr": {"low": 0.001, "high": 0.02, "log": True}},
-        }
-    )
+    finished.set(search__trials=2, search__trials_per_round=2, search__rungs=[1], search__confirm_seeds=2)
+    finished.set(search__space={"optimizers.sgd.lr": {"low": 0.001, "high": 0.02, "log": True}}, train__epochs=2)
     alone = finished.copy(tmp_path / "alone")
     alone.tool("search")
     jobs = Jobs(finished, cluster)

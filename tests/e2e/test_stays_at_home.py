@@ -1,62 +1,32 @@
 """Nothing sends or writes outside the project: what the libraries look up, connect to and leave behind."""
 
 import resource
-import subprocess
+from functools import partial
 from pathlib import Path
 
-from tests.project import Project
+from tests.project import REPOSITORY, Project
 from tests.support.browser import find_program
+from tests.support.processes import execute
 
 import pytest
-
-# Loaded before the C library: it notes every host that is looked up and every address that is connected to.
-WITNESS = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <netdb.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-static void note(const char *what, const char *which) {
-  FILE *log = fopen(getenv("WITNESS_LOG"), "a");
-  if (log) { fprintf(log, "%s %s\n", what, which); fclose(log); }
-}
-int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-  note("looked up", host ? host : "");
-  int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
-  real = dlsym(RTLD_NEXT, "getaddrinfo");
-  return real(host, service, hints, found);
-}
-int connect(int file, const struct sockaddr *address, socklen_t size) {
-  int (*real)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "connect");
-  if (address->sa_family == AF_INET || address->sa_family == AF_INET6) note("connected to", "an address");
-  return real(file, address, size);
-}
-"""
 
 
 @pytest.fixture
 def watched(finished: Project, tmp_path: Path) -> Project:
     """A project whose programs are watched, with an empty HOME and folder for temporary files."""
-    source, library = tmp_path / "witness.c", tmp_path / "witness.so"
-    source.write_text(WITNESS)
-    compiler = find_program(("g++",), "g++").replace("g++", "gcc")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    library = tmp_path / "witness.so"
+    source = REPOSITORY / "tests/support/witness.c"
+    execute(find_program(("gcc",), "gcc"), "-shared", "-fPIC", "-o", library, source, "-ldl")
     for name in ("home", "temporary"):
         (tmp_path / name).mkdir()
     finished.environment |= {
         "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary"), "LD_PRELOAD": str(library),
         "WITNESS_LOG": str(tmp_path / "log"),
     }  # fmt: skip
-    for name in ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        finished.environment.pop(name, None)
-    for name in ("ORT_DISABLE_TELEMETRY", "PYTHONDONTWRITEBYTECODE"):
+    folders = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")
+    for name in (*folders, "ORT_DISABLE_TELEMETRY", "PYTHONDONTWRITEBYTECODE"):
         finished.environment.pop(name, None)
     return finished
-
-
-def few_files() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
 @pytest.mark.browser
@@ -70,7 +40,7 @@ def test_stages_and_tools_send_and_write_nothing_outside_the_project(watched: Pr
     with_torch = ("stages.train", "stages.evaluate", "stages.export")
     # With -O the libraries have no bytecode yet: one process writes it, and the others read it.
     bytecode = {"PYTHONPYCACHEPREFIX": str(tmp_path / "bytecode")}
-    ordinary = watched.environment
+    ordinary, few_files = watched.environment, partial(resource.setrlimit, resource.RLIMIT_NOFILE, (64, 64))
     for command in commands:
         optimized = command[1] not in with_torch  # PyTorch would take long to compile
         watched.environment = {**ordinary, **bytecode} if optimized else ordinary

@@ -1,12 +1,7 @@
 """At a terminal: who draws progress bars, what Ctrl-C prints while a program still starts, whose code a script runs."""
 
-import fcntl
-import os
-import pty
 import signal
-import struct
 import subprocess
-import termios
 import time
 
 from classifier import progress
@@ -16,27 +11,8 @@ from tests.support.tiny import Tiny
 import pytest
 from tqdm import tqdm
 
-
-def in_terminal(project: Project, *command: str) -> str:
-    """What a command prints to a terminal; it must succeed."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    process = subprocess.Popen(
-        command, cwd=project.root, env=project.environment, stdin=theirs, stdout=theirs, stderr=theirs,
-        start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
-    printed = b""
-    try:
-        while part := os.read(ours, 4096):
-            printed += part
-    except OSError:  # the other end is closed: all processes have ended
-        pass
-    finally:
-        os.close(ours)
-    assert process.wait(60) == 0, printed.decode()
-    return printed.decode()
-
+# Runs the command behind it in a terminal of its own.
+SPAWN = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 
 # train, whose bars have no delay and name their rank
 WITH_BARS = """
@@ -56,7 +32,8 @@ runpy.run_module("stages.train", run_name="__main__")
 def test_only_rank_zero_draws_progress_bars(finished: Project) -> None:
     (finished.root / "with_bars.py").write_text(WITH_BARS)
     finished.set_all({"compute.portable": False, "train.world_size": 2, "train.epochs": 1})
-    printed = in_terminal(finished, "torchrun", "--nproc-per-node", "2", "with_bars.py")
+    launch = "stty rows 24 cols 120; exec torchrun --nproc-per-node 2 with_bars.py"
+    printed = finished.run("python", "-c", SPAWN, "sh", "-ec", launch, stdin=subprocess.DEVNULL).stdout
     assert " by rank 0" in printed
     assert " by rank 1" not in printed
 

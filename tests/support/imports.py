@@ -23,31 +23,23 @@ def path_of(name: str) -> str | None:
 
 @cache
 def direct(path: str) -> frozenset[str]:
-    """The files that a file imports itself, anywhere in it, with the packages that Python imports on the way.
-
-    What stands under ``if TYPE_CHECKING`` is never imported.
-    """
+    """The files that a file imports itself, anywhere in it, with the packages that Python imports on the way."""
     found = set()
-    for name in _names(ast.parse((ROOT / path).read_text())):
+    for name in _names(path):
         parts = name.split(".")
         found |= {path_of(".".join(parts[:length])) for length in range(1, len(parts) + 1)}
     return frozenset(filter(None, found)) - {path}
 
 
-def _names(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-        for part in node.orelse:
-            yield from _names(part)
-        return
-    if isinstance(node, ast.ImportFrom):
-        assert not node.level, "a relative import, which this module does not follow"
-        assert node.module
-        yield node.module
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    for child in ast.iter_child_nodes(node):
-        yield from _names(child)
+def _names(path: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "a relative import, which this module does not follow"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
 def all_of(path: str) -> set[str]:
@@ -63,9 +55,7 @@ def all_of(path: str) -> set[str]:
 
 def packages_of(path: str) -> set[str]:
     """The packages of others that a file imports itself or through others, as they are called on the index."""
-    names = {
-        name.split(".")[0] for file in {path, *all_of(path)} for name in _names(ast.parse((ROOT / file).read_text()))
-    }
+    names = {name.split(".")[0] for file in {path, *all_of(path)} for name in _names(file)}
     known = packages_distributions()
     return {min(known[name], key=len).lower() for name in names - set(PACKAGES) - sys.stdlib_module_names}
 

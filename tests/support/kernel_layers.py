@@ -82,3 +82,6 @@ def adams() -> Checked:
                 parameter.grad = normal(1001, seed=step).to(parameter.dtype)
                 optimizer.step()
         yield other.__name__, [*parameters[:1]], [*parameters[1:]]
+
+
+LAYERS = (products, softmaxes, batch_norms, adams)

@@ -4,20 +4,17 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from classifier import yaml_file
 from classifier.config.schema import Annotate
 from classifier.errors import StageError
 from classifier.prepare import labeled_images
+from tests.project import PARAMS
 from tests.support import own
 
 import numpy as np
 from PIL import Image
 
-OPTIONS: dict[str, Any] = {
-    "validation_fraction": 0.2, "validation_fold": 0, "seed": 0, "test_fraction": 0.2, "table": "auto",
-    "image_column": "auto", "label_column": "auto",
-    "split_column": "auto", "group_column": "none", "channels": "auto", "size": "auto", "fit": "pad",
-    "background": "black", "max_megapixels": 250, "bad_files": "stop", "shard_mb": 64,
-}  # fmt: skip
+OPTIONS: dict[str, Any] = yaml_file.load(PARAMS.read_text())["annotate"] | {"validation_fraction": 0.2}
 CLASSES = ("cat", "Straße 1", "12 犬")
 SPLITS = ["train"] * 4 + ["val", "test"]
 SAMPLES = [(label, number, split) for label in range(3) for number, split in enumerate(SPLITS)]

@@ -7,27 +7,22 @@ from typing import Any
 from tests.project import Project
 
 ENDLESS: dict[str, Any] = {"train.epochs": 100_000, "train.batch_size": 4, "runtime.checkpoint_seconds": 1000}
-
-
 SAVED = r"step (\d+) of \d+ is saved; the same command goes on from there\n"
-
-
-def states(project: Project) -> list[Path]:
-    """The folders of runs that left a state."""
-    return sorted({path.parent for path in project.root.glob("scratch/train-*/[!.]*.pt")})
-
-
 MODEL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": [32]},
     "lenet": {},
     "cnn": {"stem": 4, "widths": [8, 16, 16]},
 }
+LONG: dict[str, Any] = {
+    "train.epochs": 20, "train.model": "cnn", "models.cnn.stem": "whiten", "models.cnn.widths": [4, 8, 8],
+    "train.ema_decay": 0.9, "train.augment.cutout_pixels": 4, "train.optimizer": "muon", "train.pruning.skip": 0.6,
+    "runtime.checkpoint_seconds": 0,
+}  # fmt: skip
 
 
-LONG: dict[str, Any] = {"train.epochs": 20, "train.model": "cnn", "runtime.checkpoint_seconds": 0}
-LONG |= {"models.cnn.widths": [4, 8, 8]}
-LONG |= {"train.ema_decay": 0.9, "train.augment.cutout_pixels": 4, "train.optimizer": "muon"}
-LONG |= {"train.pruning.skip": 0.6, "models.cnn.stem": "whiten"}
+def states(project: Project) -> list[Path]:
+    """The folders of runs that left a state."""
+    return sorted({path.parent for path in checkpoints(project)})
 
 
 def checkpoints(project: Project) -> list[Path]:

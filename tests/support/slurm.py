@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.project import wait_for
@@ -15,59 +16,27 @@ from tests.support.browser import cannot_run
 
 NODES = ("node1", "node2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-CONFIGURATION = """
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=5
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd-%n.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-ReturnToService=2
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1
-NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cores} State=UNKNOWN
-NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
-"""
+CONFIGURATION = Path(__file__).with_suffix(".conf").read_text()
 
 
 @contextmanager
 def slurm() -> Iterator[dict[str, str]]:
     """Start a cluster with the partitions low and high, and yield the variable that its commands need."""
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])  # where the daemons are
-    missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
-    if missing or os.geteuid():
-        cannot_run(
-            "Slurm needs root here" if os.geteuid() else "slurmctld is missing (on Debian: apt install slurm-wlm)"
-        )
+    if not all(shutil.which(name, path=path) for name in PROGRAMS):
+        cannot_run("slurmctld is missing (on Debian: apt install slurm-wlm)")
+    if os.geteuid():
+        cannot_run("Slurm needs root here")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     for name in ("munge", "state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(mode=0o700)
-    (folder / "munge/key").touch(0o400)
-    (folder / "munge/key").write_bytes(secrets.token_bytes(1024))
-    configuration = folder / "slurm.conf"
-    configuration.write_text(
-        CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0], folder=folder, ports=free_ports(), cores=os.cpu_count()
-        )
-    )
+    (folder / "munge/key-file").touch(0o400)
+    (folder / "munge/key-file").write_bytes(secrets.token_bytes(1024))
+    configuration, host = folder / "slurm.conf", socket.gethostname().partition(".")[0]
+    configuration.write_text(CONFIGURATION.format(host=host, folder=folder, ports=free_ports(), cores=os.cpu_count()))
     environment = {"SLURM_CONF": str(configuration)}
+    variables = {**os.environ, "PATH": path, **environment}
     munge = {name: folder / "munge" / name for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")}
-    munge["key-file"] = folder / "munge/key"
     commands: list[list[str]] = [
         ["munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in munge.items())],
         ["slurmctld", "-D"],
@@ -77,25 +46,11 @@ def slurm() -> Iterator[dict[str, str]]:
     try:
         with (folder / "log").open("ab") as log:
             for command in commands:
-                daemons.append(
-                    subprocess.Popen(
-                        [shutil.which(command[0], path=path) or "", *command[1:]],
-                        stdout=log,
-                        stderr=log,
-                        env={**os.environ, **environment},
-                        start_new_session=True,
-                    )
-                )
-                wait_for(lambda: munge["socket"].exists())
-
-        def is_ready() -> bool:
-            shown = subprocess.run(
-                ["sinfo", "--noheader", "--format=%T", "--partition=low"],
-                env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            return shown.stdout.strip() == "idle"
-
-        wait_for(is_ready, pause=0.3)
+                daemons.append(subprocess.Popen(command, stdout=log, stderr=log, env=variables, start_new_session=True))
+                wait_for(munge["socket"].exists)
+        shown = ["sinfo", "--noheader", "--format=%T", "--partition=low"]
+        ask = partial(subprocess.run, shown, env=variables, capture_output=True, text=True, check=False)
+        wait_for(lambda: ask().stdout.strip() == "idle", pause=0.3)
         yield environment
     finally:
         for daemon in reversed(daemons):

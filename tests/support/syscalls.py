@@ -1,9 +1,9 @@
 """Kill a writer before each of its system calls in turn, as often as it has some: a power switch with a counter.
 
 The kernel stops a traced process before and after each call (ptrace(2), PTRACE_SYSCALL; Linux), so nothing has to be
-guessed about which calls a writer makes. Run as a program, in the root of a clone, if it is about a stage that of the
-small project in ``tiny.py``: syscalls.py CASE FOLDER. It prints JSON, one entry a kill: the state found, and the state
-and the files after the same writer ran again.
+guessed about which calls a writer makes. Run as a program in the root of the small project of ``tiny.py``:
+syscalls.py CASE. It prints JSON, one entry a kill: the state found, and the state and the files after the same writer
+ran again.
 """
 
 import ctypes
@@ -32,13 +32,10 @@ def _ptrace(request: int, pid: int) -> None:
         raise OSError(ctypes.get_errno(), "ptrace")
 
 
-def begin() -> None:
-    """Called by the writer where the counting starts."""
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def killed_before_call(number: int, writer: Callable[[], None]) -> bool:
+def killed_before_call(number: int, write: Callable[[Callable[[], None]], None]) -> bool:
     """Run a writer in a forked process and kill it before its system call of that number, from 1.
+
+    The writer calls its argument where the counting starts.
 
     Returns:
         False if it has fewer calls and has ended by itself.
@@ -47,7 +44,7 @@ def killed_before_call(number: int, writer: Callable[[], None]) -> bool:
     if not pid:
         try:
             _ptrace(PTRACE_TRACEME, 0)
-            writer()
+            write(lambda: os.kill(os.getpid(), signal.SIGSTOP))
         finally:
             os._exit(1 if sys.exc_info()[0] else 0)
     _, status = os.waitpid(pid, 0)
@@ -78,12 +75,9 @@ class OneFile:
     def prepare(self) -> None:
         self.path.write_bytes(OLD)
 
-    def write(self) -> None:
-        files.atomic_write(self.path, NEW)
-
-    def write_counted(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
         begin()
-        self.write()
+        files.atomic_write(self.path, NEW)
 
     def state(self) -> str:
         try:
@@ -98,7 +92,8 @@ class Folder(OneFile):
     def prepare(self) -> None:
         pass
 
-    def write(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
+        begin()
         temporary = files.temporary_path(self.path)
         files.remove(temporary)
         temporary.mkdir()
@@ -129,7 +124,8 @@ class State(OneFile):
         for step in (1, 2):
             self.checkpoint.save({"step": step, "weights": self.weights})
 
-    def write(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
+        begin()
         self.checkpoint.save({"step": 3, "weights": self.weights})
 
     def state(self) -> str:
@@ -144,23 +140,20 @@ class Stage(OneFile):
         for out in OUTS:
             (ROOT / out).unlink(missing_ok=True)
 
-    def write(self) -> None:
+    def write(self, begin: Callable[[], None]) -> None:
+        publish = files.publish
+
         def work(context: StageContext) -> None:
             for out in OUTS:
                 context.out(out).write_bytes(NEW)
 
-        assert stage.run_stage("tiny", work, None, []) == 0
-
-    def write_counted(self) -> None:
-        publish = files.publish  # hashing the inputs takes hundreds of calls: counting starts with the first out
-
         def first(temporary: Path, path: Path) -> None:
             files.publish = publish
-            begin()
+            begin()  # hashing the inputs takes hundreds of calls
             publish(temporary, path)
 
         files.publish = first
-        self.write()
+        assert stage.run_stage("tiny", work, None, []) == 0
 
     def state(self) -> str:
         paths = [ROOT / out for out in OUTS]
@@ -168,29 +161,28 @@ class Stage(OneFile):
         return f"{len(there)} of {len(paths)} outs" if all(there) else "a part"
 
 
-def main(case: str, folder: Path) -> list[dict[str, Any]]:
+def main(case: str) -> list[dict[str, Any]]:
     """Kill before the first call, the second, and so on until the writer has no more."""
-    under_test: OneFile = {"file": OneFile, "folder": Folder, "state": State, "stage": Stage}[case](folder / "work")
-
+    kind = {"file": OneFile, "folder": Folder, "state": State, "stage": Stage}[case]
+    under_test = kind(ROOT / "scratch/written")
     found = []
     for number in count(1):
         shutil.rmtree(under_test.folder, ignore_errors=True)
         under_test.folder.mkdir(parents=True)
         under_test.prepare()
-        if not killed_before_call(number, under_test.write_counted):
+        if not killed_before_call(number, under_test.write):
             break
         entry = {"found": under_test.state()}
         again = os.fork()  # as the next run would: a new process, not one that remembers
         if not again:
-            under_test.write()
+            under_test.write(lambda: None)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(again, 0)[1]) == 0
         entry["again"] = under_test.state()
-        root = under_test.folder if not isinstance(under_test, Stage) else ROOT
-        temporary = [path for path in root.rglob(".tmp.*") if ".dvc" not in path.parts]
+        temporary = [path for path in ROOT.rglob(".tmp.*") if ".dvc" not in path.parts]
         found.append({**entry, "temporary": [str(path) for path in temporary]})
     return found
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(main(sys.argv[1])))

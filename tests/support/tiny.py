@@ -10,16 +10,7 @@ from tests.project import PARAMS, REPOSITORY, Project, copy_repository, wait_for
 
 INPUT, FIRST, SECOND, METRICS = "data/input.csv", "models/first.bin", "models/second.bin", "metrics/tiny.json"
 OUTS = (FIRST, SECOND, METRICS)
-NEEDED = (
-    "classifier/",
-    "stages/__init__.py",
-    "tools/",
-    ".dvc/",
-    ".dvcignore",
-    ".gitattributes",
-    ".gitignore",
-    "environment.toml",
-)
+NEEDED = ("classifier/", "stages/__init__.py", "tools/", ".dvc", ".gitattributes", ".gitignore", "environment.toml")
 
 STAGE = '''"""Copy the input.
 
@@ -74,8 +65,7 @@ class Tiny(Project):
         (self.root / "wait").touch()
         self.set(evaluate__batch_size=99)  # so that DVC has a reason to run it
         process = self.start(*command)
-        wait_for(lambda: (self.root / "waiting").exists() or process.poll() is not None)
-        assert process.poll() is None, process.communicate()
+        wait_for((self.root / "waiting").exists, amid=process)
         return process
 
     def go_on(self) -> None:
