@@ -6,6 +6,7 @@ is remembered, so that a set that grew by one image is searched for the neighbor
 """
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ COARSE, FINE = (3, 4), (8, 8)  # rows and columns of blocks; a k-d tree of more 
 COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
-SEARCHED = 1 << 14  # images whose neighbors are listed at once
+SEARCHED = 1 << 14  # images whose neighbors are counted at once
+LISTED = 1 << 20  # neighbors that are listed at once, about; Python needs 36 bytes for each
 NONE = np.zeros((0, 2), int)  # pairs
 
 
@@ -49,12 +51,12 @@ class _Memory:
     Attributes:
         digests: of the images that were searched, ``(N,)``.
         pairs: of those, the nearly identical ones, ``(P, 2)``.
-        candidates: how many pairs of them were compared, at least.
+        candidates: how many pairs of them were compared, at least; infinity if they were too many.
     """
 
     digests: np.ndarray = field(default_factory=lambda: np.zeros(0, "S32"))
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), "S32"))
-    candidates: int = 0
+    candidates: float = 0
 
     @classmethod
     def load(cls, path: Path) -> "_Memory":
@@ -62,7 +64,7 @@ class _Memory:
         if (content := files.recall(path)) is None:
             return cls()
         with np.load(io.BytesIO(content)) as kept:
-            return cls(kept["digests"], kept["pairs"], int(kept["candidates"]))
+            return cls(kept["digests"], kept["pairs"], float(kept["candidates"]))
 
     def save(self, path: Path) -> None:
         """Leave it for the next search."""
@@ -91,6 +93,9 @@ def find(
         lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
         memory: the file for what is remembered of images of this shape; it may be missing.
     """
+    known = _Memory.load(memory)
+    if np.array_equal(digests, known.digests):
+        return known.pairs_among(digests)
     pixels_per_image = lookup(np.zeros(1, int)).size
     radius = (NEAR + 1e-6) * pixels_per_image**0.5  # a little more, as sums are rounded
     tree = cKDTree(coarse)
@@ -106,23 +111,24 @@ def find(
         parts = np.array_split(pairs, len(pairs) * 4 * pixels_per_image // COMPARED_BYTES + 1)
         return np.concatenate([some[_is_near(lookup, some)] for some in parts])
 
-    def search(known: _Memory) -> np.ndarray | None:
-        """The pairs, of which only those with an image that is not known are searched; None if they are too many."""
+    def search(known: _Memory) -> _Memory | None:
+        """Search for pairs with an image that is not known; None if they are too many."""
         total, candidates = known.candidates, [NONE]
         for pairs in _neighbors(tree, radius, ~np.isin(digests, known.digests)):
             if pairs is None or (total := total + len(pairs)) > MAX_CANDIDATES:
                 return None
             candidates.append(close(pairs))
         found = np.concatenate([known.pairs_among(digests), compare(candidates)])
-        if not np.array_equal(digests, known.digests):
-            _Memory(digests, digests[found], total).save(memory)
-        return found
+        return _Memory(digests, digests[found], total)
 
-    known = _Memory.load(memory)
     found = search(known)
     if found is None and len(known.digests):  # images may be gone, so the known candidates are too many
         found = search(_Memory())
-    return compare([close(pairs) for pairs in _nearest(tree, radius)]) if found is None else found
+    if found is None:
+        pairs = compare([close(pairs) for pairs in _nearest(tree, radius)])
+        found = _Memory(digests, digests[pairs], math.inf)
+    found.save(memory)
+    return found.pairs_among(digests)
 
 
 def _neighbors(tree: cKDTree, radius: float, new: np.ndarray) -> Iterator[np.ndarray | None]:
@@ -133,9 +139,11 @@ def _neighbors(tree: cKDTree, radius: float, new: np.ndarray) -> Iterator[np.nda
         if counts.sum() - len(some) > 2 * MAX_CANDIDATES:  # a pair is counted twice at most
             yield None
             continue
-        neighbors = tree.query_ball_point(tree.data[some], radius, workers=cores)
-        first, second = np.repeat(some, counts), np.concatenate([NONE[:, 0], *neighbors])
-        yield np.stack([first, second], axis=1)[(first < second) | ~new[second]]
+        for part in np.array_split(some, counts.sum() // LISTED + 1):
+            neighbors = tree.query_ball_point(tree.data[part], radius, workers=cores)
+            first = np.repeat(part, [len(each) for each in neighbors])
+            second = np.concatenate([NONE[:, 0], *neighbors])
+            yield np.stack([first, second], axis=1)[(first < second) | ~new[second]]
 
 
 def _nearest(tree: cKDTree, radius: float) -> Iterator[np.ndarray]:

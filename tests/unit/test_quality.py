@@ -108,5 +108,14 @@ def test_a_search_that_remembers_finds_what_one_from_nothing_finds(
     compared.clear()
     search(np.arange(90), tmp_path / "memory")
     assert 0 < compared[-1] < 20  # the new one and its neighbors
+    compared.clear()
+    for most in (100_000, 0):
+        monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", most)
+        search(np.arange(90), tmp_path / f"memory of {most}")
+        assert compared
+        compared.clear()
+        search(np.arange(90), tmp_path / f"memory of {most}")
+        assert not compared
+    monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", 100_000)
     (tmp_path / "memory").write_bytes(b"damaged")
     assert search(np.arange(90), tmp_path / "memory") == search(np.arange(90), tmp_path / "fresh")
