@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
 COARSE, FINE = (3, 4), (8, 8)  # rows and columns of blocks; a k-d tree of more numbers is slower
-COMPARED_BYTES = 1 << 26  # of pixels that are compared at once
+COMPARED_BYTES = 1 << 24  # of differences that are computed at once
 MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
 NEAREST = 16
 SEARCHED = 1 << 14  # images whose neighbors are counted at once

@@ -199,10 +199,14 @@ def _write(task: _Task) -> dict[str, np.ndarray]:
     shards.write(task.place, task.name, written())
     how = task.preprocessing
     kept_pixels = np.stack(pixels) if pixels else np.zeros((0, how.channels, how.height, how.width), np.uint8)
-    described = [quality.describe(batch) for batch in np.array_split(kept_pixels, len(pixels) // BATCH + 1)]
+    batches, training = (
+        np.array_split(each, len(pixels) // BATCH + 1) for each in (kept_pixels, task.is_training[kept])
+    )
+    described = [quality.describe(batch) for batch in batches]
+    histograms = [images.histogram(batch[chosen]) for batch, chosen in zip(batches, training, strict=True)]
     return {
         **{name: np.concatenate([each[name] for each in described]) for name in described[0]},
         "kept": np.array(kept, int),
-        "histogram": images.histogram(kept_pixels[task.is_training[kept]]),
+        "histogram": np.sum(histograms, axis=0),
         "problems": np.array(problems, str),
     }
