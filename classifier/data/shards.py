@@ -14,11 +14,14 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from classifier.data.open_file import OpenFile
+
 import numpy as np
 
 BITS = 64  # of the hash of a name
 BLOCK = tarfile.BLOCKSIZE  # bytes: a header has one, and a content is padded to whole ones
 COLUMNS = ("image", "offset")  # of an index
+MAX_OPEN = 256  # shards, of those that are read
 NAME, SIZE = slice(0, tarfile.LENGTH_NAME), slice(124, 135)  # of a content, in the header before it; in octal digits
 
 
@@ -108,17 +111,19 @@ def reader(folder: Path) -> Callable[[str], bytes]:
         with (folder / f"{shard}.csv").open(encoding="utf-8", newline="") as file:
             return {name: int(offset) for name, offset in itertools.islice(csv.reader(file), 1, None)}
 
+    @functools.lru_cache(MAX_OPEN)
+    def opened(shard: str) -> OpenFile:
+        return OpenFile(folder / f"{shard}.tar")
+
     def read(name: str) -> bytes:
         bits = f"{_hash(name):0{BITS}b}"
         shard = next(found for end in range(1, BITS + 1) if (found := f"shard-{bits[:end]}") in known or end == BITS)
-        offset = offsets(shard)[name]
-        with (folder / f"{shard}.tar").open("rb") as stream:
-            stream.seek(offset - BLOCK)
-            header = stream.read(BLOCK)
-            if header[NAME].rstrip(b"\0") != f"{_member(name)}.png".encode()[NAME]:
-                raise tarfile.ReadError(f"it does not begin where {shard}.csv says")
-            size = int(header[SIZE], 8)
-            content = stream.read(size)
+        offset, file = offsets(shard)[name], opened(shard)
+        header = file.read(offset - BLOCK, BLOCK)
+        if header[NAME].rstrip(b"\0") != f"{_member(name)}.png".encode()[NAME]:
+            raise tarfile.ReadError(f"it does not begin where {shard}.csv says")
+        size = int(header[SIZE], 8)
+        content = file.read(offset, size)
         if len(content) < size:
             raise tarfile.ReadError(f"{shard}.tar ends in it")
         return content

@@ -6,14 +6,13 @@ Source: yann.lecun.com/exdb/mnist, "FILE FORMATS FOR THE MNIST DATABASE".
 import gzip
 import io
 import math
-import os
 import re
 import struct
-import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
+from classifier.data.open_file import OpenFile
 from classifier.errors import StageError
 from classifier.prepare.file_tree import FileTree
 from classifier.prepare.splits import split_of
@@ -90,9 +89,7 @@ class _File:
 
     def __init__(self, path: Path, content: bytes | None, header: int, shape: tuple[int, ...]):
         self.path, self.content, self.header, self.shape = path, content, header, shape
-        if content is None:
-            self._descriptor = os.open(path, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._descriptor)
+        self._file = OpenFile(path)
 
     def read(self, first: int, count: int) -> np.ndarray:
         """That many labels or images from a place on, ``(count, ...) uint8``.
@@ -102,10 +99,7 @@ class _File:
         """
         size = math.prod(self.shape[1:])
         begin, length = self.header + first * size, count * size
-        if self.content is None:
-            found = os.pread(self._descriptor, length, begin)  # from several threads
-        else:
-            found = self.content[begin : begin + length]
+        found = self._file.read(begin, length) if self.content is None else self.content[begin : begin + length]
         if len(found) < length:
             raise StageError(f"{self.path} changed while the stage ran; run it again")
         return np.frombuffer(found, np.uint8).reshape((count, *self.shape[1:]))
@@ -124,6 +118,8 @@ def _open(tree: FileTree, name: str, dimensions: int) -> _File:
     if len(header) < length or header[:4] != bytes([0, 0, UINT8, dimensions]):
         raise StageError(f"{where}: not an IDX file of bytes with {dimensions} dimension(s)")
     shape = struct.unpack(f">{dimensions}I", header[4:])
+    if 0 in shape[1:]:
+        raise StageError(f"{where}: its images have no pixels")
     needed = length + math.prod(shape)
     if size != needed:
         raise StageError(f"{where}: has {size:,} bytes where its header promises {needed:,}")

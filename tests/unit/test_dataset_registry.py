@@ -1,5 +1,6 @@
 """The known datasets, their format IDX, and the origin of one's own."""
 
+import gzip
 import json
 import os
 import struct
@@ -79,6 +80,9 @@ def test_idx_files_are_read_in_the_published_format(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08")
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(StageError, match=r"'t10k-images-idx3-ubyte\.gz': truncated or damaged gzip"):
+        read(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(struct.pack(">IIII", 0x803, 2, 0, 3)))
+    with pytest.raises(StageError, match=r"'t10k-images-idx3-ubyte\.gz': its images have no pixels"):
         read(tmp_path)
 
 
