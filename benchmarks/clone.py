@@ -1,17 +1,24 @@
 """A temporary clone of this repository with the real data, for benchmarks that run stages with other params."""
 
 import contextlib
-import os
+import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.project import Project
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# In a process of its own: Linux counts the memory of whoever starts a process to that process.
+MEASURE = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([time.perf_counter() - start, os.waitstatus_to_exitcode(status), usage.ru_maxrss]))
+"""
 
 
 @contextlib.contextmanager
@@ -33,15 +40,11 @@ def measured(project: Project, *command: str) -> tuple[float, float]:
     Raises:
         SystemExit: the command failed; the message includes its output.
     """
-    with tempfile.TemporaryFile("w+") as output:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=project.root, env=project.environment, stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}\n{output.read()}")
-    return seconds, usage.ru_maxrss / (1 if sys.platform == "darwin" else 1000)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *command],
+        cwd=project.root, env=project.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    seconds, status, peak = json.loads(done.stdout)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: exit status {status}\n{done.stderr}")
+    return seconds, peak / (1e6 if sys.platform == "darwin" else 1000)
