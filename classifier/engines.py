@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -137,6 +138,7 @@ def connect(address: str) -> Iterator[Any]:
     for name in logging.root.manager.loggerDict:
         if name.startswith("distributed"):  # what matters is said here, in a line
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "Sending large graph")  # a shard's images may well have 10 MB
     is_file = Path(address).is_file()
     if not is_file and ":" not in address:
         raise StageError(f"the file {address} is missing; `dask scheduler --scheduler-file {address}` writes it")
