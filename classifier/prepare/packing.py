@@ -137,7 +137,8 @@ def pack(
         name: _merge([each.pop(name) for each in taken], ranks) for name in ("blank", "digest", "coarse", "fine")
     }
     histogram = np.sum([each["histogram"] for each in taken], axis=0)
-    return Packed(found.rows.iloc[np.sort(places)].reset_index(drop=True), folders, figures, histogram, problems)
+    rows = found.rows if not problems else found.rows.iloc[np.sort(places)].reset_index(drop=True)
+    return Packed(rows, folders, figures, histogram, problems)
 
 
 def _merge(parts: list[np.ndarray], ranks: list[np.ndarray]) -> np.ndarray:
