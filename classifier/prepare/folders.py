@@ -74,8 +74,8 @@ def _all_or_none(tree: FileTree, splits: dict[str, str]) -> bool:
 
 def _not_images(tree: FileTree) -> list[str]:
     lines = []
-    for path in map(PurePosixPath, tree.names):
-        if not is_image(path.name) and not tables.is_table(path.name) and path.suffix.lower() not in TEXT_SUFFIXES:
+    for path in (PurePosixPath(name) for name in tree.names if not is_image(name)):
+        if not tables.is_table(path.name) and path.suffix.lower() not in TEXT_SUFFIXES:
             kind = "an archive in it; unpack it" if file_tree.is_archive(path) else "not the name of an image file"
             lines.append(f"{tree.path}, {str(path)!r}: {kind}")
     return lines

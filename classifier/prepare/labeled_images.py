@@ -1,6 +1,8 @@
 """Images made ready, built-in ones or a person's own: which can be used, at what size, in which classes and splits."""
 
+import contextlib
 import hashlib
+import itertools
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +13,7 @@ from classifier.config.schema import Annotate
 from classifier.data import images, preprocessing
 from classifier.data.images import Content
 from classifier.data.preprocessing import Preprocessing
+from classifier.engines import map_processes
 from classifier.errors import StageError, shorten
 from classifier.prepare import collection, splits
 from classifier.prepare.collection import Collection, natural_key
@@ -23,6 +26,8 @@ import pandas as pd
 
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
+FOR_PROCESSES = 10_000  # images; fewer are done before other processes have loaded their libraries
+LOOKED = 256  # images that a process looks at before it answers
 
 
 @dataclass
@@ -82,6 +87,11 @@ def decode(
     return (result for _, result in map_ahead(one, contents, threads, AHEAD))
 
 
+def processes_for(count: int) -> int:
+    """How many processes are to work on so many images."""
+    return count_cores() if count >= FOR_PROCESSES else 1
+
+
 def _digest(content: bytes | np.ndarray) -> str:
     raw = content.tobytes() if isinstance(content, np.ndarray) else content
     return hashlib.blake2b(raw, digest_size=16).hexdigest()
@@ -130,27 +140,43 @@ def _look(
     found: Collection, where: str, max_megapixels: float, problems: list[str], seen: StatCache | None
 ) -> pd.DataFrame:
     """The rows of the images that can be opened, with ``is_gray``, ``width``, ``height`` and ``content``, a digest."""
-
-    def open_one(content: Content) -> tuple[bool, int, int, str]:
-        content = content.read_bytes() if isinstance(content, Path) else content
-        image = images.open_image(content, max_megapixels)
-        return preprocessing.is_gray(image), *preprocessing.upright_size(image), _digest(content)
-
-    def one(name: str) -> tuple[bool, int, int, str] | str:
-        content = found.find(name)
-        try:
-            if seen and isinstance(content, Path):
-                return tuple(seen.get(content, lambda: open_one(content)))
-            return open_one(content)
-        except Exception as error:  # of Pillow's decoders or of the archive
-            return f"{where}, {name!r}: {images.reason(error)}"
-
-    looked = map_ahead(one, found.rows["image"], count_cores(), AHEAD)
-    looks = [look for _, look in progress_bar(looked, "looking at images", total=len(found.rows))]
+    names, looks = found.rows["image"].tolist(), []
+    states: dict[int, tuple[Path, list[int]]] = {}  # of files
+    for place, name in enumerate(names):
+        content, look = found.find(name), None
+        if seen and isinstance(content, Path):
+            with contextlib.suppress(OSError):  # said when it is read
+                state, look = seen.recall(content)
+                states[place] = content, state
+        looks.append(look and tuple(look))
+    new = [place for place, look in enumerate(looks) if look is None]
+    tasks = (
+        (max_megapixels, [found.find(names[place]) for place in new[first : first + LOOKED]])
+        for first in range(0, len(new), LOOKED)
+    )
+    results = itertools.chain.from_iterable(map_processes(_look_at, tasks, processes_for(len(new))))
+    for place, look in zip(new, progress_bar(results, "looking at images", total=len(new)), strict=True):
+        if seen and place in states and not isinstance(look, str):
+            seen.keep(*states[place], look)
+        looks[place] = f"{where}, {names[place]!r}: {look}" if isinstance(look, str) else look
     problems += [look for look in looks if isinstance(look, str)]
     rows = found.rows[[not isinstance(look, str) for look in looks]].reset_index(drop=True)
     heads = [look for look in looks if not isinstance(look, str)]
     return rows.join(pd.DataFrame(heads, columns=["is_gray", "width", "height", "content"]))
+
+
+def _look_at(task: tuple[float, list[Content]]) -> list[tuple[bool, int, int, str] | str]:
+    """Whether images are gray, their sizes, and digests of their contents; or why there are none."""
+    max_megapixels, contents = task
+    looks: list[tuple[bool, int, int, str] | str] = []
+    for content in contents:
+        try:
+            content = content.read_bytes() if isinstance(content, Path) else content
+            image = images.open_image(content, max_megapixels)
+            looks.append((preprocessing.is_gray(image), *preprocessing.upright_size(image), _digest(content)))
+        except Exception as error:  # of Pillow's decoders or of the archive
+            looks.append(images.reason(error))
+    return looks
 
 
 def _choose(rows: pd.DataFrame, options: Annotate) -> tuple[Preprocessing, str]:

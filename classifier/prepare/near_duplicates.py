@@ -1,8 +1,12 @@
 """Pairs of images that differ little, without a comparison of all with all.
 
-An image is sketched by the sums of a few blocks of its pixels. Images that are near each other have sketches that are
-near each other, and a k-d tree finds those; a finer sketch leaves few of which the pixels are compared. What was found
-is remembered, so that a set that grew by one image is searched for the neighbors of that one.
+An image is sketched by the means of a few blocks of its pixels, and by how much it varies in them. Images that are near
+each other have sketches that are near each other. Sketches are sorted along the two directions in which they differ
+most, so that a matrix product compares each with those beside it only; few pairs are left of which the pixels are
+compared. What was found is remembered, so that a set that grew by one image is searched for the neighbors of that one.
+
+The matrix product rounds, so it only sorts out what is too far in any case. The rest is decided in whole numbers: the
+same pairs on every processor.
 """
 
 import io
@@ -12,36 +16,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from classifier.runner import files
-from classifier.threads import count_cores
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
 
 NEAR = 4.0  # gray levels of 255: the largest root mean squared difference of two nearly identical images
-COARSE, FINE = (3, 4), (8, 8)  # rows and columns of blocks; a k-d tree of more numbers is slower
+BLOCKS = 8  # along each side of an image
+SCALE = 16  # steps of a sketch for a gray level; more would not fit into 16 bits
+MAX_CANDIDATES = 5_000_000  # pairs; of more, those with the nearest sketches are compared
+NEXT = 16  # with so many others of the same sketch an image is compared, if there are too many pairs of those
+LEFT, RIGHT = 512, 1024  # sketches that are multiplied at once, so that their products stay in the processor's cache
+SAMPLE = 20_000  # sketches that show in which directions all of them differ
+FEW = 0.1  # of the images may be new, so that those alone are searched for, among all
+ROUNDING = 2.0**-15  # of the largest squared length: more than 65 products in 32 bits are rounded by
 COMPARED_BYTES = 1 << 24  # of differences that are computed at once
-MAX_CANDIDATES = 5_000_000  # pairs; of more, each image is compared with its nearest ones only
-NEAREST = 16
-SEARCHED = 1 << 14  # images whose neighbors are counted at once
-LISTED = 1 << 20  # neighbors that are listed at once, about; Python needs 36 bytes for each
-NONE = np.zeros((0, 2), int)  # pairs
 
 
-def sketch(pixels: np.ndarray, blocks: tuple[int, int]) -> np.ndarray:
-    """A few numbers for each of ``(N, C, H, W)`` images, ``(N, blocks) float``: the sums of blocks of its pixels.
+def sketch(pixels: np.ndarray) -> np.ndarray:
+    """A few numbers for each of ``(N, C, H, W) uint8`` images, ``(N, numbers) uint16``.
 
-    Each is divided by the root of the pixels in the block, so two images are nowhere nearer than their numbers.
+    The means of up to 8x8 blocks, each scaled by the root of its share of the pixels, and the root mean square of what
+    remains of the image without them. Two images are nowhere nearer than their sketches: if they differ by one gray
+    level, root mean square, their sketches differ by ``SCALE * BLOCKS`` at most.
     """
-    rows, columns = (
-        np.arange(0, side, -(-side // parts)) for side, parts in zip(pixels.shape[2:], blocks, strict=True)
-    )
+    _, channels, *sides = pixels.shape
+    rows, columns = (np.arange(0, side, -(-side // BLOCKS)) for side in sides)
 
     def sums(planes: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(np.add.reduceat(planes.sum(1, dtype=np.float64), rows, axis=1), columns, axis=2)
+        of_blocks = np.add.reduceat(np.add.reduceat(planes, rows, axis=1), columns, axis=2)
+        return np.asarray(of_blocks).reshape(len(planes), len(rows) * len(columns))
 
-    of_blocks = sums(pixels) / sums(np.ones((1, *pixels.shape[1:]))) ** 0.5
-    return np.asarray(of_blocks).reshape(len(pixels), len(rows) * len(columns))
+    share = channels * math.prod(sides)
+    means = sums(pixels.sum(1, dtype=np.float64)) / (sums(np.full((1, *sides), channels)) * share) ** 0.5
+    squares = np.square(pixels, dtype=np.uint32).sum((1, 2, 3), dtype=np.float64) / share
+    rest = np.maximum(0, squares - (means**2).sum(1)) ** 0.5
+    return np.asarray(np.rint(SCALE * BLOCKS * np.concatenate([means, rest[:, None]], axis=1)), np.uint16)
 
 
 @dataclass
@@ -79,90 +88,142 @@ class _Memory:
 
 
 def find(
-    digests: np.ndarray,
-    coarse: np.ndarray,
-    fine: np.ndarray,
-    lookup: Callable[[np.ndarray], np.ndarray],
-    memory: Path,
+    digests: np.ndarray, sketches: np.ndarray, lookup: Callable[[np.ndarray], np.ndarray], memory: Path
 ) -> np.ndarray:
     """Pairs of images that differ by at most ``NEAR``, ``(P, 2) int``, the smaller number first.
 
     Args:
         digests: of the pixels, ``(N,) bytes``, all different.
-        coarse, fine: sketches of the images; the fine ones are float32, to take less memory.
+        sketches: of the images, ``(N, blocks) uint16``.
         lookup: the images at ``(n,) int``, ``(n, C, H, W) uint8``.
         memory: the file for what is remembered of images of this shape; it may be missing.
     """
-    known = _Memory.load(memory)
-    if np.array_equal(digests, known.digests):
-        return known.pairs_among(digests)
-    pixels_per_image = lookup(np.zeros(1, int)).size
-    radius = (NEAR + 1e-6) * pixels_per_image**0.5  # a little more, as sums are rounded
-    tree = cKDTree(coarse)
-
-    def close(pairs: np.ndarray) -> np.ndarray:
-        """Those pairs whose fine sketches are near, too."""
-        parts = np.array_split(pairs, len(pairs) // SEARCHED + 1)
-        squared = np.concatenate([((fine[some[:, 0]] - fine[some[:, 1]]) ** 2).sum(1) for some in parts])
-        return np.compress(squared <= (1.0001 * radius) ** 2, pairs, axis=0)  # float32 is exact to 0.00001 of it
-
-    def compare(candidates: list[np.ndarray]) -> np.ndarray:
-        pairs = np.unique(np.sort(np.concatenate(candidates), axis=1), axis=0)
-        parts = np.array_split(pairs, len(pairs) * 4 * pixels_per_image // COMPARED_BYTES + 1)
-        return np.concatenate([some[_is_near(lookup, some)] for some in parts])
-
-    def search(known: _Memory) -> _Memory | None:
-        """Search for pairs with an image that is not known; None if they are too many."""
-        total, candidates = known.candidates, [NONE]
-        for pairs in _neighbors(tree, radius, ~np.isin(digests, known.digests)):
-            if pairs is None or (total := total + len(pairs)) > MAX_CANDIDATES:
-                return None
-            candidates.append(close(pairs))
-        found = np.concatenate([known.pairs_among(digests), compare(candidates)])
-        return _Memory(digests, digests[found], total)
-
-    found = search(known)
-    if found is None and len(known.digests):  # images may be gone, so the known candidates are too many
-        found = search(_Memory())
-    if found is None:
-        pairs = compare([close(pairs) for pairs in _nearest(tree, radius)])
-        found = _Memory(digests, digests[pairs], math.inf)
+    remembered = _Memory.load(memory)
+    if np.array_equal(digests, remembered.digests):
+        return remembered.pairs_among(digests)
+    for known in (remembered, _Memory()):
+        new = ~np.isin(digests, known.digests)
+        if known is remembered and new.mean() > FEW:
+            continue
+        candidates = Candidates(sketches, new)
+        total = known.candidates + len(candidates.pairs) if candidates.is_whole else math.inf
+        if total <= MAX_CANDIDATES:  # images may be gone, so the known candidates may be too many
+            break
+    pairs = np.concatenate([known.pairs_among(digests), _compare(lookup, candidates.pairs)])
+    found = _Memory(digests, digests[pairs], total)
     found.save(memory)
     return found.pairs_among(digests)
 
 
-def _neighbors(tree: cKDTree, radius: float, new: np.ndarray) -> Iterator[np.ndarray | None]:
-    """Pairs with a new image whose sketches are that near, ``(P, 2) int``, each once; None where they are too many."""
-    places, cores = new.nonzero()[0], count_cores()
-    for some in np.array_split(places, len(places) // SEARCHED + 1):
-        counts = tree.query_ball_point(tree.data[some], radius, return_length=True, workers=cores)
-        if counts.sum() - len(some) > 2 * MAX_CANDIDATES:  # a pair is counted twice at most
-            yield None
-            continue
-        for part in np.array_split(some, counts.sum() // LISTED + 1):
-            neighbors = tree.query_ball_point(tree.data[part], radius, workers=cores)
-            first = np.repeat(part, [len(each) for each in neighbors])
-            second = np.concatenate([NONE[:, 0], *neighbors])
-            yield np.stack([first, second], axis=1)[(first < second) | ~new[second]]
+class Candidates:
+    """Pairs with a new image whose sketches are so near that the images may be.
+
+    Args:
+        sketches: of all images.
+        new: which of them are new, ``(N,) bool``.
+
+    Attributes:
+        pairs: ``(P, 2) int``, each once, the smaller number first; of too many, those with the nearest sketches.
+        is_whole: whether those are all.
+    """
+
+    def __init__(self, sketches: np.ndarray, new: np.ndarray):
+        self._limit = int(((SCALE * NEAR + 1) * BLOCKS + 1) ** 2)  # 65 differences are rounded by 1 at most
+        sample = sketches[:: max(1, len(sketches) // SAMPLE)].astype(np.float32)
+        center = np.rint(sample.mean(0))  # differences of whole numbers are exact
+        centered = (sample - center).astype(np.float64)
+        directions = np.linalg.eigh(centered.T @ centered)[1][:, -2:].astype(np.float32)
+        parts = np.array_split(sketches, len(sketches) // SAMPLE + 1)
+        along = np.concatenate([(part - center) @ directions for part in parts])
+        slab = np.floor(along[:, -1] / self._radius).astype(int)
+        order = np.lexsort((along[:, 0], slab))
+        self._slab, self._along, self._new = slab[order], along[order, 0], new[order]
+        self._sketches = sketches[order].astype(np.float32)
+        self._sketches -= center
+        self._halves = np.einsum("nb,nb->n", self._sketches, self._sketches) / 2  # of the squared lengths
+        self._slack = ROUNDING * self._halves.max()
+        self.is_whole = True
+        self.pairs = np.sort(order[self._search()], axis=1)
+        self.pairs = self.pairs[np.lexsort(self.pairs.T[::-1])]
+
+    @property
+    def _radius(self) -> float:
+        return math.sqrt(self._limit) + 1  # a step more, as directions are rounded
+
+    def _search(self) -> np.ndarray:
+        self._found: list[np.ndarray] = []
+        total = 0
+        for left, right in self._windows():
+            self._found.append(self._close(left, right))
+            total += len(self._found[-1])
+            if total > 2 * MAX_CANDIDATES:  # seldom, as it takes its time
+                total = self._forget_far_ones()
+            if self._limit < 0:
+                break
+        if total > MAX_CANDIDATES:
+            self._forget_far_ones()
+        return self._next_ones() if self._limit < 0 else np.concatenate(self._found)[:, :2]
+
+    def _forget_far_ones(self) -> int:
+        """Lower the limit to the largest that leaves so few pairs as are compared; returns their number."""
+        together = np.concatenate(self._found)
+        self._limit = int((np.bincount(together[:, 2]).cumsum() <= MAX_CANDIDATES).sum()) - 1
+        self._found = [together[together[:, 2] <= self._limit]]
+        self.is_whole = False
+        return len(self._found[0])
+
+    def _windows(self) -> Iterator[tuple[np.ndarray, slice]]:
+        """Places among the sorted sketches, and those that they are to be compared with."""
+        for left, first, end in self._wide_windows():
+            for begin in range(first, end, RIGHT):
+                yield left, slice(begin, min(begin + RIGHT, end))
+
+    def _wide_windows(self) -> Iterator[tuple[np.ndarray, int, int]]:
+        new = self._new.nonzero()[0]
+        if len(new) < len(self._new):
+            for left in np.array_split(new, len(new) // LEFT + 1):
+                yield left, 0, len(self._new)
+            return
+        for slab in np.unique(self._slab):
+            begin, middle, end = np.searchsorted(self._slab, [slab, slab + 1, slab + 2])
+            for left in np.array_split(np.arange(begin, middle), (middle - begin) // LEFT + 1):
+                along = self._along[left[0]] - self._radius, self._along[left[-1]] + self._radius
+                yield left, left[0], begin + np.searchsorted(self._along[begin:middle], along[1])
+                yield left, *(middle + np.searchsorted(self._along[middle:end], along))
+
+    def _close(self, left: np.ndarray, right: slice) -> np.ndarray:
+        """Pairs of near sketches, each once, ``(P, 3) int32``: both places, and the squared distance."""
+        products = self._sketches[left] @ self._sketches[right].T
+        products -= self._halves[right]
+        least = self._halves[left] - self._limit / 2 - self._slack
+        hits = np.flatnonzero(products >= least[:, None])  # far faster than nonzero
+        one, other = np.divmod(hits, products.shape[1])
+        difference = self._sketches[left[one]] - self._sketches[right.start + other]
+        squared = np.einsum("nb,nb->n", difference, difference).astype(int)
+        close = np.stack([left[one], right.start + other, squared], axis=1, dtype=np.int32, casting="same_kind")
+        is_first = (close[:, 0] < close[:, 1]) | ~self._new[close[:, 1]]
+        return np.compress((squared <= self._limit) & is_first, close, axis=0)
+
+    def _next_ones(self) -> np.ndarray:
+        """Pairs of images of the same sketch that follow each other closely."""
+        order = np.lexsort(self._sketches.T)
+        sketches = self._sketches[order]
+        run = np.concatenate([[0], (sketches[1:] != sketches[:-1]).any(1).cumsum()])
+        pairs = [np.stack([order[:-step], order[step:]], 1)[run[step:] == run[:-step]] for step in range(1, NEXT + 1)]
+        return np.concatenate(pairs)
 
 
-def _nearest(tree: cKDTree, radius: float) -> Iterator[np.ndarray]:
-    """Pairs of each image and its nearest ones, ``(P, 2) int``; of two images one pair, or two."""
-    for some in np.array_split(np.arange(tree.n), tree.n // SEARCHED + 1):
-        distances, nearest = tree.query(
-            tree.data[some], min(NEAREST + 1, tree.n), distance_upper_bound=radius, workers=count_cores()
-        )
-        place, rank = (np.isfinite(distances) & (nearest != some[:, None])).nonzero()
-        yield np.stack([some[place], nearest[place, rank]], axis=1)
-
-
-def _is_near(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray:
-    """Which of ``(P, 2)`` pairs of images are nearly but not exactly identical, ``(P,) bool``."""
+def _compare(lookup: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray) -> np.ndarray:
+    """Those of ``(P, 2)`` pairs of images that are nearly but not exactly identical."""
     if not len(pairs):
-        return np.zeros(0, bool)
-    places, which = np.unique(pairs, return_inverse=True)
-    first, second = which.reshape(pairs.shape).T
-    pixels = lookup(places)
-    difference = pixels[first].astype(np.float32) - pixels[second]
-    squared = (difference**2).mean((1, 2, 3))
-    return np.asarray((squared > 0) & (squared <= NEAR**2))
+        return pairs
+    bytes_per_pair = 4 * lookup(np.zeros(1, int)).size
+    near = []
+    for some in np.array_split(pairs, len(pairs) * bytes_per_pair // COMPARED_BYTES + 1):
+        places, which = np.unique(some, return_inverse=True)
+        first, second = which.reshape(some.shape).T
+        pixels = lookup(places)
+        difference = pixels[first].astype(np.float32) - pixels[second]
+        squared = (difference**2).mean((1, 2, 3))
+        near.append(some[(squared > 0) & (squared <= NEAR**2)])
+    return np.concatenate(near)

@@ -13,7 +13,7 @@ from classifier.data.preprocessing import Preprocessing
 from classifier.engines import map_processes, map_workers
 from classifier.errors import StageError
 from classifier.prepare import quality
-from classifier.prepare.labeled_images import LabeledImages, decode
+from classifier.prepare.labeled_images import LabeledImages, decode, processes_for
 from classifier.prepare.shard_cache import ShardCache
 from classifier.progress import progress_bar
 from classifier.threads import count_cores
@@ -21,7 +21,6 @@ from classifier.threads import count_cores
 import numpy as np
 import pandas as pd
 
-FOR_PROCESSES = 10_000  # images; fewer are decoded before other processes have loaded their libraries
 BATCH = 256  # images whose figures are computed at once
 SAMPLES = 10  # of each class, for a picture
 
@@ -114,8 +113,7 @@ def pack(
     figures_of = {shard.key: cache.load(shard.key) for shard in planned}
     changed = [shard for shard in planned if figures_of[shard.key] is None]
     cores = count_cores()
-    is_much = sum(len(shard.places) for shard in changed) >= FOR_PROCESSES
-    processes = min(cores, len(changed)) if is_much else 1
+    processes = min(len(changed), processes_for(sum(len(shard.places) for shard in changed)))
     threads = cores if scheduler == "none" and processes < 2 else 1
     tasks = (_task(found, shard, cache.begin(shard.key), threads) for shard in changed)
     written = map_processes(_write, tasks, processes) if scheduler == "none" else map_workers(_write, tasks, scheduler)
@@ -133,9 +131,7 @@ def pack(
     if not len(places):
         raise StageError(f"no image can be decoded: {problems[0]}")
     ranks = np.split(places.argsort().argsort(), np.cumsum([len(each["kept"]) for each in taken[:-1]]))
-    figures = {
-        name: _merge([each.pop(name) for each in taken], ranks) for name in ("blank", "digest", "coarse", "fine")
-    }
+    figures = {name: _merge([each.pop(name) for each in taken], ranks) for name in ("blank", "digest", "sketch")}
     histogram = np.sum([each["histogram"] for each in taken], axis=0)
     rows = found.rows if not problems else found.rows.iloc[np.sort(places)].reset_index(drop=True)
     return Packed(rows, folders, figures, histogram, problems)

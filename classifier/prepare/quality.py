@@ -19,15 +19,14 @@ COLUMNS = ["finding", "image", "other", "label", "split", "other_label", "other_
 
 
 def describe(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """``blank``, ``digest`` (of shape and pixels) and two sketches of each of ``(N, C, H, W) uint8`` images."""
+    """``blank``, ``digest`` (of shape and pixels) and a sketch of each of ``(N, C, H, W) uint8`` images."""
     flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))  # of no images, too
     shape = repr(pixels.shape[1:]).encode()
     digests = [hashlib.blake2b(shape + image.tobytes(), digest_size=16).hexdigest() for image in pixels]
     return {
         "blank": flat.max(1) == flat.min(1),
         "digest": np.array(digests, "S32"),
-        "coarse": near_duplicates.sketch(pixels, near_duplicates.COARSE),
-        "fine": near_duplicates.sketch(pixels, near_duplicates.FINE).astype(np.float32),
+        "sketch": near_duplicates.sketch(pixels),
     }
 
 
@@ -103,8 +102,8 @@ def _nearly_identical(
     groups = pd.Series(range(len(figures["digest"]))).groupby(figures["digest"], sort=False)
     first = groups.first().to_numpy()
     chosen = first if len(first) < len(figures["digest"]) else slice(None)  # all, without a copy
-    digests, coarse, fine = (figures[name][chosen] for name in ("digest", "coarse", "fine"))
-    found = near_duplicates.find(digests, coarse, fine, lambda places: lookup(first[places]), memory)
+    digests, sketches = figures["digest"][chosen], figures["sketch"][chosen]
+    found = near_duplicates.find(digests, sketches, lambda places: lookup(first[places]), memory)
     near = first[found]
     sizes = groups.transform("size").to_numpy()[near]
     count = sizes.prod(axis=1).sum()  # of pairs, with the copies of each image

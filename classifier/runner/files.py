@@ -10,12 +10,16 @@ from pathlib import Path
 LEFT_BEHIND = re.compile(r"(^|/)(\.(?!\.?(/|$))[^/]*|[^/]*~|__pycache__|__MACOSX|[Dd]esktop\.ini|[Tt]humbs\.db)(/|$)")
 
 
-def iter_files(path: Path) -> Iterator[Path]:
+def iter_files(path: str | Path) -> Iterator[Path]:
     """The file itself, or every file below a folder, in an order that does not depend on the file system.
 
     What is left behind in a folder does not belong to it.
     """
-    if not path.is_dir():
+    return map(Path, _iter_names(os.fspath(path)))
+
+
+def _iter_names(path: str) -> Iterator[str]:  # a Path for each file would take as long as all the rest
+    if not os.path.isdir(path):
         yield path
         return
     with os.scandir(path) as entries:  # knows what is a folder without a look at each file
@@ -24,9 +28,9 @@ def iter_files(path: Path) -> Iterator[Path]:
         if is_left_behind(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from iter_files(path / entry.name)
+            yield from _iter_names(entry.path)
         elif entry.is_file():
-            yield path / entry.name
+            yield entry.path
 
 
 def is_left_behind(name: str) -> bool:
@@ -37,7 +41,7 @@ def is_left_behind(name: str) -> bool:
     return LEFT_BEHIND.search(name) is not None
 
 
-def digests(paths: Iterable[str | Path], of_file: Callable[[Path], str] | None = None) -> dict[str, str]:
+def digests(paths: Iterable[str | Path], of_file: Callable[[str], str] | None = None) -> dict[str, str]:
     """SHA-256 of every file that is, or is below, one of the paths; by its path, with /.
 
     Args:
@@ -48,16 +52,16 @@ def digests(paths: Iterable[str | Path], of_file: Callable[[Path], str] | None =
         FileNotFoundError: one does not exist.
     """
     of_file = of_file or digest
-    return {file.as_posix(): of_file(file) for path in paths for file in iter_files(Path(path))}
+    return {file: of_file(file) for path in paths for file in _iter_names(Path(path).as_posix())}
 
 
-def digest(path: Path) -> str:
+def digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes.
 
     Raises:
         FileNotFoundError: it does not exist.
     """
-    with path.open("rb") as stream:
+    with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

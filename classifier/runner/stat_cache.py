@@ -29,19 +29,36 @@ class StatCache:
         self._used: dict[str, list[Any]] = {}
         self._newest = time.time_ns() - int(TICK_SECONDS * 1e9)
 
-    def get(self, file: Path, compute: Callable[[], Any]) -> Any:
-        """The value of a file; it is computed if the file is new or changed. May be called from several threads.
+    def get(self, file: str | Path, compute: Callable[[], Any]) -> Any:
+        """The value of a file; it is computed if the file is new or changed.
 
         Raises:
             OSError: there is no such file; or any error of the computation.
         """
-        stat = os.stat(file)
-        what, name = [stat.st_ino, stat.st_size, stat.st_ctime_ns], str(file)
-        kept = self._kept.get(name)
-        value = kept[1] if kept and kept[0] == what else compute()
-        if stat.st_ctime_ns < self._newest:
-            self._used[name] = [what, value]
+        state, value = self.recall(file)
+        if value is None:
+            value = compute()
+            self.keep(file, state, value)
         return value
+
+    def recall(self, file: str | Path) -> tuple[list[int], Any]:
+        """The state of a file, and the value that is known of it; None if the file is new or changed.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        stat, name = os.stat(file), str(file)
+        state = [stat.st_ino, stat.st_size, stat.st_ctime_ns]
+        kept = self._kept.get(name)
+        if not kept or kept[0] != state:
+            return state, None
+        self.keep(file, state, kept[1])
+        return state, kept[1]
+
+    def keep(self, file: str | Path, state: list[int], value: Any) -> None:
+        """Remember a value that was computed after ``recall`` found the file in that state."""
+        if state[-1] < self._newest:
+            self._used[str(file)] = [state, value]
 
     def save(self) -> None:
         """Keep the values for the next run."""

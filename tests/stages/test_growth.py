@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from classifier.data.images import Content
 from classifier.data.preprocessing import Preprocessing
-from classifier.prepare import packing
+from classifier.prepare import labeled_images, packing
 from classifier.runner import files, stat_cache
 from tests.project import Project, one_line, wait_for
 from tests.support import dask, idx_files
@@ -230,7 +230,7 @@ def many(finished: Project) -> Project:
     random = np.random.default_rng(0)
     folder = finished.root / "data/own/many"
     folder.mkdir()
-    for part, count in (("train", packing.FOR_PROCESSES), ("t10k", 100)):
+    for part, count in (("train", labeled_images.FOR_PROCESSES), ("t10k", 100)):
         idx_files.write(folder / f"{part}-images-idx3-ubyte", random.integers(0, 256, (count, 24, 24)).astype(np.uint8))
         idx_files.write(folder / f"{part}-labels-idx1-ubyte", (np.arange(count) % 3).astype(np.uint8))
     finished.set_all({"dataset": "many", "annotate.shard_mb": 2})
@@ -275,7 +275,7 @@ def test_killed_processes_lose_nothing_and_leave_nothing(
     assert not (many.root / "data/images").exists()
     many.run("python", "-m", "stages.annotate")
     found = outputs(many)
-    monkeypatch.setattr(packing, "FOR_PROCESSES", 10 * packing.FOR_PROCESSES)
+    monkeypatch.setattr(labeled_images, "FOR_PROCESSES", 10 * labeled_images.FOR_PROCESSES)
     assert annotate_from_nothing(many) == found
 
 

@@ -26,10 +26,7 @@ def findings(pixels: np.ndarray, asked: list[int], memory: Path, **columns: Any)
     return quality_module.findings(rows.assign(**columns), quality_module.describe(pixels), lookup, memory)
 
 
-@pytest.mark.parametrize("most_candidates", [1000, 0])  # 0: each image is compared with its nearest ones
-def test_nearly_identical_finds_every_pair(
-    most_candidates: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_nearly_identical_finds_every_pair(tmp_path: Path) -> None:
     """Against all pairs; the images are bigger in one direction, and no multiple of the blocks."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (30, 1, 1, 1)) + random.integers(-3, 4, (30, 1, 9, 5))
@@ -44,10 +41,48 @@ def test_nearly_identical_finds_every_pair(
         "with_another_label": (near & (classes[first] != classes[second])).sum(),
     }
     assert expected["pairs"] > 3
-    monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", most_candidates)
     counts, pairs = findings(pixels, [], tmp_path / "memory", class_name=classes, split=splits)
     assert counts["nearly_identical"] == expected
     assert (pairs["finding"] == "nearly identical").sum() == expected["pairs"]
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 5), (3, 20, 28), (1, 1, 1), (3, 64, 64)])
+def test_images_are_as_far_from_each_other_as_their_sketches_at_least(shape: tuple[int, ...]) -> None:
+    """The largest difference that counts, everywhere the same, and rounding against it: none may be sorted out."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (50, *shape), dtype=np.uint8)
+    others = np.where(pixels < 128, pixels + 4, pixels - 4).astype(np.uint8)
+    others[:25] = pixels[:25] // 2 + 4
+    pixels[:25] //= 2
+    sketches = near_duplicates.sketch(np.concatenate([pixels, others]))
+    order = random.permutation(100)
+    candidates = near_duplicates.Candidates(sketches[order], np.ones(100, bool))
+    found = {frozenset(order[pair]) for pair in candidates.pairs}
+    assert candidates.is_whole
+    assert found >= {frozenset((one, one + 50)) for one in range(50)}
+
+
+@pytest.mark.parametrize("most", [700, 40, 5])
+def test_of_too_many_pairs_those_with_the_nearest_sketches_are_compared(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if blocks are small, so that the limit changes on the way."""
+    for name, value in {"MAX_CANDIDATES": most, "LEFT": 7, "RIGHT": 5}.items():
+        monkeypatch.setattr(near_duplicates, name, value)
+    random = np.random.default_rng(0)
+    sketches = (random.integers(0, 2, (100, 1)) * 400 + random.integers(0, 99, (100, 12))).astype(np.uint16)
+    first, second = np.triu_indices(100, 1)
+    squared = ((sketches[first].astype(int) - sketches[second]) ** 2).sum(1)
+    nearest = squared < np.sort(squared)[most]
+    candidates = near_duplicates.Candidates(sketches, np.ones(100, bool))
+    assert not candidates.is_whole
+    assert candidates.pairs.tolist() == np.stack([first, second], axis=1)[nearest].tolist()
+    monkeypatch.setattr(near_duplicates, "NEXT", 2)
+    alike = np.repeat(sketches[:2], 20, axis=0)  # even of pairs of the same sketch there are too many
+    pairs = near_duplicates.Candidates(alike, np.ones(40, bool)).pairs
+    if most < 2 * 190:
+        expected = [[a, b] for a in range(40) for b in (a + 1, a + 2) if b < 40 and a // 20 == b // 20]
+        assert pairs.tolist() == expected
 
 
 def test_images_near_to_identical_ones_are_compared_once_and_all_listed(tmp_path: Path) -> None:
@@ -82,7 +117,6 @@ def test_a_search_that_remembers_finds_what_one_from_nothing_finds(
     pixels = (random.integers(0, 12, (90, 1, 1, 1)) * 20 + random.integers(-3, 4, (90, 1, 6, 6))).clip(0, 255)
     pixels = pixels.astype(np.uint8)
     figures = quality_module.describe(pixels)
-    monkeypatch.setattr(near_duplicates, "NEAREST", 2)  # so that a search among too many candidates misses pairs
     compared: list[int] = []
 
     def search(chosen: np.ndarray, memory: Path) -> set[tuple[bytes, bytes]]:
@@ -92,8 +126,7 @@ def test_a_search_that_remembers_finds_what_one_from_nothing_finds(
             compared.append(len(places))
             return np.asarray(pixels[chosen[places]])
 
-        coarse, fine = figures["coarse"][chosen], figures["fine"][chosen]
-        found = near_duplicates.find(digests, coarse, fine, lookup, memory)
+        found = near_duplicates.find(digests, figures["sketch"][chosen], lookup, memory)
         assert (found[:, 0] < found[:, 1]).all()
         pairs = {(min(pair), max(pair)) for pair in map(tuple, digests[found].tolist())}
         assert len(pairs) == len(found)
@@ -109,7 +142,7 @@ def test_a_search_that_remembers_finds_what_one_from_nothing_finds(
     search(np.arange(90), tmp_path / "memory")
     assert 0 < compared[-1] < 20  # the new one and its neighbors
     compared.clear()
-    for most in (100_000, 0):
+    for most in (100_000, 150):
         monkeypatch.setattr(near_duplicates, "MAX_CANDIDATES", most)
         search(np.arange(90), tmp_path / f"memory of {most}")
         assert compared
