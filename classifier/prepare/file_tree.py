@@ -30,8 +30,10 @@ OUTSIDE = re.compile(r"^/|^[A-Za-z]:|(^|/)\.\.(/|$)")
 UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 FOLDER = "unpacked-"  # begins the name of a folder in scratch/; then the process that made it
 UNUSABLE = {
-    r"[\ud800-\udfff]|\\|[\x00-\x1f\x7f]": "the name has a backslash, a control character or is not UTF-8; rename it",
-    r"(^|/)\s|\s(/|$)": "a name begins or ends with a blank; rename it",
+    re.compile(r"[\ud800-\udfff]|\\|[\x00-\x1f\x7f]"): (
+        "the name has a backslash, a control character or is not UTF-8; rename it"
+    ),
+    re.compile(r"(^|/)\s|\s(/|$)"): "a name begins or ends with a blank; rename it",
 }
 
 
@@ -113,7 +115,7 @@ def _unusable(entry: "os.DirEntry[str]", name: str) -> str:
         return "a link to a missing file, which stops `dvc add`; remove it"
     if not entry.is_dir() and not entry.is_file():
         return "no regular file"
-    return "" if entry.is_dir() else next((reason for bad, reason in UNUSABLE.items() if re.search(bad, name)), "")
+    return "" if entry.is_dir() else next((reason for bad, reason in UNUSABLE.items() if bad.search(name)), "")
 
 
 def is_image(name: str) -> bool:

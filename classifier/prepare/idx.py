@@ -26,7 +26,7 @@ NAME = re.compile(r"(?P<part>[^/]*?)-?(?P<kind>images|labels)[-.]idx[13]-ubyte(\
 
 def is_idx(name: str) -> bool:
     """Whether a file is in this format, by its name."""
-    return NAME.search(PurePosixPath(name).name) is not None
+    return NAME.search(name) is not None
 
 
 def read(
