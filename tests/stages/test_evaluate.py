@@ -183,7 +183,7 @@ def test_file_that_is_no_model_is_named_by_the_report(tmp_path: Path) -> None:
         read_model(tmp_path / "model")
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::pandas.errors.PerformanceWarning")
 def test_predictions_of_many_classes_are_read_without_a_warning(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(300)]
     predictions.write(tmp_path / "table.csv", ["a", "b"], np.array([7, 7]), names, np.eye(300)[[7, 7]])
