@@ -27,7 +27,7 @@ import pandas as pd
 LARGEST, SMALLEST = 64, 16  # pixels, of a side that is chosen from the data: what the default network takes in minutes
 AHEAD = 64  # images that are decoded before they are asked for
 FOR_PROCESSES = 10_000  # images; fewer are done before other processes have loaded their libraries
-LOOKED = 256  # images that a process looks at before it answers
+LOOKED = 64  # images that a process or thread looks at before it answers
 
 
 @dataclass
@@ -141,21 +141,26 @@ def _look(
 ) -> pd.DataFrame:
     """The rows of the images that can be opened, with ``is_gray``, ``width``, ``height`` and ``content``, a digest."""
     names, looks = found.rows["image"].tolist(), []
-    states: dict[int, tuple[Path, list[int]]] = {}  # of files
+    states: dict[int, tuple[Path, list[int]]] = {}  # of new files
     for place, name in enumerate(names):
         content, look = found.find(name), None
         if seen and isinstance(content, Path):
             with contextlib.suppress(OSError):  # said when it is read
                 state, look = seen.recall(content)
-                states[place] = content, state
+                if look is None:
+                    states[place] = content, state
         looks.append(look and tuple(look))
     new = [place for place, look in enumerate(looks) if look is None]
     tasks = (
         (max_megapixels, [found.find(names[place]) for place in new[first : first + LOOKED]])
         for first in range(0, len(new), LOOKED)
     )
-    results = itertools.chain.from_iterable(map_processes(_look_at, tasks, processes_for(len(new))))
-    for place, look in zip(new, progress_bar(results, "looking at images", total=len(new)), strict=True):
+    if (processes := processes_for(len(new))) > 1:
+        looked = map_processes(_look_at, tasks, processes)
+    else:  # threads wait for each other where files are small, but not where they are large
+        looked = (result for _, result in map_ahead(_look_at, tasks, count_cores(), AHEAD))
+    results = progress_bar(itertools.chain.from_iterable(looked), "looking at images", total=len(new))
+    for place, look in zip(new, results, strict=True):
         if seen and place in states and not isinstance(look, str):
             seen.keep(*states[place], look)
         looks[place] = f"{where}, {names[place]!r}: {look}" if isinstance(look, str) else look
