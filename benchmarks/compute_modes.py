@@ -64,7 +64,7 @@ def measure(portable: bool, precision: str, threads: int, steps: int) -> float:
     gradient = make_gradient(model, loss.training, train, backend)
     task = Task(train, loss, schedule, gradient, Normalize(about), data, data, backend)
     options = plain["optimizers"][train.optimizer]
-    optimizer = make_optimizer(train.optimizer, options, model, backend.threads if portable else 0)
+    optimizer = make_optimizer(train.optimizer, options, model, in_thread=portable)
     state = TrainState.create(model, optimizer, order, train)
     gradient.train_mode()
     indices, weights = torch.arange(train.batch_size), torch.ones(train.batch_size)

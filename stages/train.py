@@ -86,8 +86,8 @@ def train(context: StageContext, group: processes.ProcessGroup) -> None:
         val_images=val_images,
         backend=backend,
     )
-    threads = backend.threads if backend.in_parts else 0
-    optimizer = make_optimizer(config.optimizer, params.optimizers[config.optimizer].model_dump(), model, threads)
+    options = params.optimizers[config.optimizer].model_dump()
+    optimizer = make_optimizer(config.optimizer, options, model, in_thread=backend.in_parts)
     state = TrainState.create(model, optimizer, order, config)
     checkpoint = Checkpoint(context.state, runtime.checkpoint_seconds)
     name = f"{config.model}-{config.optimizer}-{config.seed}-{fingerprint}"

@@ -12,6 +12,10 @@ from torch.autograd.function import once_differentiable
 class BatchNorm2d(nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d`` of our own models: in portable mode the kernels compute it."""
 
+    def __init__(self, channels: int):
+        super().__init__(channels)
+        self._epsilon = torch.tensor(self.eps)  # made once: a small tensor takes as long as a kernel on a small map
+
     def forward(self, maps: Tensor) -> Tensor:
         """``(N, channels, H, W)`` to the same shape."""
         if not calls.accept(maps, self.weight) or not self._fits(maps):
@@ -23,7 +27,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             maps = maps.contiguous(memory_format=torch.channels_last)
             calls.call("statistics", (rows, self.num_features), maps.detach(), mean, variance)
             self._update_statistics(mean, variance * (rows / (rows - 1)))
-        normalized: Tensor = _Normalize.apply(maps, mean, variance, torch.tensor(self.eps), self.weight, self.bias)
+        normalized: Tensor = _Normalize.apply(maps, mean, variance, self._epsilon, self.weight, self.bias)
         return normalized
 
     def _fits(self, maps: Tensor) -> bool:
@@ -38,6 +42,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
+        if self.momentum == 1:  # the replica of a part: see PartsGradient
+            self.running_mean, self.running_var = mean, variance
+            return
         self.num_batches_tracked.add_(1)
         self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
         self.running_var.mul_(1 - self.momentum).add_(variance, alpha=self.momentum)

@@ -100,9 +100,9 @@ static Size end_tap(Size place, Size padding, Size extent, Size taps) { return l
 
 /* y = convolution of x, the weights as panels. The rows of a product are outputs with the same taps inside of the map:
  * most pixels of a row, or of a column at the edge, or on small maps a pixel of many images. */
-static void convolve(const Shape *s, const float *x, const float *panels, float *y) {
-  const Size side = s->kernel, P = s->padding, C = s->inputs, O = s->outputs, rows = output_rows(s);
-  const Size columns = output_columns(s), width = panel_width(O), line = s->width * C, image = s->height * line;
+static void convolve(const Shape *s, Size rows, Size columns, const float *x, const float *panels, float *y) {
+  const Size side = s->kernel, P = s->padding, C = s->inputs, O = s->outputs, width = panel_width(O);
+  const Size line = s->width * C, image = s->height * line;
   const int small = least(rows, columns) < most(SMALL_MAP, 2 * P + 1);
   const Size block = small ? IMAGES : 1;
   for (Size n = 0; n < s->images; n += block, x += block * image, y += block * rows * columns * O)
@@ -163,17 +163,23 @@ int matrix_product(const Factors *f, const float *a, const float *b, float *c) {
   return 0;
 }
 
-/* y = convolution of x, and then plus bias, unless that is NULL. */
-int forward(const Shape *s, const float *x, const float *w, const float *bias, float *y) {
-  const Size pixels = s->images * output_rows(s) * output_columns(s);
+/* The first rows and columns of forward(). */
+int forward_some(const Shape *s, Size rows, Size columns, const float *x, const float *w, float *y) {
   float *panels = malloc(bytes(products(s) * in_panels(s->outputs)));
   if (!panels) return 1;
   pack(w, products(s), s->outputs, 1, products(s), panels);
-  convolve(s, x, panels, y);
-  for (Size k = 0; k < pixels && bias; k++)
-    for (Size o = 0; o < s->outputs; o++) y[k * s->outputs + o] += bias[o];
+  convolve(s, rows, columns, x, panels, y);
   free(panels);
   return 0;
+}
+
+/* y = convolution of x, and then plus bias, unless that is NULL. */
+int forward(const Shape *s, const float *x, const float *w, const float *bias, float *y) {
+  const Size pixels = s->images * output_rows(s) * output_columns(s);
+  const int failed = forward_some(s, output_rows(s), output_columns(s), x, w, y);
+  for (Size k = 0; k < pixels && bias && !failed; k++)
+    for (Size o = 0; o < s->outputs; o++) y[k * s->outputs + o] += bias[o];
+  return failed;
 }
 
 /* dx = convolution of dy with the flipped weights. */
@@ -187,7 +193,7 @@ int input_gradient(const Shape *s, const float *dy, const float *w, float *dx) {
     for (Size o = 0; o < s->outputs; o++, flipped += s->inputs)
       memcpy(flipped, w + ((o + 1) * taps - 1 - tap) * s->inputs, bytes(s->inputs));
   pack(panels + packed, products(&back), back.outputs, back.outputs, 1, panels);
-  convolve(&back, dy, panels, dx);
+  convolve(&back, s->height, s->width, dy, panels, dx);
   free(panels);
   return 0;
 }

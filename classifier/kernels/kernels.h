@@ -47,6 +47,5 @@ static inline Size output_rows(const Shape *s) { return s->height + 2 * s->paddi
 static inline Size output_columns(const Shape *s) { return s->width + 2 * s->padding - s->kernel + 1; }
 static inline Size in_panels(Size columns) { return (columns + LANES - 1) / LANES * LANES; }
 
-/* convolution.c; each returns 0, or 1 if memory ran out. */
-int forward(const Shape *s, const float *x, const float *w, const float *bias, float *y);
-int input_gradient(const Shape *s, const float *dy, const float *w, float *dx);
+/* In convolution.c; returns 0, or 1 if memory ran out. */
+int forward_some(const Shape *s, Size rows, Size columns, const float *x, const float *w, float *y);

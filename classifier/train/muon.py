@@ -22,26 +22,26 @@ class Muon(torch.optim.Optimizer):
     Args:
         params: parameter groups; each has ``lr``, ``momentum``, ``weight_decay`` and ``orthogonal``. Weight decay means
             nothing where it is orthogonal: there the norm of a parameter is fixed.
-        threads: that share the parameters, each update on one of them, which changes no bit; 0: the caller's.
+        in_thread: update in a thread like those that compute the gradient: see ``start_training_thread``. One, since
+            two took longer: the many short operations wait for the interpreter's lock.
     """
 
-    def __init__(self, params: Iterable[dict[str, Any]], threads: int = 0):
+    def __init__(self, params: Iterable[dict[str, Any]], in_thread: bool = False):
         super().__init__(params, {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "orthogonal": False})
-        self._map: Callable[..., Iterable[None]] = map
-        if threads:
-            self._map = ThreadPoolExecutor(threads, initializer=start_training_thread).map
+        self._thread = ThreadPoolExecutor(1, initializer=start_training_thread) if in_thread else None
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        work = [
-            (parameter, parameter.grad, group)
-            for group in self.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
-        work.sort(key=lambda item: -item[0].numel())  # the longest first, so that the threads end together
-        for _ in self._map(lambda item: self._update(*item), work):
-            pass
+        if self._thread:
+            self._thread.submit(self._update_all).result()
+        else:
+            self._update_all()
+
+    def _update_all(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
 
     @torch.no_grad()
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:

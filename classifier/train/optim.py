@@ -23,12 +23,14 @@ OPTIMIZERS: dict[str, Any] = {
 FUSED = {"sgd", "adam", "adamw", "adagrad"}  # these have one kernel for CPUs, which takes a third of the time
 
 
-def make_optimizer(name: str, options: dict[str, Any], model: nn.Module, threads: int = 0) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, options: dict[str, Any], model: nn.Module, in_thread: bool = False
+) -> torch.optim.Optimizer:
     """The optimizer that ``train.optimizer`` names, with the section ``optimizers.<name>``.
 
     Biases and normalization layers are exempt from weight decay: to shrink those regularizes nothing and costs
     accuracy. Muon updates the filters of convolutions, except those of the first layer, which are few and small; SGD
-    updates the rest. The threads share the updates of Muon, one parameter each, which changes no bit; 0: the caller's.
+    updates the rest. ``in_thread`` is Muon's.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
@@ -43,7 +45,7 @@ def make_optimizer(name: str, options: dict[str, Any], model: nn.Module, threads
             {"params": others, "weight_decay": options["weight_decay"], **sgd},
             {"params": vectors, **sgd},
         ]
-        return _keep_peaks(Muon([group for group in groups if group["params"]], threads))
+        return _keep_peaks(Muon([group for group in groups if group["params"]], in_thread))
     decay = {"weight_decay": options["weight_decay"]}
     rest = {key: value for key, value in options.items() if key not in decay}
     groups = [{"params": matrices, **decay}, {"params": vectors, "weight_decay": 0.0}]
