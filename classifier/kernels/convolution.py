@@ -30,10 +30,10 @@ class Conv2d(nn.Conv2d):
     def pooled(self, images: Tensor) -> Tensor:
         """The largest outputs of 2x2 windows, ``(N, outputs, rows // 2, columns // 2)``; for layers without a bias.
 
-        In training the kernels do both at once, to the same bits: the whole outputs are not kept, and three of four
-        terms of their gradients are zero.
+        The kernels do both at once, to the same bits: the whole outputs are not kept, and three of four terms of their
+        gradients are zero.
         """
-        if torch.is_grad_enabled() and calls.accept(images, self.weight) and self._fits(images) and self.bias is None:
+        if calls.accept(images, self.weight) and self._fits(images) and self.bias is None:
             outputs: Tensor = _PooledConvolution.apply(images, self.weight, self.padding[0])
             return outputs
         return nn.functional.max_pool2d(self(images), 2)
