@@ -23,7 +23,8 @@ LONGEST = (
     *("e2e/test_search", "unit/test_kernels", "test_repro_killed_at_random", "test_slurm", "test_emulated"),
     *("dvc/test_experiments", "dvc/test_documentation", "e2e/test_distributed", "test_own_data", "test_screens"),
     *("test_stays_at_home", "test_each_changed_key", "test_every_model_learns", "test_demo_page", "unit/test_onnx"),
-    *("e2e/test_kills", "dvc/test_release", "test_examples", "e2e/test_disks", "dvc/test_setups", "stages/test_train"),
+    *("stages/test_growth", "e2e/test_kills", "dvc/test_release", "test_examples", "e2e/test_disks", "dvc/test_setups"),
+    "stages/test_train",
 )
 
 # Tests that share a costly fixture, or libraries that take seconds to import, go to one worker.

@@ -1,7 +1,7 @@
 /* A convolution with the 2x2 max pooling behind it. Three of four terms of its gradients are zero.
  *
- * The bits are those of convolution.c and then pooling: fma(a, 0, acc) is acc, so the chains of the weights' gradient
- * leave such terms out. (They differ in the sign of a zero, and where an input is infinite or NaN.) The maps before
+ * The bits are those of convolution.c and then pooling: fma(a, 0, acc) is acc, so the chains of the gradients leave
+ * such terms out. (They differ in the sign of a zero, and where an input is infinite or NaN.) The maps before
  * pooling are made for some images at a time, which the processor's cache holds.
  */
 #include <stdlib.h>

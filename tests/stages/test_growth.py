@@ -244,39 +244,37 @@ def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize(
-    ("signum", "to_worker", "status", "says"),
-    [
+def test_killed_processes_lose_nothing_and_leave_nothing(many: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for signum, to_worker, status, says in (
         (signal.SIGKILL, True, 1, "a process at work was killed"),
         (signal.SIGTERM, False, 143, "stopped by SIGTERM"),
         (signal.SIGINT, False, 130, "stopped by SIGINT"),
         (signal.SIGKILL, False, -signal.SIGKILL, ""),
-    ],
-)
-def test_killed_processes_lose_nothing_and_leave_nothing(
-    many: Project, signum: signal.Signals, to_worker: bool, status: int, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = many.start("python", "-m", "stages.annotate")
-    wait_for(lambda: len([*many.root.glob(WRITTEN)]) > 1)
-    started = workers(process)
-    assert len(started) > 1
-    if to_worker:
-        started[0].kill()
-    elif signum == signal.SIGINT:
-        os.killpg(process.pid, signum)  # as a terminal does
-    else:
-        process.send_signal(signum)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == status
-    assert says in errors
-    assert len(errors.splitlines()) <= 1 + (not says)
-    _, alive = psutil.wait_procs(started, timeout=10)
-    assert not alive
-    assert not (many.root / "data/images").exists()
-    many.run("python", "-m", "stages.annotate")
-    found = outputs(many)
+    ):
+        process = many.start("python", "-m", "stages.annotate")
+        wait_for(lambda: len([*many.root.glob(WRITTEN)]) > 1)
+        started = workers(process)
+        assert len(started) > 1
+        if to_worker:
+            started[0].kill()
+        elif signum == signal.SIGINT:
+            os.killpg(process.pid, signum)  # as a terminal does
+        else:
+            process.send_signal(signum)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == status
+        assert says in errors
+        assert len(errors.splitlines()) <= 1 + (not says)
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert not alive
+        assert not (many.root / "data/images").exists()
+        many.run("python", "-m", "stages.annotate")
+        found.append(outputs(many))
+        for folder in ("scratch/cache", "data/images", "data/test_images"):
+            shutil.rmtree(many.root / folder)
     monkeypatch.setattr(labeled_images, "FOR_PROCESSES", 10 * labeled_images.FOR_PROCESSES)
-    assert annotate_from_nothing(many) == found
+    assert found == 4 * [annotate(many)]
 
 
 @pytest.mark.kills
