@@ -10,7 +10,7 @@
 
 #define MAPS (1 << 17) /* floats of such maps, about */
 #define IMAGES 36      /* whose maps they are, at most */
-#define TERMS 20        /* pixels of some images whose terms are listed at a time, about */
+#define TERMS 20       /* pixels of some images whose terms are listed at a time, about */
 #define ACROSS 12      /* vectors of sums at a time, at most */
 #define SLICE 6        /* vectors of a wide line of weights at a time */
 #define LINES 3        /* of a kernel that share them, where a line has few */
